@@ -1,0 +1,198 @@
+"""What goes out: deliveries, their states, the attempts made for them, and how an attempt can end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from relay.event import Event
+from relay.ids import DeliveryId, EventId
+
+
+class State(StrEnum):
+    """What a person would say about a delivery. Everything ever owed is in one of these, or pruned."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    HELD = "held"
+    MERGED = "merged"
+    CANCELLED = "cancelled"
+
+
+class Trigger(StrEnum):
+    """Why an attempt was made."""
+
+    INITIAL = "initial"
+    RETRY = "retry"
+    PROBE = "probe"
+    MANUAL = "manual"
+    RESUME = "resume"
+
+
+class Code(StrEnum):
+    """The closed list of reasons why an attempt or a delivery did not succeed."""
+
+    TIMEOUT = "timeout"
+    CONNECT_ERROR = "connect_error"
+    DNS_ERROR = "dns_error"
+    TLS_ERROR = "tls_error"
+    CONNECTION_RESET = "connection_reset"
+    PROTOCOL_ERROR = "protocol_error"
+    BLOCKED_ADDRESS = "blocked_address"
+    HTTP_STATUS = "http_status"
+    REFUSED = "refused"
+    GONE = "gone"
+    AUTH_ERROR = "auth_error"
+    TEMPLATE_ERROR = "template_error"
+    CORRUPT_BODY = "corrupt_body"
+    EXPIRED = "expired"
+    QUEUE_FULL = "queue_full"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something did not succeed: a code for machines, a message for the person who must act. No secrets."""
+
+    code: Code
+    message: str
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One event owed to one route. Lives in memory only while it is being sent or about to be."""
+
+    id: DeliveryId
+    route: str
+    event: Event
+    due: datetime
+    first_due: datetime
+    """When it first became due: `max_age` counts from here."""
+    attempts: int = 0
+    """Attempts ever made; the number of the last one."""
+    tries: int = 0
+    """Attempts that count for the retry policy: a retry by hand starts anew, an interrupted one is not counted."""
+    trigger: Trigger = Trigger.INITIAL
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an attempt sent, as it may be shown: secrets are ***."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back: headers masked, the body's first `store.response_body` bytes."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One HTTP request made for a delivery, or the reason why none could be made."""
+
+    n: int
+    trigger: Trigger
+    started_at: datetime
+    duration_ms: int
+    request: Request | None
+    response: Response | None
+    error: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The destination took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retryable:
+    """It may work later; `retry_after` is what the destination asked for."""
+
+    failure: Failure
+    retry_after: datetime | None = None
+    counts: bool = True
+    """False for an attempt cut off by shutdown: it does not use up one of the policy's attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It will never work: no further attempt is made."""
+
+    failure: Failure
+
+
+Outcome = Delivered | Retryable | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an attempt changes: recorded together with the attempt, in one transaction."""
+
+    delivery: Delivery
+    attempt: Attempt | None
+    """None where the delivery ended without an attempt (`expired`, `corrupt_body`)."""
+    state: State
+    due: datetime | None
+    """When the next attempt is due; None unless the state is pending."""
+    tries: int
+    failure: Failure | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A request that was refused, kept for the operator: without body, headers masked, never fsynced for."""
+
+    id: int
+    source: str
+    at: datetime
+    status: int
+    reason: str
+    client: str
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogItem:
+    """A row of `/logs`: a delivery, an event that matched no route, or a rejected request."""
+
+    id: str
+    event_id: str | None
+    route: str | None
+    source: str
+    type: str | None
+    event: str | None
+    model: str | None
+    stage: str | None
+    action: str | None
+    entry_id: str | None
+    status: str
+    attempts: int
+    code: int | None
+    error: Failure | None
+    merged_into: str | None
+    created_at: datetime
+    updated_at: datetime
+    next_attempt_at: datetime | None
+    duration_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event read back, with its body (None once that was removed)."""
+
+    id: EventId
+    description: dict[str, Any]
+    headers: tuple[tuple[str, str], ...]
+    body: bytes | None

@@ -1,0 +1,119 @@
+"""What comes in: a request as it was received, what it says happened, and the event that relay makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from relay import jsontext
+from relay.clock import rfc3339
+from relay.ids import EventId
+
+Headers = CIMultiDictProxy[str] | CIMultiDict[str]
+
+_UNPARSED: Any = object()
+
+
+class Inbound:
+    """One request to a source, after `Content-Encoding` is undone and before anything is parsed.
+
+    Header values hold the bytes of the wire as UTF-8 with surrogate escapes, as aiohttp delivers them.
+    """
+
+    __slots__ = ("_document", "body", "headers")
+
+    def __init__(self, headers: Headers, body: bytes, document: Any = _UNPARSED) -> None:
+        self.headers = headers
+        self.body = body
+        self._document = document
+
+    def document(self) -> Any:
+        """The body as JSON, parsed once. Raises Malformed."""
+        if self._document is _UNPARSED:
+            self._document = jsontext.parse(self.body)
+        return self._document
+
+    def object(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises Malformed."""
+        document = self.document()
+        if not isinstance(document, dict):
+            raise jsontext.Malformed(f"the body is {jsontext.kind(document)}, not an object")
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that an event says happened. None is "the sender does not say"."""
+
+    model: str | None = None
+    stage: str | None = None
+    action: str | None = None
+    entry_id: str | None = None
+
+    def as_json(self) -> dict[str, str | None]:
+        """The shape of SPEC section 2."""
+        return {"model": self.model, "stage": self.stage, "action": self.action, "entry_id": self.entry_id}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """An event in the one vocabulary of all senders. There is always at least one change."""
+
+    event: str | None
+    changes: tuple[Change, ...] = (Change(),)
+    occurred_at: datetime | None = None
+    environment: str | None = None
+    branch: str | None = None
+    locale: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def common(self) -> Change:
+        """What all changes have in common; None where they differ."""
+        first, *others = self.changes
+        if not others:
+            return first
+        return Change(
+            model=first.model if all(c.model == first.model for c in others) else None,
+            stage=first.stage if all(c.stage == first.stage for c in others) else None,
+            action=first.action if all(c.action == first.action for c in others) else None,
+            entry_id=first.entry_id if all(c.entry_id == first.entry_id for c in others) else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One accepted request. `headers` are masked and `body` is without the proofs it carried: fit to be stored."""
+
+    id: EventId
+    source: str
+    type: str
+    received_at: datetime
+    description: Description
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    sha256: bytes
+    document: Any = None  # the parsed body, None where it is not JSON; not stored
+
+    def as_json(self, id_text: str) -> dict[str, Any]:
+        """The description object of SPEC section 2; `id_text` is the event's id as users see it."""
+        what = self.description
+        common = what.common
+        return {
+            "id": id_text,
+            "source": self.source,
+            "type": self.type,
+            "event": what.event,
+            "received_at": rfc3339(self.received_at),
+            "occurred_at": rfc3339(what.occurred_at) if what.occurred_at is not None else None,
+            "environment": what.environment,
+            "branch": what.branch,
+            "locale": what.locale,
+            **common.as_json(),
+            "changes": [change.as_json() for change in what.changes],
+            "extra": dict(what.extra),
+        }

@@ -1,0 +1,90 @@
+"""JSON as senders write it: strict where Python's own parser is lax, and never an exception but Malformed.
+
+orjson already refuses NaN, infinities, `1e999`, a byte order mark, bytes that are not UTF-8 and nesting past 1,024
+levels. Two things it does otherwise than SPEC section 3 asks: it refuses the lone surrogate escapes that JavaScript
+writes, and it rounds integers past 64 bits. Bodies that may hold one of these take the standard parser, hardened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+_LONG_INTEGER = re.compile(rb"\d{19}")
+_HALF = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class Malformed(ValueError):
+    """The body is not what its type needs; the text says what it is instead."""
+
+
+def parse(body: bytes) -> Any:
+    """The document in a body; of repeated keys the last one counts. Raises Malformed."""
+    if _LONG_INTEGER.search(body) is None:
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            if _SURROGATE.search(body) is None:
+                raise Malformed(f"the body is not JSON: {error}") from None
+    return _parse_slowly(body)
+
+
+def _parse_slowly(body: bytes) -> Any:
+    try:
+        text = body.decode("utf-8")
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError:
+        raise Malformed("the body is nested too deeply") from None
+    except ValueError as error:  # also UnicodeDecodeError, and integers past 4,300 digits
+        raise Malformed(f"the body is not JSON: {error}") from None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number is too large")
+    return number
+
+
+def kind(value: object) -> str:
+    """What a JSON value is, in words: `a list`, `the string "…"`."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str):
+        return "a string"
+    if value is None:
+        return "null"
+    return "a boolean" if isinstance(value, bool) else "a number"
+
+
+def scalar_text(value: object) -> str | None:
+    """A scalar as text: strings as they are, numbers and booleans as JSON writes them, all else None.
+
+    Half a surrogate pair cannot be stored or sent as UTF-8; it becomes U+FFFD.
+    """
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return orjson.dumps(value).decode()
+    return None
+
+
+def whole(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair."""
+    if text.isascii():
+        return text
+    return _HALF.sub("\ufffd", text)

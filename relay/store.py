@@ -1,0 +1,191 @@
+"""What relay asks of its store: a few verbs, each one transaction. No SQL anywhere else than in `relay/stores/`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from relay.delivery import Attempt, Delivery, LogItem, Rejection, Result, State, StoredEvent
+from relay.event import Event
+from relay.ids import DeliveryId, EventId, Ids
+
+
+class Unavailable(Exception):
+    """The store could not take it: nothing was promised. The message says why."""
+
+
+class Unusable(Exception):
+    """The store cannot be opened, nor will a restart help: foreign, newer or corrupt. The message says what to do."""
+
+
+class Locked(Exception):
+    """Another process holds the store. The message names it."""
+
+
+class WrongState(Exception):
+    """The delivery is not in a state that allows this. The message says what to do instead."""
+
+    def __init__(self, state: State, message: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many deliveries of a route wait."""
+
+    pending: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What `settle` changed, by route."""
+
+    held: Mapping[str, int]
+    released: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """The filters of `/logs`; within a filter any value matches, and every filter must. `limit` is 1 to 1000."""
+
+    route: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    type: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    stage: tuple[str, ...] = ()
+    action: tuple[str, ...] = ()
+    event: tuple[str, ...] = ()
+    entry_id: tuple[str, ...] = ()
+    event_id: tuple[EventId, ...] = ()
+    status: tuple[str, ...] = ()
+    """Delivery states; `unmatched` and `rejected` add items of their own kind."""
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 100
+    before: int | None = None
+    """Only ids below this one (above it when `ascending`): the cursor."""
+    ascending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Items of `/logs` and the id to go on from; None at the end."""
+
+    items: list[LogItem]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryDetail:
+    """A delivery with all its attempts."""
+
+    item: LogItem
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """What `/health` says of the store."""
+
+    backend: str
+    version: str
+    pending: int
+    held: int
+    oldest_pending: datetime | None
+    """When the longest waiting pending delivery was created."""
+    oldest_due: datetime | None
+    """The earliest `due` of all pending deliveries."""
+    size_bytes: int
+    free_bytes: int
+
+
+class Store(Protocol):
+    """One queue on one disk. Every promise that callers rely on is written here."""
+
+    ids: Ids
+
+    async def add(self, event: Event, deliveries: Sequence[Delivery]) -> None:
+        """Store an event and everything owed for it.
+
+        When it returns, both are on disk (fsynced): the sender may be answered. Raises Unavailable otherwise; then
+        nothing was promised, though it may still be found stored after a failed commit.
+        """
+        ...
+
+    def reject(self, rejection: Rejection) -> None:
+        """Keep a rejected request: written along with the next commit, never fsynced for, the last 1,000 per source
+        are kept. Never fails and never waits; under pressure the oldest waiting ones are dropped."""
+        ...
+
+    async def record(self, result: Result) -> None:
+        """Record an attempt and what it changes.
+
+        A delivery that was held while its attempt was in flight stays held unless the attempt ended it. Returns when
+        the result is on disk; raises Unavailable when it could not be written (call again: it is idempotent).
+        """
+        ...
+
+    async def claim(self, route: str, now: datetime, limit: int, exclude: Collection[DeliveryId]) -> list[Delivery]:
+        """Up to `limit` pending deliveries of a route that are due, oldest due first, but for those in `exclude` (what
+        the caller already has in hand).
+
+        Bodies come with them, at most 8 MiB in sum but always one. A body whose checksum no longer fits is
+        returned with `event.sha256` empty: it must never be sent.
+        """
+        ...
+
+    async def next_due(self) -> dict[str, datetime]:
+        """The earliest due time of each route that has pending deliveries."""
+        ...
+
+    async def settle(self, active: Collection[str], disabled: Collection[str]) -> Settled:
+        """Bring the queue in line with a config: pending deliveries of routes that are disabled, or in neither list,
+        become held (`disabled`, `removed`); those held for these two reasons whose route is active again become
+        pending, due as before."""
+        ...
+
+    async def retry(self, delivery: DeliveryId, now: datetime) -> str:
+        """A failed or cancelled delivery becomes pending, due now: same id, attempt numbers go on, the policy's count
+        and age start anew, the trigger of its next attempt is `manual`. A pending one becomes due now. Returns its
+        route. Raises WrongState for the others (held, merged, delivered), KeyError for an unknown id."""
+        ...
+
+    async def search(self, query: LogQuery) -> Page:
+        """Deliveries (and, where asked for by status, unmatched events and rejected requests), newest first."""
+        ...
+
+    async def delivery(self, delivery: DeliveryId) -> DeliveryDetail | None:
+        """A delivery with its attempts."""
+        ...
+
+    async def deliveries_of(self, event: EventId) -> list[DeliveryDetail]:
+        """All deliveries of an event, oldest first."""
+        ...
+
+    async def event(self, event: EventId) -> StoredEvent | None:
+        """An event as it was stored."""
+        ...
+
+    async def rejection(self, rejection: int) -> Rejection | None:
+        """A rejected request."""
+        ...
+
+    def counts(self) -> Mapping[str, Counts]:
+        """Pending and held deliveries by route, kept in memory: costs nothing."""
+        ...
+
+    async def status(self) -> StoreStatus:
+        """Sizes, counts and ages for `/health`."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Why the store cannot write at present, or None. True while the last commit failed."""
+        ...
+
+    async def close(self) -> None:
+        """Write what waits, checkpoint, release the lock. Idempotent."""
+        ...
