@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay import jsontext
-from relay.clock import rfc3339
+from relay.clock import parse_rfc3339, rfc3339
 from relay.ids import EventId
 
 Headers = CIMultiDictProxy[str] | CIMultiDict[str]
@@ -36,6 +37,13 @@ class Inbound:
         if self._document is _UNPARSED:
             self._document = jsontext.parse(self.body)
         return self._document
+
+    def document_or_none(self) -> Any:
+        """The body as JSON, or None where it is not."""
+        try:
+            return self.document()
+        except jsontext.Malformed:
+            return None
 
     def object(self) -> dict[str, Any]:
         """The body as a JSON object. Raises Malformed."""
@@ -117,3 +125,27 @@ class Event:
             "changes": [change.as_json() for change in what.changes],
             "extra": dict(what.extra),
         }
+
+
+def event_from_json(shown: Mapping[str, Any], headers: Sequence[Sequence[str]], body: bytes) -> Event:
+    """The event behind what `as_json` shows; its id is left to whoever knows the store."""
+    known = Change.__slots__
+    return Event(
+        id=EventId(0),
+        source=shown["source"],
+        type=shown["type"],
+        received_at=datetime.fromisoformat(shown["received_at"]),
+        description=Description(
+            event=shown["event"],
+            changes=tuple(Change(**{key: change[key] for key in known}) for change in shown["changes"]),
+            occurred_at=parse_rfc3339(shown["occurred_at"]),
+            environment=shown["environment"],
+            branch=shown["branch"],
+            locale=shown["locale"],
+            extra=shown["extra"],
+        ),
+        headers=tuple((name, value) for name, value in headers),
+        body=body,
+        sha256=sha256(body).digest(),
+        document=Inbound(CIMultiDict(), body).document_or_none(),
+    )

@@ -6,15 +6,24 @@ Every check says what it expected and what it got; `config.py` adds file, line a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from relay import jsontext
+from relay.problems import did_you_mean
 from relay.secret import Secret
 
 
@@ -27,19 +36,155 @@ class Section(BaseModel):
 
     `later` names the keys of the contract whose behaviour does not exist yet: they are refused as 'not supported yet',
     never ignored.
+
+    Every mistake comes out as a ValidationError whose lines are in our words; their `type` says which place of the
+    document they are about: UNKNOWN_KEY, MISSING_KEY or BAD_VALUE.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
     later: ClassVar[frozenset[str]] = frozenset()
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Keys that people put here, and where they belong."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_our_words(cls, data: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(data, cls):
+            return data
+        if not isinstance(data, dict):
+            raise ValueError(f"expected a mapping, got {_kind(data)}")
+        lines: list[InitErrorDetails] = []
+        known = {}
+        for key, value in data.items():
+            if key in cls.model_fields:
+                known[key] = tuple(value) if isinstance(value, list) else value
+            else:
+                lines.append(_line(UNKNOWN_KEY, cls.unknown(key), (key,)))
+        while True:
+            try:
+                section = handler(known)
+                break
+            except ValidationError as error:
+                # A value that was not looked up is not judged: what has a default takes it.
+                found = error.errors()
+                unresolved = {line["loc"][0] for line in found if isinstance(line["input"], Unresolved)}
+                optional = {key for key in unresolved & known.keys() if not cls.model_fields[str(key)].is_required()}
+                if not optional:
+                    lines.extend(map(_in_words, found))
+                    break
+                known = {key: value for key, value in known.items() if key not in optional}
+        if lines:
+            raise ValidationError.from_exception_data(cls.__name__, lines)
+        return section
+
+    @classmethod
+    def unknown(cls, key: str) -> str:
+        """What is wrong with a key that this section does not have."""
+        if key in cls.later:
+            return "not supported yet"
+        if key in cls.elsewhere:
+            return f"unknown key (did you mean '{cls.elsewhere[key]}'?)"
+        return f"unknown key{did_you_mean(key, [*cls.model_fields, *cls.later])}"
+
+
+UNKNOWN_KEY, MISSING_KEY, BAD_VALUE = "unknown_key", "missing_key", "bad_value"
+
+
+def _line(kind: str, message: str, loc: tuple[int | str, ...]) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError(kind, "{message}", {"message": message}), loc=loc, input=None)
+
+
+def misplaced(loc: tuple[int | str, ...], message: str) -> ValidationError:
+    """A mistake in a key below the value that is being checked."""
+    return ValidationError.from_exception_data("value", [_line(BAD_VALUE, message, loc)])
+
+
+def missing(key: str) -> ValidationError:
+    """A key that the value that is being checked lacks."""
+    return ValidationError.from_exception_data("value", [_line(MISSING_KEY, f"missing key '{key}'", ())])
+
+
+def _in_words(line: ErrorDetails) -> InitErrorDetails:
+    """A line of pydantic's in our words."""
+    kind, value, context = line["type"], line["input"], line.get("ctx", {})
+    loc = line["loc"]
+    match kind:
+        case "unknown_key" | "missing_key" | "bad_value":
+            return _line(kind, line["msg"], loc)
+        case "missing":
+            return _line(MISSING_KEY, f"missing key '{loc[-1]}'", loc[:-1])
+        case "value_error":
+            message = str(context["error"])
+        case "string_type":
+            message = f"expected a string, got {shown(value)}" + quote_hint(value)
+        case "int_type" | "int_parsing" | "int_from_float":
+            message = f"expected a whole number, got {shown(value)}"
+        case "float_type" | "float_parsing":
+            message = f"expected a number, got {shown(value)}"
+        case "bool_type" | "bool_parsing":
+            message = f"expected true or false, got {shown(value)}"
+        case "tuple_type" | "list_type":
+            message = f"expected a list, got {shown(value)}"
+        case "dict_type" | "mapping_type" | "is_instance_of":
+            message = f"expected a mapping, got {shown(value)}"
+        case "greater_than_equal":
+            message = f"expected at least {context['ge']}, got {got(value)}"
+        case "greater_than":
+            message = f"expected more than {context['gt']}, got {got(value)}"
+        case "less_than_equal":
+            message = f"expected at most {context['le']}, got {got(value)}"
+        case "finite_number":
+            message = f"expected a finite number, got {got(value)}"
+        case "literal_error":
+            words = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+            message = f"expected {any_of(words)}, got {got(value)}{did_you_mean(value, words)}"
+        case _:
+            message = line["msg"][:1].lower() + line["msg"][1:]
+    return _line(BAD_VALUE, message, loc)
+
+
+def shown(value: object) -> str:
+    """A value with its kind: `the number 5`, `a list`."""
+    if isinstance(value, bool):
+        return f"the boolean {got(value)}"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the string {got(value)}"
+    return got(value)
+
+
+def quote_hint(value: object) -> str:
+    """What to do about a number or boolean where a string is wanted."""
+    return " (quote it)" if isinstance(value, (bool, int, float)) else ""
 
 
 def got(value: object) -> str:
     """A value as an error message shows it: never a secret one."""
     if isinstance(value, str):
         return f"'{value}'" if len(value) <= 40 else f"'{value[:37]}...'"
-    if isinstance(value, (dict, list)) or value is None:
-        return jsontext.kind(value)
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if value is None:
+        return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def word(*words: str) -> BeforeValidator:
+    """A check for one of a few words, as metadata of a `str` or `Literal` field."""
+
+    def check(value: object) -> object:
+        if isinstance(value, Unresolved):
+            return words[0]
+        if value not in words:
+            raise ValueError(f"expected {any_of(words)}, got {got(value)}{did_you_mean(value, words)}")
+        return value
+
+    return BeforeValidator(check)
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -119,11 +264,16 @@ def _rate(value: object) -> Rate:
 PerTime = Annotated[Rate, BeforeValidator(_rate)]
 
 
+def _kind(value: object) -> str:
+    """What a value is, for what may be secret: the value itself is not shown."""
+    return got(value) if isinstance(value, (dict, list, tuple)) else jsontext.kind(value)
+
+
 def _secret(value: object) -> Secret:
     if isinstance(value, Secret):
         return value
     if not isinstance(value, str):
-        raise ValueError(f"expected a string, got {jsontext.kind(value)}")
+        raise ValueError(f"expected a string, got {_kind(value)}{quote_hint(value)}")
     if not value:
         raise ValueError("the secret is empty")
     return Secret(value)
@@ -159,7 +309,7 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_CONTROL = re.compile(r"[\r\n\0]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def _header_name(value: object) -> str:
@@ -170,9 +320,9 @@ def _header_name(value: object) -> str:
 
 def _header_value(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"expected a string, got {jsontext.kind(value)} (quote it)")
+        raise ValueError(f"expected a string, got {_kind(value)}{quote_hint(value)}")
     if _CONTROL.search(value):
-        raise ValueError("a header value cannot hold CR, LF or NUL")
+        raise ValueError("a header value cannot hold CR, LF, NUL or another control character")
     return value
 
 
@@ -184,3 +334,21 @@ def any_of(words: Iterable[Any]) -> str:
     """`a, b or c`."""
     *most, last = [str(word) for word in words]
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def filled(value: object) -> object:
+    """A list that is not empty."""
+    if value == () or value == []:
+        raise ValueError("expected at least one entry, got an empty list")
+    return value
+
+
+def chosen(value: dict[str, Any], key: str, models: Mapping[str, type[Section]], later: Iterable[str]) -> Section:
+    """The section of the model that a mapping's `key` names. Raises ValidationError."""
+    name = value[key]
+    if isinstance(name, str) and name in models:
+        return models[name].model_validate(value)
+    if name in later:
+        raise misplaced((key,), f"'{name}' is not supported yet")
+    words = [*models, *later]
+    raise misplaced((key,), f"expected {any_of(models)}, got {got(name)}{did_you_mean(name, words)}")

@@ -4,7 +4,7 @@ Each module in `relay/sources/` is one type (`type: storyblok` is `sources/story
 
 - `Config`, a `SourceConfig` with `type: Literal["storyblok"]` and the proofs this type knows,
 - `Adapter`, a `SourceAdapter` built as `Adapter(config)`,
-- optionally `ALIASES`, other names of the type.
+- optionally `ALIASES`, other names of the type, and `SAMPLE`, the sample that stands for it.
 
 Its samples are `relay/sources/samples/<type>/<event>.json`: `{"headers": [[name, value]…], "body": "…"}`, unsigned.
 """
@@ -20,8 +20,13 @@ from functools import cache
 from types import ModuleType
 from typing import ClassVar, Literal, Protocol
 
-from relay.event import Description, Inbound
+from relay.address import parse_address
+from relay.event import Description, Headers, Inbound
+from relay.fieldmap import FieldMap
 from relay.fields import Network, PerTime, Section
+from relay.jsontext import whole
+from relay.limits import TokenBucket
+from relay.secret import MASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,14 @@ class Ignored:
     """A genuine event that this source's config leaves out; `reason` is the word in the answer."""
 
     reason: str
+
+
+class RateLimited(Exception):
+    """The request proves itself but comes too fast; `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"again in {retry_after:.1f} s")
+        self.retry_after = retry_after
 
 
 class SourceConfig(Section):
@@ -89,6 +102,48 @@ class SourceAdapter(Protocol):
         Raises ValueError where only the sender can (a private key that relay does not hold).
         """
         ...
+
+
+class Source:
+    """A named inbound endpoint, built once per config."""
+
+    def __init__(self, name: str, config: SourceConfig, adapter: SourceAdapter, type_name: str) -> None:
+        self.name = name
+        self.type = type_name
+        self.path = config.path or f"/in/{name}"
+        self.adapter = adapter
+        self.respond = config.respond
+        self.trusting = config.verify == "none"
+        self._networks = config.allow_ips
+        self._fields = FieldMap(config.map, adapter.proof_headers) if config.map else None
+        self._bucket = TokenBucket(config.rate_limit) if config.rate_limit is not None else None
+
+    def allows(self, client: str) -> bool:
+        """Whether a client address may send here."""
+        if self._networks is None:
+            return True
+        address = parse_address(client)
+        return address is not None and any(address in network for network in self._networks)
+
+    def verify(self, inbound: Inbound, now: datetime) -> Proof:
+        """Check the proofs, then the rate. Raises Rejected, Malformed or RateLimited."""
+        proof = Proof() if self.trusting else self.adapter.verify(inbound, now)
+        wait = self._bucket.take() if self._bucket is not None else 0.0
+        if wait:
+            raise RateLimited(wait)
+        return proof
+
+    def describe(self, inbound: Inbound) -> Description | Ignored:
+        """What the event says, with the source's `map` applied. Raises Malformed."""
+        description = self.adapter.describe(inbound)
+        if self._fields is None or isinstance(description, Ignored):
+            return description
+        return self._fields.apply(description, inbound)
+
+    def shown_headers(self, headers: Headers) -> tuple[tuple[str, str], ...]:
+        """The headers as they are stored and shown: what proves the sender is ***."""
+        proofs = self.adapter.proof_headers
+        return tuple((name, MASK if name.lower() in proofs else whole(value)) for name, value in headers.items())
 
 
 @cache

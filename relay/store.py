@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -101,12 +101,42 @@ class StoreStatus:
     """The earliest `due` of all pending deliveries."""
     size_bytes: int
     free_bytes: int
+    oldest_by_route: Mapping[str, datetime] = field(default_factory=dict)
+    """When the longest waiting pending delivery of each route became due."""
 
 
-class Store(Protocol):
-    """One queue on one disk. Every promise that callers rely on is written here."""
+class LogReader(Protocol):
+    """What can be read of a store, also while no daemon runs on it."""
 
     ids: Ids
+
+    async def search(self, query: LogQuery) -> Page:
+        """Deliveries (and, where asked for by status, unmatched events and rejected requests), newest first."""
+        ...
+
+    async def delivery(self, delivery: DeliveryId) -> DeliveryDetail | None:
+        """A delivery with its attempts."""
+        ...
+
+    async def deliveries_of(self, event: EventId) -> list[DeliveryDetail]:
+        """All deliveries of an event, oldest first."""
+        ...
+
+    async def event(self, event: EventId) -> StoredEvent | None:
+        """An event as it was stored."""
+        ...
+
+    async def rejection(self, rejection: int) -> Rejection | None:
+        """A rejected request."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the store. Idempotent."""
+        ...
+
+
+class Store(LogReader, Protocol):
+    """One queue on one disk. Every promise that callers rely on is written here."""
 
     async def add(self, event: Event, deliveries: Sequence[Delivery]) -> None:
         """Store an event and everything owed for it.
@@ -138,8 +168,8 @@ class Store(Protocol):
         """
         ...
 
-    async def next_due(self) -> dict[str, datetime]:
-        """The earliest due time of each route that has pending deliveries."""
+    async def next_due(self, route: str, after: datetime) -> datetime | None:
+        """The earliest due time later than `after` of a route's pending deliveries."""
         ...
 
     async def settle(self, active: Collection[str], disabled: Collection[str]) -> Settled:
@@ -154,32 +184,16 @@ class Store(Protocol):
         route. Raises WrongState for the others (held, merged, delivered), KeyError for an unknown id."""
         ...
 
-    async def search(self, query: LogQuery) -> Page:
-        """Deliveries (and, where asked for by status, unmatched events and rejected requests), newest first."""
-        ...
-
-    async def delivery(self, delivery: DeliveryId) -> DeliveryDetail | None:
-        """A delivery with its attempts."""
-        ...
-
-    async def deliveries_of(self, event: EventId) -> list[DeliveryDetail]:
-        """All deliveries of an event, oldest first."""
-        ...
-
-    async def event(self, event: EventId) -> StoredEvent | None:
-        """An event as it was stored."""
-        ...
-
-    async def rejection(self, rejection: int) -> Rejection | None:
-        """A rejected request."""
-        ...
-
     def counts(self) -> Mapping[str, Counts]:
         """Pending and held deliveries by route, kept in memory: costs nothing."""
         ...
 
     async def status(self) -> StoreStatus:
         """Sizes, counts and ages for `/health`."""
+        ...
+
+    def on_commit(self, told: Callable[[float], None]) -> None:
+        """Tell this how many seconds each commit took."""
         ...
 
     def trouble(self) -> str | None:

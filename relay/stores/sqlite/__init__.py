@@ -1,0 +1,260 @@
+"""The queue in one SQLite file, with nothing else to install.
+
+writer  the only connection that writes: group commit
+reader  queries, on connections that cannot write
+schema  tables, versions, migrations
+rows    values to rows and back
+lock    one relay per file
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from relay.clock import Clock, to_ms
+from relay.delivery import Delivery, Rejection, Result, StoredEvent
+from relay.event import Event
+from relay.ids import DeliveryId, EventId, Ids
+from relay.store import Counts, DeliveryDetail, LogQuery, Page, Settled, StoreStatus, Unavailable, Unusable
+from relay.stores.sqlite import commands, opening, rows, writer
+from relay.stores.sqlite import reader as readers
+from relay.stores.sqlite.lock import Lock, lock
+from relay.stores.sqlite.opening import affected_by_wal_reset_bug
+from relay.stores.sqlite.reader import Reader
+from relay.stores.sqlite.writer import Writer
+
+__all__ = ["SqliteStore", "affected_by_wal_reset_bug", "open_reader", "open_store", "open_url"]
+
+LOW_WATER = 32 << 20
+_LEAST = 3 << 19  # one and a half of the largest body that is usual
+_LOOK_EVERY = 1.0  # seconds between looks at the disk
+_OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
+
+
+class SqliteStore:
+    """The Store in a SQLite file. See relay.store.Store for what each verb promises."""
+
+    def __init__(
+        self, path: Path, clock: Clock, ids: Ids, held: Lock, write: Writer, claims: Reader, logs: Reader
+    ) -> None:
+        self.ids = ids
+        self.path = path
+        self._clock = clock
+        self._lock = held
+        self._writer = write
+        self._claims = claims
+        self._logs = logs
+        self._file = writer.identity(path)
+        self._looked = float("-inf")
+        self._disk_trouble: str | None = None
+        self._no_space: str | None = None
+        self._oldest: tuple[float, datetime | None] = (float("-inf"), None)
+        self._settling = asyncio.Lock()
+        self._closing = asyncio.Lock()
+        self._closed = False
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def add(self, event: Event, deliveries: Sequence[Delivery]) -> None:
+        self._look()
+        if self._no_space is not None:
+            raise Unavailable(self._no_space)
+        row = rows.event_row(event, len(deliveries))
+        await self._writer.add(row, event.body, [rows.delivery_row(delivery) for delivery in deliveries])
+
+    def reject(self, rejection: Rejection) -> None:
+        self._writer.reject(rejection)
+
+    async def record(self, result: Result) -> None:
+        await self._writer.record(result)
+
+    async def settle(self, active: Collection[str], disabled: Collection[str]) -> Settled:
+        # A route may have a million deliveries: they change in steps, so that senders are answered in between. Should
+        # relay end half way, the next settle goes on from there.
+        held: dict[str, int] = {}
+        released: dict[str, int] = {}
+        running = set(active) - set(disabled)
+        reasons = dict.fromkeys(disabled, "disabled")
+        async with self._settling:
+            for route in await self._writer.call(commands.pending_routes):
+                if route not in running:
+                    await self._in_steps(commands.Hold(route, reasons.get(route, "removed"), self._clock), held)
+            for route in await self._writer.call(commands.held_routes):
+                if route in running:
+                    await self._in_steps(commands.Release(route, self._clock), released)
+                else:
+                    await self._in_steps(commands.Rename(route, reasons.get(route, "removed")), {})
+        return Settled(held, released)
+
+    async def _in_steps(
+        self, step: commands.Hold | commands.Release | commands.Rename, changed: dict[str, int]
+    ) -> None:
+        while number := await self._writer.call(step):
+            changed[step.route] = changed.get(step.route, 0) + number
+
+    async def retry(self, delivery: DeliveryId, now: datetime) -> str:
+        moment = to_ms(now)
+        return await self._writer.call(
+            lambda connection, deltas: commands.retry(connection, deltas, self.ids, delivery, moment)
+        )
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def claim(self, route: str, now: datetime, limit: int, exclude: Collection[DeliveryId]) -> list[Delivery]:
+        return await self._claims.claim(route, now, limit, exclude)
+
+    async def next_due(self, route: str, after: datetime) -> datetime | None:
+        return await self._claims.next_due(route, after)
+
+    async def search(self, query: LogQuery) -> Page:
+        return await self._logs.search(query)
+
+    async def delivery(self, delivery: DeliveryId) -> DeliveryDetail | None:
+        return await self._logs.delivery(delivery)
+
+    async def deliveries_of(self, event: EventId) -> list[DeliveryDetail]:
+        return await self._logs.deliveries_of(event)
+
+    async def event(self, event: EventId) -> StoredEvent | None:
+        return await self._logs.event(event)
+
+    async def rejection(self, rejection: int) -> Rejection | None:
+        return await self._logs.rejection(rejection)
+
+    # -- its state ---------------------------------------------------------------------------------------------------
+
+    def counts(self) -> Mapping[str, Counts]:
+        return self._writer.counts
+
+    async def status(self) -> StoreStatus:
+        now = self._clock.monotonic()
+        if now - self._oldest[0] >= _OLDEST_EVERY:
+            self._oldest = (now, await self._logs.oldest_pending())
+        counts = self.counts().values()
+        pending = sum(each.pending for each in counts)
+        return readers.status(
+            self.path,
+            pending,
+            sum(each.held for each in counts),
+            self._oldest[1] if pending else None,
+            await self._claims.oldest_due() if pending else None,
+        )
+
+    def on_commit(self, told: Callable[[float], None]) -> None:
+        self._writer.on_commit = told
+
+    def trouble(self) -> str | None:
+        self._look()
+        return self._writer.trouble or self._disk_trouble
+
+    @property
+    def commits(self) -> int:
+        """How many transactions were committed since the store was opened."""
+        return self._writer.commits
+
+    @property
+    def commit_seconds(self) -> float:
+        """How long the last one took."""
+        return self._writer.seconds
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the next one."""
+        return self._writer.waiting
+
+    async def close(self) -> None:
+        async with self._closing:
+            if self._closed:
+                return
+            try:
+                # The readers first: an open one would keep the last checkpoint from emptying the log.
+                await self._claims.close()
+                await self._logs.close()
+            finally:
+                await self._writer.close()
+                self._lock.release()
+                self._closed = True
+
+    def _look(self) -> None:
+        """Look at the disk, at most once a second: is there room, is the file still ours?"""
+        now = self._clock.monotonic()
+        if now - self._looked < _LOOK_EVERY:
+            return
+        self._looked = now
+        replaced = writer.identity(self.path) != self._file
+        self._disk_trouble = writer.explain(writer.Replaced()) if replaced else None
+        free, mark = _space(self.path)
+        self._no_space = (
+            f"no space: {free >> 20} MiB are left on the disk of {self.path}, {mark >> 20} MiB are kept for results"
+            if free < mark
+            else None
+        )
+
+
+def _space(path: Path) -> tuple[int, int]:
+    """Free bytes, and how many must stay free so that the results of what was taken in can still be written.
+
+    On a small disk an eighth of it, so that it can be used at all.
+    """
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return 0, 0  # the writer will say what is wrong
+    return disk.f_bavail * disk.f_frsize, max(_LEAST, min(LOW_WATER, disk.f_blocks * disk.f_frsize // 8))
+
+
+async def open_store(
+    path: Path,
+    *,
+    clock: Clock,
+    wait_for_lock: float = 10.0,
+    on_lock_wait: Callable[[str], None] | None = None,
+) -> SqliteStore:
+    """Open the store in a file, or make it where there is none.
+
+    Raises Locked, naming the holder, when another relay has it for longer than `wait_for_lock` seconds; `on_lock_wait`
+    is told the holder once, when there is something to wait for. Raises Unusable for what an operator must mend and
+    Unavailable for what may pass; the file is then as it was.
+    """
+    path = opening.place(path)
+    held = await lock(path, clock, wait_for_lock, on_lock_wait)
+    try:
+        opened = await asyncio.to_thread(opening.open_file, path)
+        try:
+            claims = await Reader.open(path, opened.ids)
+            try:
+                logs = await Reader.open(path, opened.ids)
+            except BaseException:
+                await claims.close()
+                raise
+            write = Writer(path, opened.connection, opened.counts)
+        except BaseException:
+            opened.connection.close()
+            raise
+    except BaseException:
+        held.release()
+        raise
+    return SqliteStore(path, clock, opened.ids, held, write, claims, logs)
+
+
+async def open_url(rest: str, clock: Clock, on_wait: Callable[[str], None] | None = None) -> SqliteStore:
+    """Open the store that `store.url` names: what stands after `sqlite:` is a path."""
+    if not rest or rest == ":memory:":
+        raise Unusable("store.url: sqlite: needs a file, as in sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
+    return await open_store(Path(rest), clock=clock, on_lock_wait=on_wait)
+
+
+async def open_reader(path: Path) -> Reader:
+    """Read a store without a daemon, or beside one: never creates, migrates or locks anything.
+
+    Raises Unusable for a file that is missing, foreign, newer, older or corrupt.
+    """
+    path = opening.place(path)
+    if writer.identity(path) is None:
+        raise Unusable(f"cannot open the store {path}: there is no such file")
+    ids = await asyncio.to_thread(opening.ids_of, path)
+    return await Reader.open(path, ids)

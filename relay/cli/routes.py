@@ -1,0 +1,36 @@
+"""`relay routes`: what the config sends where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from relay.cli import term
+
+
+@click.command("routes")
+@term.config_option
+@term.json_option
+@click.option("--expanded", is_flag=True, help="print each route whole, defaults filled in, as JSON")
+@term.config_errors
+def command(config: Path | None, as_json: bool, expanded: bool) -> None:
+    """List the routes of the config."""
+    from relay import config as config_file
+
+    effective = config_file.effective(config_file.load(config_file.find_config(config)).config)
+    if as_json or expanded:
+        click.echo(json.dumps(effective["routes"], indent=2))
+        return
+    rows = [
+        (
+            route["name"],
+            "yes" if route["enabled"] else "no",
+            route["sources"] or "all",
+            f"{route['to']['method']} {route['to']['url']}",
+            route.get("description") or "",
+        )
+        for route in effective["routes"]
+    ]
+    click.echo(term.table(("route", "enabled", "sources", "to", "description"), rows))

@@ -1,0 +1,45 @@
+"""`relay serve`: the daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from pathlib import Path
+
+import click
+
+from relay.cli import term
+
+
+@click.command("serve")
+@term.config_option
+@term.config_errors
+def command(config: Path | None) -> None:
+    """Run the daemon in the foreground until SIGTERM; SIGHUP reloads the config.
+
+    Exits with 78 when an operator must act and a restart would not help: a wrong config, a store that is foreign,
+    newer or corrupt.
+    """
+    from relay import daemon
+    from relay.config import find_config
+    from relay.store import Locked, Unavailable, Unusable
+    from relay.web.server import CannotListen
+
+    try:
+        run(daemon.run(find_config(config)))
+    except Unusable as error:
+        term.fail(str(error), term.OPERATOR)
+    except (Locked, Unavailable, CannotListen) as error:
+        term.fail(str(error))
+
+
+def run(coroutine: Coroutine[object, object, None]) -> None:
+    """Run a coroutine on uvloop where there is one."""
+    import asyncio
+
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(coroutine)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(coroutine)

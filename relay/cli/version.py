@@ -1,0 +1,13 @@
+"""`relay version`."""
+
+from __future__ import annotations
+
+import click
+
+from relay import __version__
+
+
+@click.command("version")
+def command() -> None:
+    """Say the version."""
+    click.echo(f"relay {__version__}")

@@ -1,0 +1,324 @@
+"""The second pass over a config: what its parts say about each other.
+
+It looks at what the first pass could read, and for names and headers at the document itself, so that a mistake in one
+part does not hide what is wrong between two others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+from relay import source
+from relay.destination import HOP_BY_HOP, OWN_HEADERS
+from relay.effective import is_secret_header, secrets_in
+from relay.fieldmap import FieldMap
+from relay.fields import UNKNOWN_KEY, Section, Unresolved
+from relay.pattern import Patterns
+from relay.problems import Path, did_you_mean
+from relay.schema import Admin, Route, Server, TcpAddress, is_loopback
+from relay.signing import StandardSigner
+from relay.source import SourceAdapter, SourceConfig
+
+_SHORTEST_SECRET = 16
+_PATH = re.compile(r"/(?!/)(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2}|/(?!/))*")
+_DOTS = re.compile(r"/\.\.?(?:/|$)")
+_SIGNATURE_HEADERS = {"standard": StandardSigner.headers}
+_STATIC_PROOFS = ("token", "basic", "headers")
+
+
+class Note(Protocol):
+    """Notes a problem or a warning at a path."""
+
+    def __call__(self, path: Path, message: str, kind: str = "") -> None: ...
+
+
+class CrossCheck:
+    """One config being compared with itself."""
+
+    def __init__(
+        self,
+        raw: Mapping[str, Any],
+        sections: Mapping[str, Section | None],
+        sources: Mapping[str, SourceConfig],
+        routes: Mapping[int, Route],
+        problem: Note,
+        warning: Note,
+    ) -> None:
+        self._sections = sections
+        self._sources = sources
+        self._routes = routes
+        self._problem = problem
+        self._warning = warning
+        raw_sources = raw.get("sources")
+        self._raw_sources: dict[str, Any] = raw_sources if isinstance(raw_sources, dict) else {}
+        raw_routes = raw.get("routes")
+        self._raw_routes: list[Any] = raw_routes if isinstance(raw_routes, list) else []
+        self._raw_defaults = _mapping(raw.get("defaults"))
+        self._adapters: dict[str, SourceAdapter] = {}
+
+    def run(self) -> None:
+        """Note all that does not fit."""
+        self._admin()
+        self._source_paths()
+        for name, config in self._sources.items():
+            self._source(name, config)
+        self._route_names()
+        self._default_headers()
+        for place, raw in enumerate(self._raw_routes):
+            if isinstance(raw, dict):
+                self._route(("routes", place), raw)
+        for place, route in self._routes.items():
+            self._in_the_clear(("routes", place), route)
+        for section, value in self._read():
+            self._short_secrets(section, value)
+
+    def _read(self) -> Iterator[tuple[Path, Section]]:
+        yield from (((key,), section) for key, section in self._sections.items() if section is not None)
+        yield from ((("sources", name), config) for name, config in self._sources.items())
+        yield from ((("routes", place), route) for place, route in self._routes.items())
+
+    # --- server and admin ---
+
+    def _admin(self) -> None:
+        admin, server = self._sections.get("admin"), self._sections.get("server")
+        if not isinstance(admin, Admin) or admin.guarded:
+            return
+        if isinstance(server, Server) and _equal(admin.listen, server.listen):
+            self._problem(("admin", "listen"), f"{admin.listen} is also server.listen: a token is needed (admin.token)")
+        elif not admin.listen.local:
+            self._problem(("admin", "listen"), f"{admin.listen} is not loopback: a token is needed (admin.token)")
+
+    # --- sources ---
+
+    def _source_paths(self) -> None:
+        taken = {f"/in/{name}": name for name in self._raw_sources}
+        own: dict[str, str] = {}
+        for name, value in self._raw_sources.items():
+            path = _mapping(value).get("path")
+            place: Path = ("sources", name, "path")
+            if not isinstance(path, str) or isinstance(path, Unresolved):
+                continue
+            if not _PATH.fullmatch(path) or _DOTS.search(path):
+                self._problem(place, "expected a path such as /hooks/www")
+            elif path == "/health" or path.startswith("/health/"):
+                self._problem(place, f"{path} is relay's own")
+            elif taken.get(path, name) != name:
+                self._problem(place, f"{path} is the path of source '{taken[path]}'")
+            elif path in own:
+                self._problem(place, f"{path} is also the path of source '{own[path]}'")
+            else:
+                own[path] = name
+
+    def _source(self, name: str, config: SourceConfig) -> None:
+        place: Path = ("sources", name)
+        proofs = config.proofs()
+        if config.verify == "none" and proofs:
+            self._problem((*place, "verify"), f"'none' contradicts the proof in '{proofs[0]}'")
+        elif config.verify is None and not proofs and not isinstance(self._raw_sources[name].get("verify"), Unresolved):
+            message = "no proof is configured: anybody could send (add one, such as a secret, or say verify: none)"
+            self._problem(place, message, UNKNOWN_KEY)
+        for field, text in (config.map or {}).items():
+            if isinstance(_mapping(self._raw_sources[name].get("map")).get(field), Unresolved):
+                continue
+            try:
+                FieldMap({field: text})
+            except ValueError as error:
+                kind = UNKNOWN_KEY if str(error).startswith(f"{field}: expected") else ""
+                self._problem((*place, "map", field), str(error).removeprefix(f"{field}: "), kind)
+        try:
+            self._adapters[name] = source.types()[config.type].Adapter(config)
+        except ValueError as error:
+            if not any(isinstance(text, Unresolved) for text in _texts(self._raw_sources[name])):
+                self._problem(place, str(error))
+            return
+        if config.rate_limit is not None and not self._adapters[name].retries:
+            message = f"{config.type} never sends again what a rate_limit refused: events will be lost"
+            self._warning((*place, "rate_limit"), message)
+        self._inbound_in_the_clear(place, proofs)
+
+    # --- routes ---
+
+    def _route_names(self) -> None:
+        names: dict[str, int] = {}
+        for place, raw in enumerate(self._raw_routes):
+            name = _mapping(raw).get("name")
+            if not isinstance(name, str) or isinstance(name, Unresolved):
+                continue
+            first = names.setdefault(name, place)
+            if first != place:
+                self._problem(("routes", place, "name"), f"the name '{name}' is taken by routes[{first}]")
+
+    def _route(self, place: Path, raw: dict[str, Any]) -> None:
+        selected = self._selected((*place, "sources"), raw.get("sources", ["*"]))
+        if selected:
+            self._types((*place, "match"), _mapping(raw.get("match")), selected)
+        elif not self._raw_sources:
+            self._warning(place, "there is no source whose events it could match", UNKNOWN_KEY)
+        self._headers(place, raw, selected)
+
+    def _selected(self, place: Path, raw: object) -> list[str]:
+        """The names of the sources that a route listens to; a pattern that means none of them is a mistake."""
+        listed = isinstance(raw, list)
+        patterns = raw if isinstance(raw, list) else [raw]
+        usable = [text for text in patterns if isinstance(text, str) and text not in ("", "!")]
+        if not usable or len(usable) < len(patterns) or any(isinstance(text, Unresolved) for text in usable):
+            return []
+        names = list(self._raw_sources)
+        unmatched = False
+        for number, text in enumerate(usable):
+            word = text.removeprefix("!")
+            if word != "*" and not any(Patterns([word]).takes(name) for name in names):
+                unmatched = True
+                message = f"no source matches '{word}'{did_you_mean(word, names)}"
+                self._problem((*place, number) if listed else place, message)
+        everything = Patterns(usable)
+        selected = [name for name in names if everything.takes(name)]
+        if names and not selected and not unmatched:
+            self._problem(place, "no source is left")
+        return selected
+
+    def _types(self, place: Path, match: Mapping[str, Any], selected: list[str]) -> None:
+        """A `type` that none of the route's sources is."""
+        types = {self._type(name) for name in selected}
+        for where, keys in _with_alternatives(place, match):
+            raw = keys.get("type")
+            texts = raw if isinstance(raw, list) else [raw]
+            if None in types or not all(isinstance(text, str) and not isinstance(text, Unresolved) for text in texts):
+                continue
+            patterns = Patterns([text for text in texts if isinstance(text, str)])
+            known = [name for name in types if name is not None]
+            if not any(patterns.takes(name) for name in known):
+                message = f"no source of this route is of this type (they are: {', '.join(sorted(known))})"
+                self._warning((*where, "type"), message)
+
+    def _type(self, name: str) -> str | None:
+        """The source's type by its own name, not an alias."""
+        kind = _mapping(self._raw_sources[name]).get("type")
+        module = source.types().get(kind) if isinstance(kind, str) else None
+        return module.__name__.rpartition(".")[2] if module is not None else None
+
+    def _default_headers(self) -> None:
+        signed = frozenset().union(*(_signature_headers(_mapping(raw)) for raw in self._raw_routes))
+        for name in _strings(self._raw_defaults.get("headers")):
+            self._own_header(("defaults", "headers", name), name, signed, UNKNOWN_KEY)
+
+    def _headers(self, place: Path, raw: dict[str, Any], selected: list[str]) -> None:
+        to = _mapping(raw.get("to"))
+        signed = _signature_headers(raw)
+        written: set[str] = set()
+        for number, scheme in enumerate(_schemes(raw)):
+            headers = _SIGNATURE_HEADERS.get(scheme, frozenset())
+            for header in sorted(headers & written):
+                self._problem((*place, "sign", number), f"another scheme already writes {header}", UNKNOWN_KEY)
+            written |= headers
+        if isinstance(to.get("auth"), dict):
+            signed |= {"authorization"}
+        for name in _strings(to.get("headers")):
+            self._own_header((*place, "to", "headers", name), name, signed, UNKNOWN_KEY)
+        passed = to.get("pass_headers")
+        for number, name in enumerate(passed if isinstance(passed, list) else ()):
+            if not isinstance(name, str):
+                continue
+            where = (*place, "to", "pass_headers", number)
+            if self._own_header(where, name, signed):
+                continue
+            if name.lower() == "content-encoding":
+                self._problem(where, f"{name} is never carried: the body is sent on decoded")
+            for source_name in selected:
+                adapter = self._adapters.get(source_name)
+                if adapter is not None and name.lower() in adapter.proof_headers:
+                    self._problem(where, f"{name} carries a proof of source '{source_name}': it is never sent on")
+                    break
+
+    def _own_header(self, place: Path, name: str, signed: frozenset[str], kind: str = "") -> bool:
+        """Whether a header is not a route's to write; it has been said then."""
+        lower = name.lower()
+        if lower in OWN_HEADERS:
+            message = f"{name} is written by relay alone"
+        elif lower in HOP_BY_HOP:
+            message = f"{name} belongs to one connection and is never carried"
+        elif lower in signed:
+            message = f"{name} is written by the route's {'auth' if lower == 'authorization' else 'sign'}"
+        else:
+            return False
+        self._problem(place, message, kind)
+        return True
+
+    # --- warnings ---
+
+    def _in_the_clear(self, place: Path, route: Route) -> None:
+        url = route.to.url
+        if url.scheme != "http" or _near(url.host or ""):
+            return
+        if route.to.auth is not None or any(is_secret_header(name) for name in route.to.headers):
+            message = f"credentials travel to {url.host} unencrypted (use https)"
+            self._warning((*place, "to", "url"), message)
+
+    def _inbound_in_the_clear(self, place: Path, proofs: tuple[str, ...]) -> None:
+        """A proof that is the same in every request, taken over plain HTTP from other machines."""
+        server = self._sections.get("server")
+        static = [key for key in proofs if key in _STATIC_PROOFS]
+        if not static or not isinstance(server, Server) or server.listen.local:
+            return
+        if server.tls is None and not server.trusted_proxies:
+            message = f"'{static[0]}' travels unencrypted: set server.tls, or server.trusted_proxies behind a TLS proxy"
+            self._warning((*place, static[0]), message)
+
+    def _short_secrets(self, place: Path, section: Section) -> None:
+        for path, text in secrets_in(section, place):
+            if len(text.removeprefix("whsec_").encode()) < _SHORTEST_SECRET:
+                self._warning(path, f"the secret is shorter than {_SHORTEST_SECRET} bytes")
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, TcpAddress) and isinstance(other, TcpAddress):
+        return one == other and one.port != 0
+    return getattr(one, "unix", 1) == getattr(other, "unix", 2)
+
+
+def _near(host: str) -> bool:
+    """Whether what is sent to a host stays in the operator's own network."""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return is_loopback(host) or "." not in host or host.endswith((".internal", ".local"))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _strings(value: object) -> list[str]:
+    return [key for key in _mapping(value) if isinstance(key, str)]
+
+
+def _texts(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        for child in value.values():
+            yield from _texts(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _texts(child)
+    else:
+        yield value
+
+
+def _schemes(raw: Mapping[str, Any]) -> list[str]:
+    signs = raw.get("sign")
+    return [str(_mapping(sign).get("scheme")) for sign in signs] if isinstance(signs, list) else []
+
+
+def _signature_headers(raw: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset().union(*(_SIGNATURE_HEADERS.get(scheme, frozenset()) for scheme in _schemes(raw)))
+
+
+def _with_alternatives(place: Path, match: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    if "type" in match:
+        yield place, match
+    alternatives = match.get("any")
+    for number, entry in enumerate(alternatives if isinstance(alternatives, list) else ()):
+        if "type" in _mapping(entry):
+            yield (*place, "any", number), entry

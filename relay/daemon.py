@@ -1,0 +1,185 @@
+"""The daemon: builds what lives long, in order, and takes it down in the reverse order.
+
+    config -> store (lock, migrations) -> queue brought in line -> sending -> admin side -> public side -> READY
+
+The public side is last to open and first to close: nothing is taken in that could not be stored and sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay import __version__, journal, systemd
+from relay.client import HttpTransport
+from relay.clock import Clock, SystemClock
+from relay.dispatcher import Dispatcher
+from relay.health import RouteHealth
+from relay.metrics import Metrics
+from relay.pipeline import Pipeline
+from relay.reload import Reloader, read
+from relay.runtime import Runtime
+from relay.store import Store
+from relay.stores import open_store
+from relay.web.admin import Admin
+from relay.web.health import Health
+from relay.web.ingest import Ingest
+from relay.web.server import Listener, application_server, ingest_server, listen
+
+_ANSWERS = 5.0  # seconds for answers that are being written when relay stops
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A relay that takes events."""
+
+    store: Store
+    reloader: Reloader
+    dispatcher: Dispatcher
+    health: Health
+    ingest: Ingest
+    public: Listener
+    admin: Listener
+
+    async def wind_down(self) -> None:
+        """Take nothing new, and let attempts in flight finish."""
+        self.ingest.closing = self.health.closing = True
+        await self.public.stop_accepting()
+        await self.dispatcher.stop()
+
+
+async def run(path: Path, clock: Clock | None = None, on_ready: Callable[[Running], None] | None = None) -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reloads the config. `on_ready` is called when both sides listen.
+
+    Raises ConfigError, Unusable, Locked, CannotListen or Unavailable before that, and then nothing was taken in.
+    """
+    async with running(path, clock or SystemClock()) as relay:
+        # What was built so far stays for good: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 50)
+        stop = asyncio.Event()
+        hangup = asyncio.Event()
+        names: list[str] = []
+
+        def on_stop(name: str) -> None:
+            names.append(name)
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, on_stop, signum.name)
+        loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        async with asyncio.TaskGroup() as group:
+            tasks = (
+                group.create_task(_reload_on(hangup, relay.reloader), name="reload"),
+                group.create_task(_watch(relay.health, relay.store), name="watch"),
+            )
+            systemd.ready(f"generation {relay.reloader.runtime.generation}")
+            if on_ready is not None:
+                on_ready(relay)
+            await stop.wait()
+            # Asked again while stopping: end at once. Nothing acknowledged is lost by that either.
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(signum)
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)
+            systemd.stopping()
+            journal.stopping(names[0])
+            await relay.wind_down()
+            for task in tasks:
+                task.cancel()
+    journal.stopped(relay.dispatcher.interrupted)
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
+    """A whole relay, from its config file; leaving the context stops it. Raises as `run` does."""
+    first = read(path, 1, clock.now())
+    configure_journal(first)
+    for warning in first.warnings:
+        journal.config_warning(warning)
+    async with contextlib.AsyncExitStack() as stack:
+        config = first.config
+        store = await open_store(config.store.url, clock, journal.store_locked)
+        stack.push_async_callback(store.close)
+        metrics = Metrics()
+        reloader = Reloader(path, first, clock, lambda result: metrics.reloads.labels(result).inc())
+        route_health: defaultdict[str, RouteHealth] = defaultdict(RouteHealth)
+        transport = await stack.enter_async_context(HttpTransport())
+        pipeline = Pipeline(store, transport, clock, metrics, route_health)
+        dispatcher = await stack.enter_async_context(Dispatcher(store, clock, pipeline.attempt))
+        health = Health(store, dispatcher, reloader, clock, route_health)
+        metrics.watch(health.gauges)
+        store.on_commit(metrics.commit.observe)
+        ingest = Ingest(lambda: reloader.runtime, pipeline, dispatcher.offer, store, clock, metrics)
+        await dispatcher.follow(first.routing.routes)
+
+        async def swap(runtime: Runtime) -> None:
+            configure_journal(runtime)
+            if first.tls is not None and runtime.config.server.tls is not None:
+                # The listener keeps its context; that the pair fits was seen when the Runtime was built.
+                first.tls.load_cert_chain(runtime.config.server.tls.cert, runtime.config.server.tls.key)
+            await dispatcher.follow(runtime.routing.routes)
+
+        reloader.on_swap = swap
+        handed_over = systemd.sockets()
+        admin = Admin(store, dispatcher, reloader, health, clock, metrics)
+        runner, admin_server = await application_server(admin.application())
+        stack.push_async_callback(runner.cleanup)
+        admin_side = await listen(admin_server, config.admin.listen, handed_over.get("admin"))
+        stack.push_async_callback(admin_side.close, _ANSWERS)
+        public_socket = handed_over.get("public") or (handed_over.get("fd0") if len(handed_over) == 1 else None)
+        public_server = ingest_server(ingest.handle, config.server.read_timeout.total_seconds())
+        public_side = await listen(public_server, config.server.listen, public_socket, first.tls)
+        stack.push_async_callback(public_side.close, _ANSWERS)
+        health.listening = True
+        journal.started(
+            version=__version__,
+            config=str(path),
+            listen=public_side.address,
+            admin=admin_side.address,
+            store=config.store.url,
+            sources=len(first.sources),
+            routes=len(first.routing.routes),
+        )
+        relay = Running(store, reloader, dispatcher, health, ingest, public_side, admin_side)
+        try:
+            yield relay
+        finally:
+            await relay.wind_down()
+
+
+def configure_journal(runtime: Runtime) -> None:
+    """Level, form and redaction as a config says."""
+    journal.redaction.redact = runtime.redact
+    journal.configure(runtime.config.log.level, runtime.config.log.format)
+
+
+async def _reload_on(hangup: asyncio.Event, reloader: Reloader) -> None:
+    """One reload for any number of signals that came since the last one began."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        await reloader.reload()
+
+
+async def _watch(health: Health, store: Store) -> None:
+    """Feed systemd's watchdog while loop and store get on; say when the store's trouble begins and ends."""
+    period = systemd.watchdog_period()
+    trouble: str | None = None
+    while True:
+        if period is not None and health.alive:
+            systemd.watchdog()
+        now = store.trouble()
+        if now is not None and trouble is None:
+            journal.store_trouble(now)
+        elif now is None and trouble is not None:
+            journal.store_recovered()
+        trouble = now
+        await asyncio.sleep(min(period or 1.0, 1.0))

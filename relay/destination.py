@@ -1,0 +1,175 @@
+"""Where a route sends, and how: one event becomes one HTTP request, one answer becomes an outcome. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from yarl import URL
+
+from relay import __version__
+from relay.clock import to_ms
+from relay.delivery import Code, Delivered, Delivery, Failure, Outcome, Refused, Request, Response, Retryable
+from relay.event import Event
+from relay.payload import Payload
+from relay.retry import parse_retry_after
+from relay.secret import MASK
+from relay.signing import Signer
+
+MOST_HOPS = 5
+OWN_HEADERS = frozenset(
+    {"webhook-id", "webhook-timestamp", "x-relay-hops", "host", "content-length", "transfer-encoding"}
+)
+"""What relay alone writes: naming one of these in a route is a config error."""
+HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
+    | {"transfer-encoding", "upgrade"}
+)
+"""RFC 9110 section 7.6.1: these belong to one connection and are never carried."""
+SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
+
+_UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+class Unsendable(Exception):
+    """The request cannot be made, now or later."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long an attempt may take, in seconds, and how many bytes of the answer's body are kept."""
+
+    total: float
+    connect: float
+    response_body: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A request ready for the wire."""
+
+    method: str
+    url: URL
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Everything about a receiver that can be known when the config is loaded."""
+
+    url: URL
+    shown_url: str
+    method: str
+    headers: Mapping[str, str]
+    """The route's own, over the defaults."""
+    default_headers: Mapping[str, str]
+    pass_headers: tuple[str, ...]
+    authorization: str | None
+    payload: Payload
+    signers: Sequence[Signer]
+    limits: Limits
+    success: Container[int]
+    give_up_on: Container[int]
+    redact: Callable[[str], str]
+    """Masks the config's secrets in text that is to be shown."""
+
+    def render(self, delivery: Delivery, delivery_id: str, event_id: str, now: datetime) -> Outbound:
+        """The request for the next attempt of a delivery. Raises Unsendable."""
+        event = delivery.event
+        hops = _hops(event) + 1
+        if hops > MOST_HOPS:
+            raise Unsendable(
+                Failure(Code.REFUSED, f"the event has passed {MOST_HOPS} relays: their routes form a loop")
+            )
+        content = self.payload(event, event_id)
+        timestamp = to_ms(now) // 1000
+        named: dict[str, tuple[str, str]] = {}
+
+        def put(name: str, value: str) -> None:
+            named[name.lower()] = (name, value)
+
+        if content.type is not None:
+            put("Content-Type", _sendable(content.type))
+        put("User-Agent", f"relay/{__version__}")
+        put("webhook-id", delivery_id)
+        put("webhook-timestamp", str(timestamp))
+        put("X-Relay-Source", event.source)
+        if event.description.event is not None:
+            put("X-Relay-Event", _sendable(event.description.event))
+        put("X-Relay-Attempt", str(delivery.attempts + 1))
+        put("X-Relay-Hops", str(hops))
+        for name, value in self.default_headers.items():
+            put(name, value)
+        if self.pass_headers:
+            inbound = {name.lower(): value for name, value in event.headers}
+            for name in self.pass_headers:
+                passed = inbound.get(name.lower())
+                if passed is not None and passed != MASK:
+                    put(name, _sendable(passed))
+        for name, value in self.headers.items():
+            put(name, value)
+        if self.authorization is not None:
+            put("Authorization", self.authorization)
+        for signer in self.signers:
+            for name, value in signer.sign(delivery_id, timestamp, content.body):
+                put(name, value)
+        return Outbound(self.method, self.url, list(named.values()), content.body)
+
+    def shown(self, outbound: Outbound) -> Request:
+        """The request as anyone may see it: credentials, signatures and secret values as ***."""
+        hidden = SECRET_HEADERS.union(*(signer.headers for signer in self.signers))
+        headers = tuple(
+            (name, MASK if name.lower() in hidden else self.redact(value)) for name, value in outbound.headers
+        )
+        return Request(outbound.method, self.shown_url, headers)
+
+    def masked(self, response: Response) -> Response:
+        """An answer as it may be kept: receivers echo what they were sent, secrets too."""
+        headers = tuple(
+            (name, MASK if name.lower() in SECRET_HEADERS else self.redact(value)) for name, value in response.headers
+        )
+        body = response.body
+        if body:
+            text = body.decode("utf-8", "surrogateescape")
+            body = self.redact(text).encode("utf-8", "surrogateescape")
+        return Response(response.status, headers, body, response.truncated)
+
+    def judge(self, response: Response, retry_after: str | None, now: datetime) -> Outcome:
+        """What an answer means. The status decides."""
+        status = response.status
+        if status in self.success:
+            return Delivered()
+        if status == 410:
+            return Refused(Failure(Code.GONE, "HTTP 410: the destination is gone for good"))
+        if status in self.give_up_on:
+            return Refused(Failure(Code.REFUSED, f"HTTP {status}: the destination refuses this event"))
+        asked = parse_retry_after(retry_after, now) if status in (429, 503) else None
+        return Retryable(Failure(Code.HTTP_STATUS, f"HTTP {status}"), asked)
+
+
+def expired(delivery: Delivery, max_age: timedelta | None, now: datetime) -> Failure | None:
+    """Why a delivery is too old to be sent, or None."""
+    if max_age is None or now - delivery.first_due <= max_age:
+        return None
+    return Failure(Code.EXPIRED, f"it has been due since {delivery.first_due:%Y-%m-%d %H:%M:%S} UTC, past max_age")
+
+
+def _hops(event: Event) -> int:
+    """How many relays an event has passed, by its X-Relay-Hops."""
+    for name, value in event.headers:
+        if name.lower() == "x-relay-hops":
+            digits = value.strip()
+            return int(digits[:4]) if digits.isascii() and digits.isdigit() else 0
+    return 0
+
+
+def _sendable(value: str) -> str:
+    """A sender's text as a header value: what no header can hold becomes a question mark."""
+    return _UNSENDABLE.sub("?", value)

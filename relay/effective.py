@@ -1,0 +1,143 @@
+"""The config as data that anyone may see, and the values in it that nobody may."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+from pydantic import BaseModel
+from yarl import URL
+
+from relay import fields
+from relay.destination import SECRET_HEADERS
+from relay.fields import Rate, Unresolved
+from relay.problems import Path
+from relay.schema import Config, Statuses, TcpAddress, To, shown_url
+from relay.secret import MASK, Redactor, Secret
+
+_TELLING = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)
+
+
+def is_secret_header(name: str) -> bool:
+    """Whether a header's name says that its value is nobody's business."""
+    return name.lower() in SECRET_HEADERS or _TELLING.search(name) is not None
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """The config as JSON data with the defaults filled in and everything secret as ***."""
+    redact = Redactor(config._secrets)
+    shown = _shown(config, (), config._secret_paths, redact)
+    assert isinstance(shown, dict)
+    return shown
+
+
+def _shown(value: object, path: Path, hidden: frozenset[Path], redact: Redactor) -> Any:
+    if path in hidden:
+        return MASK
+    match value:
+        case BaseModel():
+            return {
+                key: _shown_field(value, key, child, (*path, key), hidden, redact)
+                for key in type(value).model_fields
+                if (child := getattr(value, key)) is not None
+            }
+        case Mapping():
+            return {key: _shown(child, (*path, key), hidden, redact) for key, child in value.items()}
+        case tuple() | list():
+            return [_shown(child, (*path, place), hidden, redact) for place, child in enumerate(value)]
+        case Statuses():
+            return list(value.texts)
+        case Rate():
+            return f"{value.count}/{ {1: 's', 60: 'm', 3600: 'h'}[value.seconds] }"
+        case timedelta():
+            return duration_text(value)
+        case Secret() | TcpAddress() | IPv4Network() | IPv6Network():
+            return str(value)
+        case URL():
+            return redact(shown_url(value))
+        case str():
+            return redact(value)
+    return value
+
+
+def _shown_field(
+    section: BaseModel, key: str, value: object, path: Path, hidden: frozenset[Path], redact: Redactor
+) -> Any:
+    """A field whose kind depends on more than its value's type."""
+    if isinstance(value, Mapping) and key == "query":
+        return dict.fromkeys(value, MASK)
+    if isinstance(value, Mapping) and key == "headers":
+        return {
+            name: MASK if is_secret_header(name) else _shown(text, (*path, name), hidden, redact)
+            for name, text in value.items()
+        }
+    if isinstance(value, int) and any(
+        getattr(check, "func", None) is fields._size for check in type(section).model_fields[key].metadata
+    ):
+        return size_text(value)
+    return _shown(value, path, hidden, redact)
+
+
+def duration_text(value: timedelta) -> str:
+    """A duration as the config writes it."""
+    ms = round(value.total_seconds() * 1000)
+    for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if ms and ms % length == 0:
+            return f"{ms // length}{unit}"
+    return f"{ms}ms" if ms else "0s"
+
+
+def size_text(value: int) -> str:
+    """A size as the config writes it."""
+    for unit, length in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value and value % length == 0:
+            return f"{value // length}{unit}"
+    return f"{value}B"
+
+
+def secrets_in(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Every Secret of a section, with where it stands; what was not looked up is left out."""
+    match value:
+        case Secret():
+            if not isinstance(value.reveal(), Unresolved):
+                yield path, value.reveal()
+        case BaseModel():
+            for key in type(value).model_fields:
+                yield from secrets_in(getattr(value, key), (*path, key))
+        case Mapping():
+            for key, child in value.items():
+                yield from secrets_in(child, (*path, key))
+        case tuple():
+            for place, child in enumerate(value):
+                yield from secrets_in(child, (*path, place))
+
+
+def hidden_texts(value: object) -> Iterator[str]:
+    """What else must not be shown: values of URL queries and telling headers, and user names joined to passwords."""
+    match value:
+        case To():
+            yield from value.request_url.query.values()
+            yield from (text for name, text in value.headers.items() if is_secret_header(name))
+            yield from hidden_texts(value.auth)
+        case BaseModel():
+            user, password = getattr(value, "username", None), getattr(value, "password", None)
+            for secret in password if isinstance(password, tuple) else (password,):
+                if isinstance(secret, Secret) and isinstance(user, str):
+                    yield f"{user}:{secret.reveal()}"
+            for key in type(value).model_fields:
+                child = getattr(value, key)
+                if key == "headers" and isinstance(child, Mapping):
+                    yield from (
+                        text for name, text in child.items() if isinstance(text, str) and is_secret_header(name)
+                    )
+                else:
+                    yield from hidden_texts(child)
+        case Mapping():
+            for child in value.values():
+                yield from hidden_texts(child)
+        case tuple():
+            for child in value:
+                yield from hidden_texts(child)

@@ -1,0 +1,238 @@
+"""What operators read: one function for each fact worth a line. Event names are part of our interface.
+
+Lines go to standard error: JSON, or aligned and coloured on a terminal. Callers pass values, never sentences.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import orjson
+import structlog
+
+from relay.delivery import Delivered, Delivery, Outcome, Rejection, Result
+from relay.event import Event
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+_log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class Redaction:
+    """A structlog processor that masks the config's secrets in warnings and errors, whoever worded them.
+
+    The lines of the hot path are left alone: they hold ids, names and our own words, and none of them a secret.
+    """
+
+    def __init__(self) -> None:
+        self.redact: Callable[[str], str] = str
+
+    def __call__(self, logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if method not in ("info", "debug"):
+            for key, value in line.items():
+                if isinstance(value, str):
+                    line[key] = self.redact(value)
+        return line
+
+
+redaction = Redaction()
+
+
+def configure(level: str, form: str) -> None:
+    """Set level (`debug info warning error`) and form (`auto json console`); may be called again at reload."""
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redaction,
+    ]
+    render: structlog.typing.Processor
+    logger_factory: Callable[..., Any]
+    if console:
+        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        shared.append(_printable)
+        logger_factory = structlog.PrintLoggerFactory(sys.stderr)
+    else:
+        render = structlog.processors.JSONRenderer(serializer=_dumps)
+        logger_factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
+    global _log  # noqa: PLW0603 - bound once per configuration: a lazy proxy would bind on every line
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=logger_factory,
+        cache_logger_on_first_use=False,
+    )
+    _log = structlog.get_logger().bind()
+    # aiohttp and asyncio speak through the standard library: only their complaints are of interest.
+    logging.basicConfig(level=logging.ERROR, handlers=[_Bridge()], force=True)
+
+
+class _Bridge(logging.Handler):
+    """Carries what libraries log over to our own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        exc_info = record.exc_info if record.exc_info and record.exc_info[0] else None
+        _log.error("library", logger=record.name, message=record.getMessage(), exc_info=exc_info)
+
+
+def _dumps(line: object, **options: object) -> bytes:
+    return orjson.dumps(line, default=str)
+
+
+def _printable(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """No control character of a sender's text reaches a terminal; tracebacks keep their lines."""
+    for key, value in line.items():
+        if key != "exception" and isinstance(value, str) and not value.isprintable():
+            line[key] = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    return line
+
+
+# -- events ----------------------------------------------------------------------------------------------------------
+
+
+def accepted(event: Event, event_id: str, routes: Sequence[str]) -> None:
+    """An event is on disk and answered for."""
+    what, common = event.description, event.description.common
+    _log.info(
+        "event_accepted",
+        event_id=event_id,
+        source=event.source,
+        event_name=what.event,
+        model=common.model,
+        stage=common.stage,
+        action=common.action,
+        entry_id=common.entry_id,
+        routes=list(routes),
+        bytes=len(event.body),
+    )
+
+
+def ignored(source: str, reason: str) -> None:
+    """A genuine event that the source's config leaves out."""
+    _log.info("event_ignored", source=source, reason=reason)
+
+
+def rejected(rejection: Rejection, rejection_id: str) -> None:
+    """A request was refused; the reason is for the operator only."""
+    _log.warning(
+        "request_rejected",
+        rejection_id=rejection_id,
+        source=rejection.source,
+        status=rejection.status,
+        reason=rejection.reason,
+        client=rejection.client,
+    )
+
+
+def not_stored(source: str, reason: str) -> None:
+    """The store could not take an event: the sender got a 503."""
+    _log.error("event_not_stored", source=source, reason=reason)
+
+
+# -- deliveries ------------------------------------------------------------------------------------------------------
+
+
+def attempted(delivery: Delivery, ids: tuple[str, str], result: Result, outcome: Outcome) -> None:
+    """An attempt ended: the one line about it. `ids` are those of delivery and event."""
+    attempt = result.attempt
+    log = _log.info if isinstance(outcome, Delivered) else _log.warning
+    log(
+        "attempt",
+        delivery_id=ids[0],
+        event_id=ids[1],
+        route=delivery.route,
+        n=attempt.n if attempt else None,
+        trigger=attempt.trigger.value if attempt else None,
+        status=attempt.response.status if attempt and attempt.response else None,
+        ms=attempt.duration_ms if attempt else None,
+        state=result.state.value,
+        code=result.failure.code.value if result.failure else None,
+        error=result.failure.message if result.failure else None,
+        next=result.due.isoformat(timespec="milliseconds") if result.due else None,
+    )
+
+
+def attempt_crashed(delivery_id: str, route: str) -> None:
+    """A bug of ours: an attempt raised what it must not. With its traceback."""
+    _log.exception("attempt_crashed", delivery_id=delivery_id, route=route)
+
+
+def held(routes: Mapping[str, int]) -> None:
+    """Deliveries of routes that are gone or disabled are kept, not sent."""
+    for route, count in routes.items():
+        _log.warning("deliveries_held", route=route, count=count)
+
+
+def released(routes: Mapping[str, int]) -> None:
+    """A route came back: what was held for it goes on."""
+    for route, count in routes.items():
+        _log.info("deliveries_released", route=route, count=count)
+
+
+# -- the daemon ------------------------------------------------------------------------------------------------------
+
+
+def started(**facts: object) -> None:
+    """The daemon takes events."""
+    _log.info("started", **facts)
+
+
+def stopping(signal: str) -> None:
+    """Asked to end: no new events, in-flight attempts finish."""
+    _log.info("stopping", signal=signal)
+
+
+def stopped(interrupted: int) -> None:
+    """All is on disk; so many attempts were cut off and will be made again."""
+    _log.info("stopped", interrupted=interrupted)
+
+
+def config_loaded(generation: int, sha256: str, changes: Mapping[str, Any], pending_restart: Sequence[str]) -> None:
+    """A config took effect."""
+    _log.info(
+        "config_loaded", generation=generation, sha256=sha256[:12], **changes, pending_restart=list(pending_restart)
+    )
+
+
+def config_warning(text: str) -> None:
+    """The config is valid but probably not meant."""
+    _log.warning("config_warning", problem=text)
+
+
+def config_rejected(generation: int, problems: Sequence[str]) -> None:
+    """A config was not taken: the running one stays."""
+    _log.error("config_rejected", running_generation=generation, problems=list(problems))
+
+
+def store_warning(**facts: object) -> None:
+    """Something about the store that an operator should know."""
+    _log.warning("store_warning", **facts)
+
+
+def store_locked(holder: str) -> None:
+    """Another relay holds the store: this one waits a little for it."""
+    _log.warning("store_locked", holder=holder)
+
+
+def store_trouble(reason: str) -> None:
+    """The store cannot write."""
+    _log.error("store_trouble", reason=reason)
+
+
+def store_recovered() -> None:
+    """The store writes again."""
+    _log.info("store_recovered")
+
+
+def manual(action: str, who: str, **facts: object) -> None:
+    """Someone acted by hand."""
+    _log.info("manual_action", action=action, who=who, **facts)
+
+
+def crashed(what: str) -> None:
+    """A bug of ours, with its traceback."""
+    _log.exception("internal_error", what=what)

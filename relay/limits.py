@@ -1,0 +1,80 @@
+"""Bounds on what comes in: token buckets for rates, a budget for bytes in flight."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+
+from relay.fields import Rate
+
+
+class TokenBucket:
+    """At most `rate` on average, with bursts of one second's worth (at least one)."""
+
+    __slots__ = ("_at", "_burst", "_level", "_now", "_per_second")
+
+    def __init__(self, rate: Rate, now: Callable[[], float] = monotonic) -> None:
+        self._per_second = rate.per_second
+        self._burst = max(1.0, self._per_second)
+        self._level = self._burst
+        self._now = now
+        self._at = now()
+
+    def take(self) -> float:
+        """0 when one more is within the rate, else the seconds until it would be."""
+        moment = self._now()
+        self._level = min(self._burst, self._level + (moment - self._at) * self._per_second)
+        self._at = moment
+        if self._level >= 1:
+            self._level -= 1
+            return 0.0
+        return (1 - self._level) / self._per_second
+
+
+class FailuresByAddress:
+    """A bucket for each address that failed to prove itself: what goes beyond is answered 429, not recorded singly."""
+
+    _MOST_ADDRESSES = 10_000
+
+    def __init__(self, rate: Rate = Rate(10, 1), now: Callable[[], float] = monotonic) -> None:  # noqa: B008 - immutable
+        self._rate = rate
+        self._now = now
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def take(self, address: str) -> float:
+        """0 while the address is within its rate of failures, else the seconds until it is again."""
+        bucket = self._buckets.get(address)
+        if bucket is None:
+            bucket = self._buckets[address] = TokenBucket(self._rate, self._now)
+            if len(self._buckets) > self._MOST_ADDRESSES:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(address)
+        return bucket.take()
+
+
+class ByteBudget:
+    """How many bytes of unverified bodies may be in memory at once, over all connections."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def take(self, size: int) -> bool:
+        """Whether so many more fit; if so they are taken."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Return what was taken."""
+        self._left += size
+
+
+def whole_seconds(seconds: float) -> int:
+    """A wait as `Retry-After` says it: whole seconds, at least 1."""
+    return max(1, math.ceil(seconds))

@@ -1,0 +1,175 @@
+"""The hot path: what happens to an event between its request and its answer, and to a delivery between two records.
+
+    accept   verify, describe, match, store; when it returns, the event and all that is owed for it are on disk
+    attempt  render, sign, send, judge, decide; its result is recorded in one transaction
+
+Between the two lies the store, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+
+from relay import journal
+from relay.bodyproof import without_proofs
+from relay.client import Transport, Unreachable
+from relay.clock import Clock, to_ms
+from relay.delivery import (
+    Attempt,
+    Code,
+    Delivered,
+    Delivery,
+    Failure,
+    Outcome,
+    Refused,
+    Request,
+    Response,
+    Result,
+    Retryable,
+    State,
+)
+from relay.destination import Unsendable, expired
+from relay.event import Description, Event, Inbound
+from relay.health import RouteHealth
+from relay.ids import DELIVERY, EVENT, DeliveryId, EventId
+from relay.metrics import Metrics
+from relay.pattern import Subject
+from relay.routing import Route, Routing
+from relay.source import Ignored, Source
+from relay.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the sender is told: the event's id and who is owed it, or why it was left out."""
+
+    id: str | None
+    routes: tuple[str, ...] = ()
+    ignored: str | None = None
+    deliveries: tuple[Delivery, ...] = ()
+
+
+class Pipeline:
+    """The two halves of an event's path, with what they need."""
+
+    def __init__(
+        self,
+        store: Store,
+        transport: Transport,
+        clock: Clock,
+        metrics: Metrics,
+        health: MutableMapping[str, RouteHealth],
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._metrics = metrics
+        self._health = health
+
+    async def accept(self, source: Source, routing: Routing, inbound: Inbound) -> Accepted:
+        """Take an event in. Raises Rejected, Malformed, RateLimited or Unavailable, and then nothing was promised."""
+        now = self._clock.now()
+        source.verify(inbound, now)
+        inbound = without_proofs(inbound, source.adapter.body_proofs)
+        description = source.describe(inbound)
+        if isinstance(description, Ignored):
+            return Accepted(None, ignored=description.reason)
+        event = self._event(source, inbound, description, now)
+        event_id = self._store.ids.text(EVENT, event.id)
+        deliveries = [self._owe(event, route) for route in routing.match(Subject.of(event, event_id))]
+        await self._store.add(event, deliveries)
+        routes = tuple(delivery.route for delivery in deliveries)
+        journal.accepted(event, event_id, routes)
+        return Accepted(event_id, routes, deliveries=tuple(deliveries))
+
+    async def attempt(self, route: Route, delivery: Delivery) -> Result:
+        """Make the next attempt of a delivery and say what it changes. Never raises."""
+        now = self._clock.now()
+        ids = self._store.ids.text(DELIVERY, delivery.id), self._store.ids.text(EVENT, delivery.event.id)
+        hindrance = _corrupt(delivery) or expired(delivery, route.max_age, now)
+        attempt: Attempt | None = None
+        outcome: Outcome
+        if hindrance is not None:
+            outcome = Refused(hindrance)
+        else:
+            attempt, outcome = await self._send(route, delivery, ids, now)
+            self._health[route.name].saw(outcome, self._clock.now())
+        result = _decide(route, delivery, attempt, outcome, self._clock.now())
+        journal.attempted(delivery, ids, result, outcome)
+        self._metrics.attempted(result, outcome)
+        return result
+
+    async def _send(
+        self, route: Route, delivery: Delivery, ids: tuple[str, str], now: datetime
+    ) -> tuple[Attempt, Outcome]:
+        """One exchange with the destination, as it will be shown, and how it ended."""
+        destination = route.destination
+        request: Request | None = None
+        response: Response | None = None
+        began = self._clock.monotonic()
+        outcome: Outcome
+        try:
+            outbound = destination.render(delivery, *ids, now)
+            request = destination.shown(outbound)
+            reply = await self._transport.send(outbound, destination.limits)
+            response = destination.masked(reply.response)
+            outcome = destination.judge(response, reply.retry_after, self._clock.now())
+        except Unsendable as error:
+            outcome = Refused(error.failure)
+        except Unreachable as error:
+            outcome = Retryable(error.failure)
+        except asyncio.CancelledError:
+            # Only the drain at shutdown cancels an attempt: it is recorded, and made again after the restart.
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            outcome = Retryable(Failure(Code.INTERRUPTED, "relay was shut down"), counts=False)
+        except Exception as error:  # a bug of ours must not stop the queue, nor send for ever
+            journal.attempt_crashed(ids[0], route.name)
+            outcome = Retryable(Failure(Code.PROTOCOL_ERROR, f"relay failed to send it: {type(error).__name__}"))
+        duration = round((self._clock.monotonic() - began) * 1000)
+        failure = None if isinstance(outcome, Delivered) else outcome.failure
+        return Attempt(delivery.attempts + 1, delivery.trigger, now, duration, request, response, failure), outcome
+
+    def _event(self, source: Source, inbound: Inbound, description: Description, now: datetime) -> Event:
+        return Event(
+            id=EventId(self._store.ids.draw(to_ms(now))),
+            source=source.name,
+            type=source.type,
+            received_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            description=description,
+            headers=source.shown_headers(inbound.headers),
+            body=inbound.body,
+            sha256=sha256(inbound.body).digest(),
+            document=inbound.document_or_none(),
+        )
+
+    def _owe(self, event: Event, route: Route) -> Delivery:
+        number = DeliveryId(self._store.ids.draw(to_ms(event.received_at)))
+        return Delivery(number, route.name, event, due=event.received_at, first_due=event.received_at)
+
+
+def _decide(
+    route: Route, delivery: Delivery, attempt: Attempt | None, outcome: Outcome, now: datetime
+) -> Result:
+    """What an outcome means for the delivery: done, given up, or when to try again."""
+    match outcome:
+        case Delivered():
+            return Result(delivery, attempt, State.DELIVERED, None, delivery.tries + 1, None, now)
+        case Refused(failure):
+            return Result(delivery, attempt, State.FAILED, None, delivery.tries + 1, failure, now)
+        case Retryable(failure, counts=counts):
+            tries = delivery.tries + counts
+            due = route.retry.after(outcome, tries, now)
+            state = State.FAILED if due is None else State.PENDING
+            return Result(delivery, attempt, state, due, tries, failure, now)
+
+
+def _corrupt(delivery: Delivery) -> Failure | None:
+    if delivery.event.sha256:
+        return None
+    return Failure(Code.CORRUPT_BODY, "the stored body no longer fits its checksum")

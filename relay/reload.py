@@ -1,0 +1,140 @@
+"""From a config file to what runs: one immutable Runtime, swapped by one reference, or nothing at all.
+
+All that can fail (reading, parsing, checking, secrets, certificates, compiling) happens before the swap. What lives
+long (store, listeners, queue, route health) never belongs to a Runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from relay import config as config_file
+from relay import journal, systemd
+from relay.runtime import Runtime, build
+from relay.clock import Clock
+from relay.config import ConfigError, Loaded
+from relay.problems import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class LastReload:
+    """How the last reload went, as `/health` shows it."""
+
+    ok: bool
+    at: datetime
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload did: problems, and then nothing was changed; or what is new."""
+
+    generation: int
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    pending_restart: tuple[str, ...] = ()
+
+
+class Reloader:
+    """Holds the Runtime and replaces it."""
+
+    def __init__(self, path: Path, first: Runtime, clock: Clock, counted: Callable[[str], None]) -> None:
+        self.path = path
+        self.runtime = first
+        self._started_with = first
+        self._clock = clock
+        self._counted = counted
+        self._lock = asyncio.Lock()
+        self.last = LastReload(True, first.loaded_at)
+        self.on_swap: Callable[[Runtime], Awaitable[None]] | None = None
+
+    @property
+    def pending_restart(self) -> tuple[str, ...]:
+        """Keys of the file whose new value takes effect at the next start only."""
+        return pending_restart(self._started_with, self.runtime)
+
+    async def reload(self) -> Reloaded:
+        """Read the file again and take it, wholly or not at all. Never raises for what is in the file."""
+        async with self._lock:
+            systemd.reloading()
+            try:
+                return await self._reload()
+            finally:
+                state = f"generation {self.runtime.generation}"
+                systemd.ready(state if self.last.ok else f"config REJECTED: {self.last.error}; running {state}")
+
+    async def _reload(self) -> Reloaded:
+        now = self._clock.now()
+        old = self.runtime
+        try:
+            new = await asyncio.to_thread(read, self.path, old.generation + 1, now)
+        except ConfigError as error:
+            problems = tuple(error.problems)
+            self.last = LastReload(False, now, str(problems[0]) + _more(len(problems)))
+            journal.config_rejected(old.generation, [str(problem) for problem in problems])
+            self._counted("rejected")
+            return Reloaded(old.generation, problems)
+        self.runtime = new
+        self.last = LastReload(True, now)
+        for warning in new.warnings:
+            journal.config_warning(warning)
+        if self.on_swap is not None:
+            await self.on_swap(new)
+        changes = differences(old, new)
+        journal.config_loaded(new.generation, new.sha256, changes, self.pending_restart)
+        self._counted("taken")
+        return Reloaded(new.generation, (), new.warnings, changes, self.pending_restart)
+
+
+def read(path: Path, generation: int, now: datetime) -> Runtime:
+    """The Runtime that a file describes. Raises ConfigError with every mistake in it."""
+    loaded: Loaded = config_file.load(path)
+    return build(loaded, generation, now)
+
+
+def differences(old: Runtime, new: Runtime) -> dict[str, Any]:
+    """What changed between two configs, by name; never a value."""
+    changes: dict[str, Any] = {}
+    before = {route.name: route for route in old.config.routes}
+    after = {route.name: route for route in new.config.routes}
+    for kind, was, now in (("routes", before, after), ("sources", old.config.sources, new.config.sources)):
+        found = {
+            "added": sorted(now.keys() - was.keys()),
+            "removed": sorted(was.keys() - now.keys()),
+            "changed": sorted(name for name in now.keys() & was.keys() if now[name] != was[name]),
+        }
+        if any(found.values()):
+            changes[kind] = found
+    other = [
+        key
+        for key in ("server", "admin", "store", "log", "defaults")
+        if getattr(old.config, key) != getattr(new.config, key)
+    ]
+    if other:
+        changes["other"] = other
+    return changes
+
+
+def pending_restart(started_with: Runtime, running: Runtime) -> tuple[str, ...]:
+    """What cannot change live and differs from what the process started with."""
+    was, now = started_with.config, running.config
+    found = []
+    if was.server.listen != now.server.listen:
+        found.append("server.listen")
+    if (was.server.tls is None) != (now.server.tls is None):
+        found.append("server.tls")
+    if was.admin.listen != now.admin.listen:
+        found.append("admin.listen")
+    if was.store.url != now.store.url:
+        found.append("store.url")
+    return tuple(found)
+
+
+def _more(count: int) -> str:
+    return f" (and {count - 1} more)" if count > 1 else ""

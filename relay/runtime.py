@@ -1,0 +1,131 @@
+"""What one config file comes to when it is built: sources, routes, limits. Immutable, swapped as a whole at reload."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from relay.config import Loaded
+from relay.destination import Destination, Limits
+from relay.payload import PAYLOADS
+from relay.problems import ConfigError, Problem
+from relay.routing import Route, Routing
+from relay.schema import Config, Tls, UnixAddress, shown_url
+from relay.schema import Route as RouteSection
+from relay.secret import Redactor
+from relay.source import Source, types
+from relay.web.auth import OPERATE, Gate, Token
+from relay.web.peer import TrustedProxies
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """All that a request or an attempt needs of the config, looked up and never searched."""
+
+    config: Config
+    warnings: tuple[str, ...]
+    generation: int
+    sha256: str
+    loaded_at: datetime
+    sources: Mapping[str, Source]
+    by_path: Mapping[str, Source]
+    routing: Routing
+    redact: Redactor
+    trusted_proxies: TrustedProxies
+    gate: Gate
+    tls: ssl.SSLContext | None
+
+
+def build(loaded: Loaded, generation: int, now: datetime) -> Runtime:
+    """Compile a checked config. Raises ConfigError for what only building can find: certificates."""
+    config = loaded.config
+    redact = Redactor(loaded.secrets)
+    sources = {name: _source(name, section) for name, section in config.sources.items()}
+    return Runtime(
+        config=config,
+        warnings=tuple(str(warning) for warning in loaded.warnings),
+        generation=generation,
+        sha256=loaded.sha256,
+        loaded_at=now,
+        sources=sources,
+        by_path={source.path: source for source in sources.values()},
+        routing=Routing([_route(section, config, redact) for section in config.routes]),
+        redact=redact,
+        trusted_proxies=TrustedProxies(
+            networks=tuple(proxy for proxy in config.server.trusted_proxies if not isinstance(proxy, str)),
+            unix="unix" in config.server.trusted_proxies,
+        ),
+        gate=_gate(config),
+        tls=_tls(config.server.tls, loaded) if config.server.tls is not None else None,
+    )
+
+
+def _source(name: str, section: object) -> Source:
+    module = types()[section.type]  # type: ignore[attr-defined]
+    return Source(name, section, module.Adapter(section), module.__name__.rpartition(".")[2])  # type: ignore[arg-type]
+
+
+def _route(section: RouteSection, config: Config, redact: Redactor) -> Route:
+    return Route(
+        name=section.name,
+        sources=section.selected(config.sources),
+        filter=section.filter(),
+        destination=_destination(section, config, redact),
+        retry=section.retry.build(),
+        max_age=section.max_age,
+        concurrency=section.concurrency,
+        enabled=section.enabled,
+    )
+
+
+def _destination(section: RouteSection, config: Config, redact: Redactor) -> Destination:
+    to = section.to
+    url = to.request_url
+    own = {name.lower() for name in to.headers}
+    return Destination(
+        url=url,
+        shown_url=redact(shown_url(url)),
+        method=to.method,
+        headers=to.headers,
+        default_headers={name: value for name, value in config.defaults.headers.items() if name.lower() not in own},
+        pass_headers=to.pass_headers,
+        authorization=to.auth.header if to.auth is not None else None,
+        payload=PAYLOADS[section.payload],
+        signers=section.signers(),
+        limits=Limits(to.timeout.total_seconds(), to.connect_timeout.total_seconds(), config.store.response_body),
+        success=to.success,
+        give_up_on=section.retry.give_up_on,
+        redact=redact,
+    )
+
+
+def _gate(config: Config) -> Gate:
+    admin = config.admin
+    tokens = [Token(name, given.token, given.scope) for name, given in admin.tokens.items()]
+    if admin.token is not None:
+        tokens.append(Token("admin", admin.token, OPERATE))
+    unix = isinstance(admin.listen, UnixAddress)
+    hosts = {host.lower() for host in admin.hosts}
+    if not isinstance(admin.listen, UnixAddress) and admin.listen.host is not None:
+        hosts.add(admin.listen.host.lower())
+    return Gate(tuple(tokens), frozenset(hosts), unix)
+
+
+def _tls(section: Tls, loaded: Loaded) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_certificates(context, section, loaded)
+    return context
+
+
+def load_certificates(context: ssl.SSLContext, section: Tls, loaded: Loaded) -> None:
+    """Read the certificate and its key: new connections get them. Raises ConfigError, and then nothing has changed."""
+    try:
+        context.load_cert_chain(section.cert, section.key)
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
+        what = f"the certificate {section.cert} and its key {section.key} cannot be loaded: {reason}"
+        line, col = loaded.place(("server", "tls"))
+        raise ConfigError([Problem(loaded.file, line, col, "server.tls", what)]) from None

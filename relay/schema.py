@@ -1,0 +1,248 @@
+"""The config's sections and what may stand in them. Sources bring their own models; `relay.config` joins them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr
+
+from relay import fields
+from relay.fields import (
+    PositiveDuration,
+    SecretText,
+    Section,
+    Size,
+    Unresolved,
+    got,
+    quote_hint,
+    shown,
+    word,
+)
+from relay.problems import Path as Place
+from relay.retryschema import Statuses
+from relay.routeschema import Defaults, Match, Route, To, shown_url
+from relay.secret import Secret
+from relay.source import SourceConfig
+
+__all__ = ["Config", "Defaults", "Match", "Route", "Statuses", "To", "shown_url"]
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """Where to listen; `host` is None for all interfaces."""
+
+    host: str | None
+    port: int
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host is not None and is_loopback(self.host)
+
+    def __str__(self) -> str:
+        host = "" if self.host is None else f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def _mode(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"0?[0-7]{3}", value):
+        return int(value, 8)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+        return value
+    if isinstance(value, Unresolved):
+        return 0o660
+    raise ValueError(f'expected a file mode such as "0660", got {got(value)}')
+
+
+class UnixAddress(Section):
+    """A unix socket and who may connect to it."""
+
+    unix: str
+    mode: Annotated[int, BeforeValidator(_mode)] = 0o660
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can connect."""
+        return True
+
+    def __str__(self) -> str:
+        return f"unix:{self.unix}"
+
+
+Address = TcpAddress | UnixAddress
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.casefold() == "localhost" or host.casefold().endswith(".localhost")
+
+
+_ANYWHERE = {None: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound to
+
+
+def local_url(address: TcpAddress | UnixAddress, scheme: str = "http") -> str:
+    """How this machine reaches what listens there: `http://host:port` or `unix:/path`."""
+    if isinstance(address, UnixAddress):
+        return f"unix:{address.unix}"
+    host = _ANYWHERE.get(address.host) or address.host
+    return f"{scheme}://{TcpAddress(host, address.port)}"
+
+
+_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]*)):([0-9]{1,5})")
+
+
+def _address(value: object) -> object:
+    if isinstance(value, (TcpAddress, UnixAddress)):
+        return value
+    if isinstance(value, Unresolved):
+        return TcpAddress("127.0.0.1", 0)
+    if isinstance(value, dict):
+        return UnixAddress.model_validate(value)
+    match = _HOST_PORT.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[3]) > 65535:
+        raise ValueError(
+            f"expected an address such as 127.0.0.1:8080 or {{unix: /run/relay/in.sock}}, got {got(value)}"
+        )
+    host = match[1] or match[2] or None
+    if match[1]:
+        try:
+            ip_address(match[1])
+        except ValueError:
+            raise ValueError(f"'{match[1]}' is not an IPv6 address") from None
+    return TcpAddress(host, int(match[3]))
+
+
+Listen = Annotated[TcpAddress | UnixAddress, BeforeValidator(_address)]
+
+
+def _proxy(value: object) -> object:
+    if value == "unix":
+        return value
+    try:
+        return fields._network(value)
+    except ValueError:
+        raise ValueError(f"expected a network such as 10.0.0.0/8, or unix, got {got(value)}") from None
+
+
+Proxy = Annotated[IPv4Network | IPv6Network | Literal["unix"], BeforeValidator(_proxy)]
+
+
+# --- server, admin, store, log ----------------------------------------------------------------------------------------
+
+
+class Tls(Section):
+    """The certificate chain and key that the public side serves; read again at reload."""
+
+    cert: str
+    key: str
+
+
+class Server(Section):
+    """The public side."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"egress"})
+
+    listen: Listen = TcpAddress("127.0.0.1", 8080)
+    max_body: Annotated[Size, Field(gt=0)] = 1 << 20
+    read_timeout: PositiveDuration = timedelta(seconds=10)
+    tls: Tls | None = None
+    trusted_proxies: tuple[Proxy, ...] = ()
+
+
+class AdminToken(Section):
+    """A named token of the admin side."""
+
+    token: SecretText
+    scope: Annotated[Literal["read", "operate"], word("read", "operate")] = "read"
+
+
+def _token(value: object) -> object:
+    return None if value == "" or value is None else fields._secret(value)
+
+
+class Admin(Section):
+    """The operators' side: health, logs, metrics."""
+
+    listen: Listen = TcpAddress("127.0.0.1", 8081)
+    token: Annotated[Secret | None, BeforeValidator(_token)] = None
+    tokens: Mapping[str, AdminToken] = Field(default_factory=dict)
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a token is needed."""
+        return self.token is not None or bool(self.tokens)
+
+
+def _store_url(value: object) -> object:
+    if isinstance(value, Unresolved):
+        return "sqlite:unresolved"
+    if not isinstance(value, str):
+        raise ValueError(f"expected a string, got {shown(value)}{quote_hint(value)}")
+    scheme, _, rest = value.partition(":")
+    if scheme in ("postgresql", "postgres"):
+        raise ValueError("postgresql: is not supported yet (use sqlite:)")
+    if scheme != "sqlite" or not rest:
+        raise ValueError("expected sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
+    if rest.startswith("//"):
+        raise ValueError("expected sqlite: and a path, such as sqlite:/var/lib/relay/relay.db, without '//'")
+    if rest == ":memory:":
+        raise ValueError("expected a file: what is only in memory is lost when relay stops")
+    return value
+
+
+class Store(Section):
+    """Where events and deliveries are kept."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"retention", "bodies"})
+
+    url: Annotated[str, BeforeValidator(_store_url)] = "sqlite:relay.db"
+    response_body: Size = 16 << 10
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.url.removeprefix("sqlite:"))
+
+
+class Log(Section):
+    """What relay writes to standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], word("info", "debug", "warning", "error")] = "info"
+    format: Annotated[Literal["auto", "json", "console"], word("auto", "json", "console")] = "auto"
+
+
+class Config(Section):
+    """A whole config. Every route has the defaults applied, but for headers: those stay in `defaults.headers`."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"notifiers"})
+
+    server: Server = Server()
+    admin: Admin = Admin()
+    store: Store = Store()
+    log: Log = Log()
+    defaults: Defaults = Defaults()
+    sources: Mapping[str, SourceConfig] = Field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    _secret_paths: frozenset[Place] = PrivateAttr(default=frozenset())
+    _secrets: frozenset[str] = PrivateAttr(default=frozenset())
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "server": Server,
+    "admin": Admin,
+    "store": Store,
+    "log": Log,
+    "defaults": Defaults,
+}

@@ -1,0 +1,96 @@
+"""Prismic: the webhook's `secret` in the JSON body, or a custom header.
+
+https://prismic.io/docs/webhooks
+
+The body must be parsed before it is proven, and the secret is taken out of it before anything is kept. One request may
+hold many changes; of a document it does not say whether it was published or unpublished, so the action is `change`
+unless the source's `action` knows better (Prismic advises one webhook for each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Literal
+
+from relay import proof
+from relay.event import Change, Description, Inbound
+from relay.fields import SecretTexts
+from relay.jsontext import at, said
+from relay.source import Proof
+
+SAMPLE = "document-published"
+
+_SECRET = ("secret",)
+_PARTS = (("releases", "release"), ("tags", "tag"), ("masks", "custom_type"), ("experiments", "experiment"))
+_VERBS = (("addition", "create"), ("update", "update"), ("deletion", "delete"))
+
+
+class Config(proof.HeaderProofs):
+    """A webhook of a Prismic repository."""
+
+    type: Literal["prismic"]
+    secret: SecretTexts | None = None
+    action: Literal["publish", "unpublish"] | None = None
+
+    def proofs(self) -> tuple[str, ...]:
+        return proof.configured(self, "secret", "token", "headers")
+
+
+class BodySecret(proof.BodySecret):
+    """The secret, in a body that has to be an object."""
+
+    def hold(self, inbound: Inbound, now: datetime) -> str:
+        inbound.object()
+        return super().hold(inbound, now)
+
+
+class Adapter:
+    """Prismic's secret and events."""
+
+    retries = True
+    body_proofs: tuple[tuple[str, ...], ...] = (_SECRET,)
+
+    def __init__(self, config: Config) -> None:
+        self._document_action = config.action or "change"
+        self._checks: list[proof.Check] = []
+        if config.secret is not None:
+            self._checks.append(BodySecret("secret", _SECRET, config.secret))
+        self._checks += config.header_checks()
+        self.proof_headers = proof.masked(config)
+
+    def verify(self, inbound: Inbound, now: datetime) -> Proof:
+        return proof.verify(self._checks, inbound, now)
+
+    def sign(self, inbound: Inbound, now: datetime) -> Inbound:
+        return proof.sign(self._checks, inbound, now)
+
+    def describe(self, inbound: Inbound) -> Description:
+        body = inbound.object()
+        event = said(body.get("type"))
+        extra = {
+            name: text
+            for name, key in (("domain", "domain"), ("master_ref", "masterRef"))
+            if (text := said(body.get(key))) is not None
+        }
+        if event is not None and event.casefold() == "test-trigger":
+            return Description(event, (Change(action="test"),), extra=extra)
+        changes = (*self._documents(body), *_others(body)) or (Change(action="change"),)
+        return Description(event, changes, extra=extra)
+
+    def _documents(self, body: dict[str, Any]) -> Iterator[Change]:
+        documents = body.get("documents")
+        for document in documents if isinstance(documents, list) else ():
+            entry_id = said(document) or said(at(document, "id"))
+            yield Change("document", "published", self._document_action, entry_id)
+
+
+def _others(body: dict[str, Any]) -> Iterator[Change]:
+    for part, model in _PARTS:
+        changed = body.get(part)
+        if not changed or not isinstance(changed, dict):
+            continue
+        for key, verb in _VERBS:
+            listed = changed.get(key)
+            for item in listed if isinstance(listed, list) else ():
+                yield Change(model, None, verb, said(at(item, "id")) or said(item))

@@ -1,0 +1,84 @@
+"""One relay per file: an advisory lock beside it, which the kernel releases however its holder ends.
+
+The database itself is never opened for this: closing any descriptor of it would drop the locks that SQLite holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from relay.clock import Clock, rfc3339
+from relay.store import Locked, Unusable
+
+_AGAIN = 0.1  # seconds between tries: a restart hands over within the time a person would notice
+
+
+class Lock:
+    """A held lock."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Let the next one in. Idempotent. The file stays: removing it would let two processes lock two files."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+async def lock(database: Path, clock: Clock, wait: float = 10.0, on_wait: Callable[[str], None] | None = None) -> Lock:
+    """Lock `<database>.lock`. Raises Locked, naming the holder, after waiting for `wait` seconds.
+
+    `on_wait` is told once, with the holder, when there is something to wait for.
+    """
+    path = database.with_name(database.name + ".lock")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise Unusable(f"cannot lock {database}: {path}: {error.strerror}") from None
+    try:
+        await _acquire(descriptor, database, clock, wait, on_wait)
+        _sign(descriptor, clock.now())
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return Lock(descriptor)
+
+
+async def _acquire(
+    descriptor: int, database: Path, clock: Clock, wait: float, on_wait: Callable[[str], None] | None
+) -> None:
+    give_up = clock.monotonic() + wait
+    told = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = _holder(descriptor)
+        except OSError as error:
+            raise Unusable(f"cannot lock {database}: {error.strerror}: it must lie on a local file system") from None
+        if clock.monotonic() >= give_up:
+            raise Locked(f"{database} is in use by another relay ({holder})")
+        if not told and on_wait is not None:
+            on_wait(holder)
+        told = True
+        await clock.sleep(min(_AGAIN, wait))
+
+
+def _sign(descriptor: int, now: datetime) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n{rfc3339(now)}\n".encode(), 0)
+
+
+def _holder(descriptor: int) -> str:
+    words = os.pread(descriptor, 200, 0).decode("ascii", "replace").split()
+    match words:
+        case [pid, since, *_]:
+            return f"pid {pid}, since {since}"
+        case _:
+            return "pid unknown"

@@ -1,0 +1,184 @@
+"""The tables, their versions, and how an older file becomes today's.
+
+    event      what was accepted, with the description columns that `/logs` filters on
+    body       its bytes, apart from the rows that are scanned; the checksum lies with the event
+    delivery   one event owed to one route: the queue, and afterwards its history
+    attempt    what was sent and what came back
+    rejection  requests that were refused, the last 1,000 per source
+    meta       the store's own number
+
+Ids are those of `relay.ids`: they grow with time, so that tables and indexes are appended to, and a row's creation
+time is in its id. Times are milliseconds since 1970. There is no random-keyed index, and the queue is carried by
+partial indexes that hold only what is waiting: each index costs every event some microseconds. Foreign keys are
+named for the reader and for `PRAGMA foreign_key_check`, but not enforced at each insert: one writer inserts an event
+and its deliveries in one transaction, in order.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from relay.ids import draw_store
+from relay.store import Unusable
+
+APPLICATION_ID = 0x72656C79  # "rely", in the file's header: tells relay's files from other SQLite files
+
+Migration = Sequence[str]
+
+# One entry per version, forward only; what is released is never edited. Entry n makes version n + 1 of version n.
+MIGRATIONS: tuple[Migration, ...] = (
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        """
+        CREATE TABLE event (
+            id INTEGER PRIMARY KEY,
+            source TEXT NOT NULL,
+            type TEXT NOT NULL,
+            event TEXT,
+            received_at INTEGER NOT NULL,
+            occurred_at INTEGER,
+            environment TEXT,
+            branch TEXT,
+            locale TEXT,
+            model TEXT,
+            stage TEXT,
+            action TEXT,
+            entry_id TEXT,
+            changes TEXT,               -- JSON; NULL when the one change is what the columns say
+            extra TEXT,                 -- JSON; NULL when there is nothing
+            headers TEXT NOT NULL,      -- JSON
+            sha256 BLOB NOT NULL,
+            size INTEGER NOT NULL,
+            matched INTEGER NOT NULL    -- how many deliveries it was owed when it was accepted
+        ) STRICT
+        """,
+        "CREATE INDEX event_unmatched ON event (id) WHERE matched = 0",
+        "CREATE TABLE body (event_id INTEGER PRIMARY KEY REFERENCES event, content BLOB NOT NULL) STRICT",
+        """
+        CREATE TABLE delivery (
+            id INTEGER PRIMARY KEY,
+            event_id INTEGER NOT NULL REFERENCES event,
+            route TEXT NOT NULL,
+            state TEXT NOT NULL DEFAULT 'pending'
+                CHECK (state IN ('pending', 'delivered', 'failed', 'held', 'merged', 'cancelled')),
+            held_reason TEXT CHECK (held_reason IN ('removed', 'disabled', 'paused')),
+            held_at INTEGER,            -- max_age stands still from here
+            due INTEGER NOT NULL,
+            first_due INTEGER NOT NULL,
+            attempts INTEGER NOT NULL,
+            tries INTEGER NOT NULL,
+            "trigger" TEXT NOT NULL,    -- of the next attempt
+            code INTEGER,               -- this and the next three are the last attempt's
+            error_code TEXT,
+            error_message TEXT,
+            duration_ms INTEGER,
+            merged_into INTEGER REFERENCES delivery,
+            updated_at INTEGER NOT NULL,
+            CHECK ((state = 'held') = (held_reason IS NOT NULL)),
+            CHECK ((state = 'held') = (held_at IS NOT NULL))
+        ) STRICT
+        """,
+        "CREATE INDEX delivery_pending ON delivery (route, due, id) WHERE state = 'pending'",
+        "CREATE INDEX delivery_held ON delivery (route, held_reason) WHERE state = 'held'",
+        "CREATE INDEX delivery_event ON delivery (event_id)",
+        """
+        CREATE TABLE attempt (
+            delivery_id INTEGER NOT NULL REFERENCES delivery,
+            n INTEGER NOT NULL,
+            "trigger" TEXT NOT NULL,
+            started_at INTEGER NOT NULL,
+            duration_ms INTEGER NOT NULL,
+            method TEXT,                -- NULL when no request could be made
+            url TEXT,
+            request_headers TEXT,
+            status INTEGER,             -- NULL when no response came
+            response_headers TEXT,
+            response_body BLOB,
+            truncated INTEGER,
+            error_code TEXT,
+            error_message TEXT,
+            PRIMARY KEY (delivery_id, n)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE rejection (
+            id INTEGER PRIMARY KEY,
+            source TEXT NOT NULL,
+            at INTEGER NOT NULL,
+            status INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            client TEXT NOT NULL,
+            headers TEXT NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX rejection_source ON rejection (source)",
+    ),
+)
+
+VERSION = len(MIGRATIONS)
+TABLES = frozenset({"meta", "event", "body", "delivery", "attempt", "rejection"})
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """The schema's version in a file; 0 for one with nothing in it. Raises Unusable for any file not relay's."""
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    number: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not (application or number or tables):
+        return 0
+    if application != APPLICATION_ID:
+        raise Unusable("it is a SQLite file, but not one of relay's: name another file in store.url")
+    if number > VERSION:
+        raise Unusable(
+            f"it was written by a newer relay (schema {number}, this relay knows up to {VERSION}): "
+            "run that relay, or restore a backup from before the upgrade"
+        )
+    if number == VERSION and not tables >= TABLES:
+        missing = ", ".join(sorted(TABLES - tables))
+        raise Unusable(f"tables are missing ({missing}): restore a backup")
+    return number
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """All tables, in an empty file."""
+    migrate(connection, 0)
+
+
+def migrate(connection: sqlite3.Connection, held: int, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring a file from version `held` to the last one, each step in a transaction of its own."""
+    for number, statements in enumerate(migrations[held:], start=held + 1):
+        ours = [f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {number}"]
+        if number == 1:
+            ours.append(f"INSERT INTO meta VALUES ('store', '{draw_store()}')")  # noqa: S608 - our own number
+        with_transaction(connection, [*statements, *ours])
+
+
+def with_transaction(connection: sqlite3.Connection, statements: Sequence[str]) -> None:
+    """Run the statements wholly or not at all."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def store_number(connection: sqlite3.Connection) -> int:
+    """The store's 59 bits of every ULID."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'store'").fetchone()
+    if row is None:
+        raise Unusable("the store's number is missing: restore a backup")
+    return int(row[0])
+
+
+def last_id(connection: sqlite3.Connection) -> int:
+    """The highest id in the tables; 0 in an empty store."""
+    row = connection.execute(
+        "SELECT max((SELECT ifnull(max(id), 0) FROM event), (SELECT ifnull(max(id), 0) FROM delivery),"
+        " (SELECT ifnull(max(id), 0) FROM rejection))"
+    ).fetchone()
+    return int(row[0])

@@ -1,0 +1,110 @@
+"""Who may use the admin side: tokens with scopes, and the guards against web pages that reach for it.
+
+A browser on the operator's machine can be made to send requests to a loopback address (DNS rebinding, cross-site
+forms). So without a token the `Host` must be one of ours, and what changes something must come from our own pages.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from relay.address import parse_address
+from relay.secret import Secret
+
+READ, OPERATE = "read", "operate"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A named key to the admin side."""
+
+    name: str
+    secret: Secret
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the config says about access to the admin side."""
+
+    tokens: tuple[Token, ...]
+    hosts: frozenset[str]
+    """Lower-case names and addresses by which the admin side may be called without a token."""
+    unix: bool
+
+
+class Denied(Exception):
+    """The request may not be made."""
+
+    def __init__(self, status: int, word: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.word = word
+        self.detail = detail
+        self.headers = headers or {}
+
+
+def admit(request: web.Request, gate: Gate) -> str:
+    """The name under which a request acts: a token's, or `anonymous`. Raises Denied."""
+    if request.method not in ("GET", "HEAD", "OPTIONS"):
+        _same_origin(request)
+    token = _token(request, gate)
+    if token is None:
+        if not gate.unix and _host(request) not in gate.hosts and not _is_loopback(_host(request)):
+            raise Denied(421, "misdirected_request", "this Host is not in admin.hosts, and no valid token was given")
+        if gate.tokens:
+            challenge = {"WWW-Authenticate": 'Basic realm="relay", charset="UTF-8"'}
+            raise Denied(401, "unauthenticated", "a token is needed", challenge)
+        return "anonymous"
+    if token.scope == READ and request.method not in ("GET", "HEAD"):
+        raise Denied(403, "forbidden", f"the token '{token.name}' may only read")
+    return token.name
+
+
+def _token(request: web.Request, gate: Gate) -> Token | None:
+    scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
+    given: bytes
+    if scheme.lower() == "bearer":
+        given = rest.strip().encode("utf-8", "surrogateescape")
+    elif scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(rest.strip().encode("utf-8", "surrogateescape"), validate=True).partition(b":")[2]
+        except binascii.Error:
+            return None
+    else:
+        return None
+    found = None
+    for token in gate.tokens:  # all are compared, so that the time says nothing about which one fits
+        if hmac.compare_digest(given, token.secret.reveal().encode()):
+            found = token
+    return found
+
+
+def _same_origin(request: web.Request) -> None:
+    """Refuse what another site's page sends, whatever credentials the browser adds to it."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None and site not in ("same-origin", "none"):
+        raise Denied(403, "forbidden", "cross-origin requests are refused")
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2].lower() != request.headers.get("Host", "").lower():
+        raise Denied(403, "forbidden", "cross-origin requests are refused")
+
+
+def _host(request: web.Request) -> str:
+    host = request.headers.get("Host", "").lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if host.count(":") == 1 else host
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    address = parse_address(host)
+    return address is not None and address.is_loopback

@@ -1,0 +1,154 @@
+"""What `/health` says: one word for a load balancer, and all that an operator needs to see why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from relay import __version__
+from relay.clock import Clock
+from relay.dispatcher import Dispatcher
+from relay.health import DISABLED, HEALTHY, RouteHealth
+from relay.metrics import Gauges
+from relay.reload import Reloader
+from relay.store import Counts, Store, StoreStatus
+from relay.web import shape
+
+_STUCK = 30.0
+_OVERDUE = timedelta(minutes=5)
+_LITTLE_DISK = 256 << 20
+_REFRESH = 1.0  # seconds for which the store's figures are good enough
+
+
+class Health:
+    """Gathers the state of everything."""
+
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        reloader: Reloader,
+        clock: Clock,
+        route_health: Mapping[str, RouteHealth],
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._reloader = reloader
+        self._clock = clock
+        self._route_health = route_health
+        self._began = clock.monotonic()
+        self._status: StoreStatus | None = None
+        self._status_at = 0.0
+        self.listening = False
+        self.closing = False
+
+    @property
+    def ready(self) -> bool:
+        """Store open, config loaded, listening, and not on the way out."""
+        return self.listening and not self.closing
+
+    @property
+    def alive(self) -> bool:
+        """Whether loop and store get on: what the watchdog stands for."""
+        return self._stuck() is None
+
+    def _stuck(self) -> str | None:
+        idle = self._clock.monotonic() - self._dispatcher.progress_at
+        return f"the dispatcher made no progress for {idle:.0f} s" if idle > _STUCK else None
+
+    async def refresh(self) -> StoreStatus:
+        """The store's figures, asked for at most once a second."""
+        if self._status is None or self._clock.monotonic() - self._status_at > _REFRESH:
+            self._status = await self._store.status()
+            self._status_at = self._clock.monotonic()
+        return self._status
+
+    async def report(self) -> dict[str, Any]:
+        """The whole of `/health`."""
+        store = await self.refresh()
+        runtime = self._reloader.runtime
+        last = self._reloader.last
+        now = self._clock.now()
+        trouble = self._store.trouble()
+        failing = {
+            "store": trouble,
+            "dispatcher": self._stuck(),
+            "shutdown": "shutting down" if self.closing else None,
+        }
+        overdue = store.oldest_due is not None and now - store.oldest_due > _OVERDUE
+        degraded = {
+            "reload": None if last.ok else f"the last reload failed: {last.error}",
+            "disk": f"{store.free_bytes >> 20} MiB left" if store.free_bytes < _LITTLE_DISK else None,
+            "overdue": f"a delivery has been due since {shape.when(store.oldest_due)}" if overdue else None,
+        }
+        status = "failing" if any(failing.values()) else "degraded" if any(degraded.values()) else "ok"
+        return {
+            "status": status,
+            "version": __version__,
+            "uptime_s": round(self._clock.monotonic() - self._began, 3),
+            "pid": os.getpid(),
+            "config": {
+                "path": str(self._reloader.path),
+                "generation": runtime.generation,
+                "sha256": runtime.sha256,
+                "loaded_at": shape.when(runtime.loaded_at),
+                "last_reload": {"ok": last.ok, "at": shape.when(last.at), "error": last.error},
+                "pending_restart": list(self._reloader.pending_restart),
+            },
+            "store": {
+                "ok": trouble is None,
+                "backend": store.backend,
+                "version": store.version,
+                "pending": store.pending,
+                "held": store.held,
+                "oldest_pending_s": None
+                if store.oldest_pending is None
+                else round((now - store.oldest_pending).total_seconds(), 3),
+                "size_bytes": store.size_bytes,
+                "free_bytes": store.free_bytes,
+            },
+            "routes": [self._route(name) for name in runtime.routing.routes],
+            "checks": {name: reason or "ok" for name, reason in (failing | degraded).items()},
+        }
+
+    def _route(self, name: str) -> dict[str, Any]:
+        counts = self._store.counts().get(name, Counts())
+        health = self._route_health.get(name, RouteHealth())
+        return {
+            "name": name,
+            "state": self._state(name),
+            "reason": None,
+            "pending": counts.pending,
+            "held": counts.held,
+            "consecutive_failures": health.consecutive_failures,
+            "last_success_at": shape.when(health.last_success_at),
+            "last_error": shape.failure(health.last_error),
+        }
+
+    def _state(self, name: str) -> str:
+        return HEALTHY if self._reloader.runtime.routing.routes[name].enabled else DISABLED
+
+    def gauges(self) -> Gauges:
+        """The figures of a scrape; `refresh` first."""
+        runtime = self._reloader.runtime
+        counts = self._store.counts()
+        names = runtime.routing.routes.keys() | counts.keys()
+        now = self._clock.now()
+        status = self._status
+        oldest = status.oldest_by_route if status is not None else {}
+        return Gauges(
+            generation=runtime.generation,
+            sha256=runtime.sha256,
+            last_reload_ok=self._reloader.last.ok,
+            last_success_at=runtime.loaded_at,
+            pending={name: counts[name].pending if name in counts else 0 for name in names},
+            held={name: counts[name].held if name in counts else 0 for name in names},
+            oldest_pending_s={
+                name: (now - oldest[name]).total_seconds() if name in oldest else 0.0 for name in names
+            },
+            route_states={name: self._state(name) for name in runtime.routing.routes},
+            store_ok=self._store.trouble() is None,
+            store_size_bytes=status.size_bytes if status is not None else 0,
+        )

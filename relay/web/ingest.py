@@ -1,0 +1,168 @@
+"""The public side: `POST /in/<source>`. Order of work and answers are those of the contract, for every case.
+
+Runs on aiohttp's low-level server: there is one kind of path, and nothing to route. The server does not decompress;
+`relay.web.body` does, with a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import orjson
+from aiohttp import HttpVersion11, web
+
+from relay import journal
+from relay.clock import Clock, to_ms
+from relay.delivery import Delivery, Rejection
+from relay.event import Inbound
+from relay.ids import REJECTION
+from relay.jsontext import Malformed
+from relay.limits import ByteBudget, FailuresByAddress, whole_seconds
+from relay.metrics import Metrics
+from relay.pipeline import Pipeline
+from relay.runtime import Runtime
+from relay.source import RateLimited, Rejected, Source
+from relay.store import Store, Unavailable
+from relay.web.body import BodyRefused, read
+from relay.web.peer import client_address
+
+_JSON = {"Content-Type": "application/json"}
+_IN_FLIGHT = 64 << 20
+
+
+class Refusal(Exception):
+    """An answer other than yes. `reason` is for the operator; None keeps no record of the request."""
+
+    def __init__(
+        self, status: int, word: str, reason: str | None, *, detail: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.word = word
+        self.reason = reason
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class Ingest:
+    """Answers what arrives on the public side."""
+
+    def __init__(
+        self,
+        runtime: Callable[[], Runtime],
+        pipeline: Pipeline,
+        offer: Callable[[tuple[Delivery, ...]], None],
+        store: Store,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._runtime = runtime
+        self._pipeline = pipeline
+        self._offer = offer
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._failures = FailuresByAddress(now=clock.monotonic)
+        self._budget = ByteBudget(max(_IN_FLIGHT, 4 * runtime().config.server.max_body))
+        self.closing = False
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request: always an answer, never an exception."""
+        runtime = self._runtime()
+        path = request.rel_url.raw_path
+        source = runtime.by_path.get(path)
+        if source is None:
+            return self._no_source(request, path)
+        client = client_address(request, runtime.trusted_proxies)
+        try:
+            response = await self._take_in(request, runtime, source, client)
+        except Refusal as refusal:
+            response = self._refuse(request, runtime, source, client, refusal)
+        except ConnectionError:  # the sender went away: there is nobody to answer
+            raise
+        except Exception:  # noqa: BLE001 - a bug of ours: the sender should try again
+            journal.crashed("ingest")
+            response = _answer(503, {"error": "unavailable"}, {"Retry-After": "5"})
+        return response
+
+    async def _take_in(self, request: web.BaseRequest, runtime: Runtime, source: Source, client: str) -> web.Response:
+        if request.method != "POST":
+            raise Refusal(405, "method_not_allowed", None)
+        if not source.allows(client):
+            raise Refusal(403, "forbidden", "the address is not in allow_ips")
+        if self.closing:
+            raise Refusal(503, "unavailable", None, retry_after=1)
+        if request.version < HttpVersion11 and "Transfer-Encoding" in request.headers:
+            raise Refusal(
+                400, "malformed_body", "Transfer-Encoding in HTTP/1.0", detail="Transfer-Encoding in HTTP/1.0"
+            )
+        server = runtime.config.server
+        try:
+            async with read(request, server.max_body, server.read_timeout.total_seconds(), self._budget) as body:
+                accepted = await self._pipeline.accept(source, runtime.routing, Inbound(request.headers, body))
+        except BodyRefused as error:
+            raise Refusal(
+                error.status, error.word, error.reason, detail=error.detail, retry_after=error.retry_after
+            ) from None
+        except Rejected as error:
+            wait = self._failures.take(client)
+            if wait:
+                raise Refusal(429, "rate_limited", None, retry_after=wait) from None
+            raise Refusal(401, "unauthenticated", error.reason) from None
+        except RateLimited as error:
+            raise Refusal(429, "rate_limited", "past the source's rate_limit", retry_after=error.retry_after) from None
+        except Malformed as error:
+            raise Refusal(400, "malformed_body", str(error), detail=str(error)) from None
+        except Unavailable as error:
+            journal.not_stored(source.name, str(error))
+            raise Refusal(503, "unavailable", None, retry_after=5) from None
+        if accepted.ignored is not None:
+            self._metrics.events.labels(source.name, "ignored").inc()
+            journal.ignored(source.name, accepted.ignored)
+            return _answer(source.respond, {"id": None, "routes": [], "ignored": accepted.ignored})
+        self._metrics.events.labels(source.name, "accepted").inc()
+        self._offer(accepted.deliveries)
+        return _answer(source.respond, {"id": accepted.id, "routes": accepted.routes, "duplicate": False})
+
+    def _no_source(self, request: web.BaseRequest, path: str) -> web.Response:
+        if path == "/health":
+            if request.method in ("GET", "HEAD"):
+                return _answer(200, {"status": "ok"})
+            return _answer(405, {"error": "method_not_allowed"}, {"Allow": "GET, HEAD"})
+        return _answer(404, {"error": "not_found"})
+
+    def _refuse(
+        self, request: web.BaseRequest, runtime: Runtime, source: Source, client: str, refusal: Refusal
+    ) -> web.Response:
+        self._metrics.events.labels(source.name, refusal.word).inc()
+        if refusal.reason is not None:
+            now = self._clock.now()
+            rejection = Rejection(
+                id=self._store.ids.draw(to_ms(now)),
+                source=source.name,
+                at=now,
+                status=refusal.status,
+                reason=runtime.redact(refusal.reason),
+                client=client,
+                headers=source.shown_headers(request.headers),
+            )
+            self._store.reject(rejection)
+            journal.rejected(rejection, self._store.ids.text(REJECTION, rejection.id))
+        headers = {}
+        if refusal.retry_after is not None:
+            headers["Retry-After"] = str(whole_seconds(refusal.retry_after))
+        if refusal.status == 405:
+            headers["Allow"] = "POST"
+        body = {"error": refusal.word}
+        if refusal.detail is not None:
+            body["detail"] = refusal.detail
+        response = _answer(refusal.status, body, headers)
+        if not request.content.is_eof():
+            response.force_close()  # the rest of the body is not wanted
+        return response
+
+
+def _answer(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status, body=orjson.dumps(body), headers=_JSON if headers is None else {**_JSON, **headers}
+    )

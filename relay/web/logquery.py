@@ -1,0 +1,91 @@
+"""The filters of `/logs`, from a URL's query to a LogQuery. Each mistake is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from relay.clock import parse_rfc3339
+from relay.delivery import State
+from relay.fields import any_of
+from relay.ids import EVENT, EventId, Ids, UnknownId
+from relay.store import LogQuery
+
+LISTS = ("route", "source", "type", "model", "stage", "action", "event", "entry_id")
+FILTERS = (*LISTS, "event_id", "status", "since", "until", "limit", "cursor", "order")
+STATUSES = (*(state.value for state in State), "unmatched", "rejected")
+MOST = 1000
+
+_AGE = re.compile(r"(\d{1,9})(s|m|h|d)")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class BadFilter(ValueError):
+    """A filter that cannot be used; the message names it and says what it takes."""
+
+
+def parse(pairs: Iterable[tuple[str, str]], now: datetime, ids: Ids) -> LogQuery:
+    """The query behind `name=value` pairs. Raises BadFilter."""
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in FILTERS:
+            raise BadFilter(f"unknown filter '{name}': there are {', '.join(FILTERS)}")
+        if name in given:
+            raise BadFilter(f"filter '{name}' is given twice: write several values as a list, with commas")
+        given[name] = value
+    lists = {name: tuple(given[name].split(",")) for name in LISTS if given.get(name)}
+    status = tuple(given["status"].split(",")) if given.get("status") else ()
+    for word in status:
+        if word not in STATUSES:
+            raise BadFilter(f"status takes {any_of(STATUSES)}, not '{word}'")
+    order = given.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise BadFilter(f"order takes asc or desc, not '{order}'")
+    return LogQuery(
+        **lists,
+        event_id=tuple(_event_id(text, ids) for text in given["event_id"].split(",")) if "event_id" in given else (),
+        status=status,
+        since=_moment("since", given.get("since"), now),
+        until=_moment("until", given.get("until"), now),
+        limit=_limit(given.get("limit", "100")),
+        before=_cursor(given.get("cursor"), ids),
+        ascending=order == "asc",
+    )
+
+
+def _event_id(text: str, ids: Ids) -> EventId:
+    try:
+        return EventId(ids.number(text, EVENT)[1])
+    except UnknownId:
+        return EventId(0)  # an id that this store never gave out: nothing matches
+
+
+def _cursor(text: str | None, ids: Ids) -> int | None:
+    if text is None:
+        return None
+    try:
+        return ids.number(text)[1]
+    except UnknownId:
+        raise BadFilter("cursor takes the 'next' of an earlier answer") from None
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= MOST):
+        raise BadFilter(f"limit takes a number from 1 to {MOST}, not '{text}'")
+    return int(text)
+
+
+def _moment(name: str, text: str | None, now: datetime) -> datetime | None:
+    if text is None:
+        return None
+    age = _AGE.fullmatch(text)
+    if age is not None:
+        try:
+            return now - timedelta(seconds=int(age[1]) * _UNITS[age[2]])
+        except OverflowError:
+            raise BadFilter(f"{name} takes an age such as 2h, not '{text}'") from None
+    moment = parse_rfc3339(text.replace(" ", "+"))  # a plus sign that was not encoded
+    if moment is None:
+        raise BadFilter(f"{name} takes a time such as 2026-11-23T20:00:00Z or an age such as 2h, not '{text}'")
+    return moment

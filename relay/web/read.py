@@ -1,0 +1,44 @@
+"""The answers of `/logs` and `/logs/<id>`: the same for the daemon and for a store read without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, UnknownId
+from relay.store import LogReader
+from relay.web import logquery, shape
+
+
+class NotFound(Exception):
+    """There is no such thing; the message names it."""
+
+
+async def logs(store: LogReader, query: Iterable[tuple[str, str]], now: datetime) -> dict[str, Any]:
+    """A page of the log. Raises BadFilter."""
+    page = await store.search(logquery.parse(query, now, store.ids))
+    cursor = page.items[-1].id if page.next is not None else None
+    return {"items": [shape.item(row) for row in page.items], "next": cursor}
+
+
+async def log(store: LogReader, id_text: str) -> dict[str, Any]:
+    """Everything about a delivery, an event or a rejected request. Raises NotFound."""
+    try:
+        prefix, number = store.ids.number(id_text)
+    except UnknownId as error:
+        raise NotFound(str(error)) from None
+    if prefix == DELIVERY:
+        found = await store.delivery(DeliveryId(number))
+        if found is not None and found.item.event_id is not None:
+            stored = await store.event(EventId(store.ids.number(found.item.event_id)[1]))
+            about = shape.event(stored) if stored is not None else {"event": None, "headers": [], "body": None}
+            return {**shape.detail(found), **about, "merged": []}
+    elif prefix == EVENT:
+        stored = await store.event(EventId(number))
+        if stored is not None:
+            deliveries = [shape.detail(found) for found in await store.deliveries_of(EventId(number))]
+            return {**shape.event(stored), "deliveries": deliveries}
+    elif (refused := await store.rejection(number)) is not None:
+        return shape.rejection(refused, store.ids)
+    raise NotFound(f"there is no {id_text}")

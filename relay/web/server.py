@@ -1,0 +1,164 @@
+"""Listening: TCP, unix sockets, sockets that systemd hands over; and a limit on how long a request's head may take."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from relay.schema import TcpAddress, UnixAddress
+
+_BACKLOG = 1024
+_IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
+_MOST_HEADER = 16 << 10
+
+# aiohttp logs each request that is not HTTP as an error with its traceback: an invitation to fill the disk.
+_quiet = logging.getLogger("relay.http")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+_quiet.setLevel(logging.CRITICAL)
+
+
+class CannotListen(Exception):
+    """The address is taken, or not ours. The message names it."""
+
+
+class _Connection(RequestHandler):
+    """aiohttp's connection, closed when a request's head is not complete in time: only idle ones may wait long."""
+
+    def __init__(self, manager: web.Server, head_timeout: float, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._head_timeout = head_timeout
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        waiting = self._waiter is not None and not self._waiter.done()
+        if waiting and self._head_timer is None:
+            self._head_timer = self._loop.call_later(self._head_timeout, self._too_slow)
+        elif not waiting and self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        super().connection_lost(exc)
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        self.force_close()
+
+
+class _Server(web.Server):
+    """Makes such connections."""
+
+    head_timeout = 10.0
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, self.head_timeout, loop=self._loop, **self._kwargs)
+
+
+class Listener:
+    """A server and the socket it listens on."""
+
+    def __init__(self, handler: web.Server, address: str, server: asyncio.Server) -> None:
+        self._handler = handler
+        self._server = server
+        self.address = address
+
+    async def stop_accepting(self) -> None:
+        """Close the socket and idle connections; requests being answered go on."""
+        self._server.close()
+        self._handler.pre_shutdown()
+
+    async def close(self, timeout: float) -> None:
+        """Wait for what is being answered, then close."""
+        self._server.close()
+        await self._handler.shutdown(timeout)
+
+
+def ingest_server(
+    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], head_timeout: float
+) -> web.Server:
+    """The public side's server: bodies as they come, heads within `head_timeout` seconds, no access log."""
+    server = _Server(
+        handle,
+        auto_decompress=False,
+        access_log=None,
+        logger=_quiet,
+        keepalive_timeout=_IDLE,
+        lingering_time=2.0,
+        max_line_size=8190,
+        max_field_size=_MOST_HEADER,
+    )
+    server.head_timeout = head_timeout
+    return server
+
+
+async def application_server(application: web.Application) -> tuple[web.AppRunner, web.Server]:
+    """The admin side's server."""
+    runner = web.AppRunner(application, access_log=None, logger=_quiet, keepalive_timeout=_IDLE, lingering_time=2.0)
+    await runner.setup()
+    server = runner.server
+    assert server is not None
+    return runner, server
+
+
+async def listen(
+    server: web.Server, where: TcpAddress | UnixAddress, handed_over: socket.socket | None, context: ssl.SSLContext | None = None
+) -> Listener:
+    """Listen where the config says; a socket handed over by systemd wins. Raises CannotListen."""
+    loop = asyncio.get_running_loop()
+    try:
+        if handed_over is not None:
+            bound = await loop.create_server(server, sock=handed_over, backlog=_BACKLOG, ssl=context)
+            return Listener(server, f"fd {handed_over.fileno()}", bound)
+        if isinstance(where, UnixAddress):
+            path = Path(where.unix)
+            _remove_stale(path)
+            with _umask(0o177):
+                unix = await loop.create_unix_server(server, path, backlog=_BACKLOG, ssl=context)
+            path.chmod(where.mode)
+            return Listener(server, f"unix:{path}", unix)
+        bound = await loop.create_server(
+            server, where.host, where.port, backlog=_BACKLOG, ssl=context, reuse_address=True
+        )
+        host, port = bound.sockets[0].getsockname()[:2]
+        return Listener(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", bound)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Any:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _remove_stale(path: Path) -> None:
+    """A socket that nobody listens on is left from a crash."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()

@@ -1,0 +1,112 @@
+"""The JSON of the admin side: log items, deliveries, attempts, events, as the contract names their fields."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from relay.clock import rfc3339
+from relay.delivery import Attempt, Failure, LogItem, Rejection, Response, StoredEvent
+from relay.ids import REJECTION, Ids
+from relay.store import DeliveryDetail
+
+
+def when(moment: datetime | None) -> str | None:
+    """RFC 3339, or null."""
+    return None if moment is None else rfc3339(moment)
+
+
+def failure(error: Failure | None) -> dict[str, str] | None:
+    """`{"code", "message"}`, or null."""
+    return None if error is None else {"code": error.code, "message": error.message}
+
+
+def item(row: LogItem) -> dict[str, Any]:
+    """A row of `/logs`."""
+    return {
+        "id": row.id,
+        "event_id": row.event_id,
+        "route": row.route,
+        "source": row.source,
+        "type": row.type,
+        "event": row.event,
+        "model": row.model,
+        "stage": row.stage,
+        "action": row.action,
+        "entry_id": row.entry_id,
+        "status": row.status,
+        "attempts": row.attempts,
+        "code": row.code,
+        "error": failure(row.error),
+        "merged_into": row.merged_into,
+        "created_at": when(row.created_at),
+        "updated_at": when(row.updated_at),
+        "next_attempt_at": when(row.next_attempt_at),
+        "duration_ms": row.duration_ms,
+    }
+
+
+def attempt(made: Attempt) -> dict[str, Any]:
+    """One attempt with what was sent and what came back."""
+    request = made.request
+    return {
+        "n": made.n,
+        "trigger": made.trigger,
+        "started_at": when(made.started_at),
+        "duration_ms": made.duration_ms,
+        "request": None
+        if request is None
+        else {"method": request.method, "url": request.url, "headers": _pairs(request.headers)},
+        "response": None if made.response is None else _response(made.response),
+        "error": failure(made.error),
+    }
+
+
+def _response(response: Response) -> dict[str, Any]:
+    return {
+        "status": response.status,
+        "headers": _pairs(response.headers),
+        **text("body", response.body),
+        "truncated": response.truncated,
+    }
+
+
+def detail(delivery: DeliveryDetail) -> dict[str, Any]:
+    """A delivery with its attempts."""
+    return {"delivery": item(delivery.item), "attempts": [attempt(made) for made in delivery.attempts]}
+
+
+def event(stored: StoredEvent) -> dict[str, Any]:
+    """An event's description, headers and body; text as `body`, other bytes as `body_base64`."""
+    body = {"body": None} if stored.body is None else text("body", stored.body)
+    return {"event": stored.description, "headers": _pairs(stored.headers), **body}
+
+
+def rejection(refused: Rejection, ids: Ids) -> dict[str, Any]:
+    """A rejected request: why, from where, and its masked headers. Its body was not kept."""
+    return {
+        "rejection": {
+            "id": ids.text(REJECTION, refused.id),
+            "source": refused.source,
+            "status": "rejected",
+            "code": refused.status,
+            "reason": refused.reason,
+            "client": refused.client,
+            "created_at": when(refused.at),
+        },
+        "headers": _pairs(refused.headers),
+    }
+
+
+def _pairs(headers: Sequence[tuple[str, str]]) -> list[list[str]]:
+    return [[name, value] for name, value in headers]
+
+
+def text(key: str, body: bytes) -> dict[str, str]:
+    """`{key: text}`, or `{key_base64: …}` for what is not UTF-8."""
+    try:
+        return {key: body.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {f"{key}_base64": base64.b64encode(body).decode()}

@@ -1,0 +1,561 @@
+"""What every store must promise, whatever it is made of. A new kind of store joins by adding itself to BACKENDS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from relay.clock import to_ms
+from relay.delivery import (
+    Attempt,
+    Code,
+    Delivery,
+    Failure,
+    Rejection,
+    Request,
+    Response,
+    Result,
+    State,
+    Trigger,
+)
+from relay.event import Change, Description, Event
+from relay.ids import DELIVERY, EVENT, REJECTION, DeliveryId, EventId
+from relay.store import Counts, LogQuery, Store, Unavailable, WrongState
+from relay.stores import open_store
+from tests.fakes import NOON, ManualClock
+
+SECOND = timedelta(seconds=1)
+BACKENDS = ("sqlite",)
+
+
+class Desk:
+    """A store with what a test needs to hand it things."""
+
+    def __init__(self, store: Store, clock: ManualClock, reopen: Callable[[], Awaitable[Store]]) -> None:
+        self.store = store
+        self.clock = clock
+        self._reopen = reopen
+
+    def wait(self, seconds: float) -> datetime:
+        self.clock.advance(seconds)
+        return self.clock.now()
+
+    async def reopen(self) -> None:
+        self.store = await self._reopen()
+
+    def event(self, body: bytes = b'{"a":1}', source: str = "blog", description: Description | None = None) -> Event:
+        now = self.clock.now()
+        return Event(
+            id=EventId(self.store.ids.draw(to_ms(now))),
+            source=source,
+            type="strapi",
+            received_at=now,
+            description=description or Description("entry.publish", (Change("page", "published", "publish", "7"),)),
+            headers=(("Content-Type", "application/json"), ("X-Odd", "caf\udce9")),
+            body=body,
+            sha256=sha256(body).digest(),
+        )
+
+    def owe(self, event: Event, route: str = "www", after: timedelta = timedelta()) -> Delivery:
+        due = self.clock.now() + after
+        return Delivery(DeliveryId(self.store.ids.draw(to_ms(self.clock.now()))), route, event, due, due)
+
+    async def add(self, *routes: str, body: bytes = b'{"a":1}', source: str = "blog") -> list[Delivery]:
+        event = self.event(body, source)
+        deliveries = [self.owe(event, route) for route in routes]
+        await self.store.add(event, deliveries)
+        return deliveries
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        return {route: (each.pending, each.held) for route, each in self.store.counts().items()}
+
+    async def claimed(self, route: str = "www", limit: int = 100) -> list[DeliveryId]:
+        return [found.id for found in await self.store.claim(route, self.clock.now(), limit, ())]
+
+    async def state(self, delivery: Delivery) -> str:
+        found = await self.store.delivery(delivery.id)
+        assert found is not None
+        return found.item.status
+
+
+def attempt(n: int = 1, status: int | None = 200, at: datetime = NOON) -> Attempt:
+    return Attempt(
+        n=n,
+        trigger=Trigger.INITIAL if n == 1 else Trigger.RETRY,
+        started_at=at,
+        duration_ms=12,
+        request=Request("POST", "https://example.com/***", (("webhook-id", "dlv_1"), ("X-A", "caf\udce9"))),
+        response=None if status is None else Response(status, (("Server", "caf\udce9"),), b"\xff\x00", True),
+        error=None if status == 200 else Failure(Code.HTTP_STATUS if status else Code.TIMEOUT, "no luck"),
+    )
+
+
+def delivered(delivery: Delivery, n: int = 1) -> Result:
+    return Result(delivery, attempt(n), State.DELIVERED, None, n, None, NOON + SECOND)
+
+
+def failed(delivery: Delivery, n: int = 1) -> Result:
+    made = attempt(n, 500)
+    return Result(delivery, made, State.FAILED, None, n, made.error, NOON + SECOND)
+
+
+def again(delivery: Delivery, due: datetime, n: int = 1) -> Result:
+    made = attempt(n, None)
+    return Result(delivery, made, State.PENDING, due, n, made.error, NOON + SECOND)
+
+
+@pytest.fixture(params=BACKENDS)
+async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Desk]:
+    clock = ManualClock()
+    url = {"sqlite": f"sqlite:{tmp_path}/relay.db"}[request.param]
+    stores: list[Store] = []
+
+    async def reopen() -> Store:
+        for store in stores:
+            await store.close()
+        stores.append(await open_store(url, clock))
+        return stores[-1]
+
+    yield Desk(await reopen(), clock, reopen)
+    await stores[-1].close()
+
+
+# -- add and claim ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_event_and_all_that_is_owed_for_it_are_found_again(desk: Desk) -> None:
+    await desk.add("www", "search")
+    assert desk.counts() == {"www": (1, 0), "search": (1, 0)}
+    await desk.reopen()
+    assert desk.counts() == {"www": (1, 0), "search": (1, 0)}
+    assert len(await desk.claimed("www")) == len(await desk.claimed("search")) == 1
+
+
+async def test_a_claimed_delivery_is_the_one_that_was_added(desk: Desk) -> None:
+    changes = (Change("a", "draft", "create", "1"), Change("b", "draft", None, "2"))
+    description = Description(
+        "api-update", changes, NOON - 9 * SECOND, "live", "main", "de", {"uid": "x", "nested": {"n": [1, None]}}
+    )
+    event = desk.event(b"\x00not json\xff", description=description)
+    delivery = desk.owe(event)
+    await desk.store.add(event, [delivery])
+    assert await desk.store.claim("www", desk.clock.now(), 10, ()) == [delivery]
+
+
+async def test_what_nobody_says_stays_unsaid(desk: Desk) -> None:
+    event = desk.event(b"", description=Description(None))
+    delivery = desk.owe(event)
+    await desk.store.add(event, [delivery])
+    assert await desk.store.claim("www", desk.clock.now(), 10, ()) == [delivery]
+
+
+async def test_concurrent_adds_are_all_stored(desk: Desk) -> None:
+    added = await asyncio.gather(*(desk.add("www") for _ in range(100)))
+    assert sorted(await desk.claimed()) == sorted(deliveries[0].id for deliveries in added)
+    assert desk.counts() == {"www": (100, 0)}
+
+
+async def test_one_event_that_cannot_be_stored_harms_no_other(desk: Desk) -> None:
+    bad = desk.event(description=Description("half a \ud800 pair"))
+    results = await asyncio.gather(
+        *(desk.add("www") for _ in range(5)),
+        desk.store.add(bad, [desk.owe(bad)]),
+        *(desk.add("www") for _ in range(5)),
+        return_exceptions=True,
+    )
+    assert [isinstance(result, Exception) for result in results] == [False] * 5 + [True] + [False] * 5
+    assert desk.counts() == {"www": (10, 0)}
+    assert await desk.store.event(bad.id) is None
+    assert desk.store.trouble() is None
+
+
+async def test_claim_gives_the_oldest_due_first_and_only_what_is_due(desk: Desk) -> None:
+    event = desk.event()
+    late, soon, never = (desk.owe(event, after=after * SECOND) for after in (2, 1, 60))
+    await desk.store.add(event, [late, soon, never])
+    assert await desk.claimed() == []
+    desk.wait(2)
+    assert await desk.claimed() == [soon.id, late.id]
+    assert await desk.claimed(limit=1) == [soon.id]
+    assert await desk.claimed("other") == []
+
+
+async def test_claim_passes_over_what_the_caller_has(desk: Desk) -> None:
+    ids = [(await desk.add("www"))[0].id for _ in range(5)]
+    found = await desk.store.claim("www", desk.clock.now(), 2, {ids[0], ids[1], ids[3]})
+    assert [delivery.id for delivery in found] == [ids[2], ids[4]]
+    assert await desk.store.claim("www", desk.clock.now(), 9, set(ids)) == []
+
+
+async def test_claim_takes_bodies_up_to_eight_mebibytes_but_always_one(desk: Desk) -> None:
+    for size in (9 << 20, 4 << 20, 3 << 20, 2 << 20):
+        await desk.add("www", body=b"x" * size)
+    first = await desk.store.claim("www", desk.clock.now(), 10, ())
+    assert [len(delivery.event.body) >> 20 for delivery in first] == [9]
+    then = await desk.store.claim("www", desk.clock.now(), 10, {first[0].id})
+    assert [len(delivery.event.body) >> 20 for delivery in then] == [4, 3]
+
+
+async def test_empty_bodies_are_claimed_together(desk: Desk) -> None:
+    for _ in range(3):
+        await desk.add("www", body=b"")
+    assert len(await desk.claimed()) == 3
+
+
+async def test_next_due_is_the_next_time_something_becomes_due(desk: Desk) -> None:
+    event = desk.event()
+    await desk.store.add(event, [desk.owe(event, after=after * SECOND) for after in (0, 5, 9)])
+    await desk.store.add(other := desk.event(), [desk.owe(other, "search", 3 * SECOND)])
+    assert await desk.store.next_due("www", NOON) == NOON + 5 * SECOND
+    assert await desk.store.next_due("www", NOON + 5 * SECOND) == NOON + 9 * SECOND
+    assert await desk.store.next_due("www", NOON + 9 * SECOND) is None
+    assert await desk.store.next_due("none", NOON) is None
+
+
+# -- record ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_delivered_one_is_done(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    await desk.store.record(delivered(delivery))
+    assert await desk.claimed() == []
+    assert desk.counts() == {}
+    found = await desk.store.delivery(delivery.id)
+    assert found is not None
+    assert found.attempts == [attempt()]
+    item = found.item
+    assert (item.status, item.attempts, item.code, item.error, item.duration_ms) == ("delivered", 1, 200, None, 12)
+    assert (item.created_at, item.updated_at, item.next_attempt_at) == (NOON, NOON + SECOND, None)
+
+
+async def test_one_that_is_to_be_tried_again_waits_for_its_time(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    due = NOON + 60 * SECOND
+    await desk.store.record(again(delivery, due))
+    assert await desk.claimed() == []
+    assert await desk.store.next_due("www", NOON) == due
+    desk.wait(60)
+    (found,) = await desk.store.claim("www", desk.clock.now(), 1, ())
+    assert found == replace(delivery, due=due, attempts=1, tries=1, trigger=Trigger.RETRY)
+    detail = await desk.store.delivery(delivery.id)
+    assert detail is not None
+    assert (detail.item.status, detail.item.code, detail.item.next_attempt_at) == ("pending", None, due)
+    assert detail.item.error == Failure(Code.TIMEOUT, "no luck")
+    assert detail.attempts == [attempt(1, None)]
+
+
+async def test_a_result_recorded_twice_counts_once(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    result = again(delivery, NOON)
+    await asyncio.gather(desk.store.record(result), desk.store.record(result))
+    await desk.store.record(result)
+    await desk.store.record(failed(delivery, 2))
+    await desk.store.record(result)
+    found = await desk.store.delivery(delivery.id)
+    assert found is not None
+    assert found.item.status == "failed"
+    assert [made.n for made in found.attempts] == [1, 2]
+    assert desk.counts() == {}
+
+
+async def test_one_can_end_without_an_attempt(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    await desk.store.record(again(delivery, NOON))
+    expired = Failure(Code.EXPIRED, "older than 1h")
+    result = Result(replace(delivery, attempts=1), None, State.FAILED, None, 1, expired, NOON + SECOND)
+    await desk.store.record(result)
+    await desk.store.record(result)
+    found = await desk.store.delivery(delivery.id)
+    assert found is not None
+    assert (found.item.status, found.item.error, found.item.attempts) == ("failed", expired, 1)
+    assert len(found.attempts) == 1
+    assert desk.counts() == {}
+
+
+async def test_one_held_in_flight_stays_held_when_its_attempt_failed(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    await desk.store.settle([], ["www"])
+    await desk.store.record(again(delivery, NOON + 5 * SECOND))
+    assert await desk.state(delivery) == "held"
+    assert desk.counts() == {"www": (0, 1)}
+    await desk.store.settle(["www"], [])
+    (found,) = await desk.store.claim("www", NOON + 5 * SECOND, 1, ())
+    assert (found.attempts, found.tries, found.due) == (1, 1, NOON + 5 * SECOND)
+
+
+async def test_one_held_in_flight_is_done_when_its_attempt_ended_it(desk: Desk) -> None:
+    (good,), (bad,) = await desk.add("www"), await desk.add("www")
+    await desk.store.settle([], ["www"])
+    await asyncio.gather(desk.store.record(delivered(good)), desk.store.record(failed(bad)))
+    assert (await desk.state(good), await desk.state(bad)) == ("delivered", "failed")
+    assert desk.counts() == {}
+
+
+async def test_what_has_ended_is_not_brought_back_by_a_late_result(desk: Desk) -> None:
+    (delivery,), (other,) = await desk.add("www"), await desk.add("www")
+    await desk.store.record(delivered(delivery))
+    await asyncio.gather(desk.store.record(again(delivery, NOON, 2)), desk.store.record(delivered(other)))
+    assert await desk.state(delivery) == "delivered"
+    assert await desk.state(other) == "delivered"
+    assert desk.counts() == {}
+    found = await desk.store.delivery(delivery.id)
+    assert found is not None
+    assert len(found.attempts) == 2, "but the attempt was made, and is told of"
+
+
+async def test_a_result_for_an_unknown_delivery_is_let_go(desk: Desk) -> None:
+    event = desk.event()
+    await desk.store.record(delivered(desk.owe(event)))
+    assert desk.counts() == {}
+
+
+# -- settle ----------------------------------------------------------------------------------------------------------
+
+
+async def test_settle_holds_what_may_not_be_sent_and_says_how_much(desk: Desk) -> None:
+    for routes in (("www", "search"), ("www", "old")):
+        await desk.add(*routes)
+    settled = await desk.store.settle(["www"], ["search"])
+    assert (settled.held, settled.released) == ({"search": 1, "old": 1}, {})
+    assert desk.counts() == {"www": (2, 0), "search": (0, 1), "old": (0, 1)}
+    assert await desk.claimed("search") == await desk.claimed("old") == []
+    assert (await desk.store.settle(["www"], ["search"])).held == {}
+
+
+async def test_settle_releases_what_may_be_sent_again_due_as_before(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    await desk.store.settle([], [])
+    await desk.store.settle([], ["www"])
+    await desk.reopen()
+    settled = await desk.store.settle(["www"], [])
+    assert (settled.held, settled.released) == ({}, {"www": 1})
+    assert desk.counts() == {"www": (1, 0)}
+    assert await desk.store.claim("www", NOON, 1, ()) == [delivery]
+
+
+async def test_max_age_stands_still_while_held(desk: Desk) -> None:
+    await desk.add("www")
+    desk.wait(10)
+    await desk.store.settle([], ["www"])
+    desk.wait(3600)
+    await desk.store.settle(["www"], [])
+    (found,) = await desk.store.claim("www", desk.clock.now(), 1, ())
+    assert desk.clock.now() - found.first_due == 10 * SECOND
+    assert found.due == NOON
+
+
+async def test_a_large_backlog_is_settled_whole(desk: Desk) -> None:
+    event = desk.event()
+    await desk.store.add(event, [desk.owe(event) for _ in range(5000)])
+    assert (await desk.store.settle([], [])).held == {"www": 5000}
+    assert desk.counts() == {"www": (0, 5000)}
+    assert (await desk.store.settle(["www"], [])).released == {"www": 5000}
+    assert desk.counts() == {"www": (5000, 0)}
+
+
+# -- retry -----------------------------------------------------------------------------------------------------------
+
+
+async def test_retry_makes_a_failed_one_new_but_for_its_attempts(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    await desk.store.record(failed(delivery))
+    later = desk.wait(60)
+    assert await desk.store.retry(delivery.id, later) == "www"
+    assert desk.counts() == {"www": (1, 0)}
+    await desk.reopen()
+    (found,) = await desk.store.claim("www", later, 1, ())
+    assert found == replace(delivery, due=later, first_due=later, attempts=1, tries=0, trigger=Trigger.MANUAL)
+    await desk.store.record(delivered(found, 2))
+    assert await desk.state(delivery) == "delivered"
+
+
+async def test_retry_makes_a_pending_one_due_now(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    await desk.store.record(again(delivery, NOON + 3600 * SECOND))
+    assert await desk.store.retry(delivery.id, NOON + SECOND) == "www"
+    (found,) = await desk.store.claim("www", NOON + SECOND, 1, ())
+    assert (found.due, found.tries) == (NOON + SECOND, 1)
+    assert desk.counts() == {"www": (1, 0)}
+
+
+async def test_retry_says_what_to_do_instead(desk: Desk) -> None:
+    (done,), (held,) = await desk.add("www"), await desk.add("old")
+    await desk.store.record(delivered(done))
+    await desk.store.settle(["www"], [])
+    with pytest.raises(WrongState, match="replay its event") as caught:
+        await desk.store.retry(done.id, NOON)
+    assert caught.value.state is State.DELIVERED
+    with pytest.raises(WrongState, match="held") as caught:
+        await desk.store.retry(held.id, NOON)
+    assert caught.value.state is State.HELD
+    with pytest.raises(KeyError):
+        await desk.store.retry(DeliveryId(12345), NOON)
+    assert desk.counts() == {"old": (0, 1)}
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_event_is_read_as_it_was_stored(desk: Desk) -> None:
+    event = desk.event(b"\xff\x00")
+    await desk.store.add(event, [])
+    found = await desk.store.event(event.id)
+    assert found is not None
+    assert found.description == event.as_json(desk.store.ids.text(EVENT, event.id))
+    assert (found.headers, found.body) == (event.headers, b"\xff\x00")
+    assert await desk.store.event(EventId(1)) is None
+
+
+async def test_all_deliveries_of_an_event_are_found_oldest_first(desk: Desk) -> None:
+    deliveries = await desk.add("www", "search")
+    await desk.add("www")
+    await desk.store.record(delivered(deliveries[1]))
+    found = await desk.store.deliveries_of(deliveries[0].event.id)
+    assert [detail.item.id for detail in found] == [desk.store.ids.text(DELIVERY, each.id) for each in deliveries]
+    assert [len(detail.attempts) for detail in found] == [0, 1]
+    assert await desk.store.deliveries_of(EventId(1)) == []
+    assert await desk.store.delivery(DeliveryId(1)) is None
+
+
+async def test_search_goes_through_pages_newest_first(desk: Desk) -> None:
+    ids = [desk.store.ids.text(DELIVERY, (await desk.add("www"))[0].id) for _ in range(5)]
+    seen: list[str] = []
+    query = LogQuery(limit=2)
+    for _ in range(3):
+        page = await desk.store.search(query)
+        seen += [item.id for item in page.items]
+        query = replace(query, before=page.next)
+    assert page.next is None
+    assert seen == ids[::-1]
+    page = await desk.store.search(LogQuery(limit=3, ascending=True))
+    page = await desk.store.search(LogQuery(limit=3, ascending=True, before=page.next))
+    assert [item.id for item in page.items] == ids[3:]
+
+
+async def test_search_takes_any_value_of_a_filter_and_every_filter(desk: Desk) -> None:
+    for source, model, route in (("blog", "page", "www"), ("blog", "post", "search"), ("shop", "page", "www")):
+        event = desk.event(
+            source=source, description=Description(f"{model}.publish", (Change(model, "draft", "publish", model[:2]),))
+        )
+        await desk.store.add(event, [desk.owe(event, route)])
+
+    async def found(**filters: tuple[str, ...]) -> int:
+        return len((await desk.store.search(LogQuery(**filters))).items)  # type: ignore[arg-type]
+
+    assert await found() == 3
+    assert await found(source=("blog",)) == 2
+    assert await found(source=("blog", "shop"), model=("page",)) == 2
+    assert await found(source=("shop",), model=("post",)) == 0
+    assert await found(route=("search",)) == 1
+    assert await found(event=("post.publish",)) == await found(entry_id=("po",)) == 1
+    assert await found(type=("strapi",), stage=("draft",), action=("publish", "delete")) == 3
+    assert await found(status=("pending",)) == await found(status=("pending", "failed")) == 3
+    assert await found(status=("failed",)) == 0
+    page = await desk.store.search(LogQuery(event_id=(event.id, EventId(1))))
+    assert [item.event_id for item in page.items] == [desk.store.ids.text(EVENT, event.id)]
+
+
+async def test_search_takes_a_range_of_time(desk: Desk) -> None:
+    for _ in range(4):
+        await desk.add("www")
+        desk.wait(1)
+    page = await desk.store.search(LogQuery(since=NOON + SECOND, until=NOON + 3 * SECOND))
+    assert [item.created_at for item in page.items] == [NOON + 2 * SECOND, NOON + SECOND]
+
+
+async def test_unmatched_events_and_rejected_requests_are_found_where_asked_for(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    rejection = rejected(desk)
+    desk.store.reject(rejection)
+    lonely = desk.event(source="shop")
+    await desk.store.add(lonely, [])
+    text = desk.store.ids.text
+
+    async def found(**filters: tuple[str, ...]) -> list[str]:
+        return [item.id for item in (await desk.store.search(LogQuery(**filters))).items]  # type: ignore[arg-type]
+
+    wanted = [text(EVENT, lonely.id), text(REJECTION, rejection.id), text(DELIVERY, delivery.id)]
+    assert await found(status=("pending", "unmatched", "rejected")) == wanted
+    assert await found() == wanted[2:]
+    assert await found(status=("unmatched",)) == wanted[:1]
+    assert await found(status=("rejected",), source=("blog",)) == wanted[1:2]
+    assert await found(status=("rejected", "unmatched"), source=("shop",)) == wanted[:1]
+    assert await found(status=("rejected", "unmatched"), model=("page",)) == wanted[:1]
+    assert await found(status=("rejected", "unmatched"), route=("www",)) == []
+    page = await desk.store.search(LogQuery(status=("pending", "unmatched", "rejected"), limit=2))
+    assert [item.id for item in page.items] == wanted[:2]
+    page = await desk.store.search(LogQuery(status=("pending", "unmatched", "rejected"), before=page.next))
+    assert [item.id for item in page.items] == wanted[2:]
+
+
+def rejected(desk: Desk, source: str = "blog") -> Rejection:
+    number = desk.store.ids.draw(to_ms(desk.clock.now()))
+    return Rejection(number, source, desk.clock.now(), 401, "no signature", "192.0.2.1", (("X-Odd", "caf\udce9"),))
+
+
+async def test_a_rejected_request_is_kept(desk: Desk) -> None:
+    rejection = rejected(desk)
+    desk.store.reject(rejection)
+    await desk.add("www")
+    assert await desk.store.rejection(rejection.id) == rejection
+    assert await desk.store.rejection(1) is None
+    page = await desk.store.search(LogQuery(status=("rejected",)))
+    assert [(item.status, item.code, item.route) for item in page.items] == [("rejected", 401, None)]
+
+
+async def test_the_last_thousand_rejections_of_each_source_are_kept(desk: Desk) -> None:
+    for _ in range(2):
+        for _ in range(700):
+            desk.store.reject(rejected(desk))
+        await desk.add("www")
+    other = rejected(desk, "shop")
+    desk.store.reject(other)
+    await desk.reopen()
+    found = [await desk.store.search(LogQuery(status=("rejected",), source=("blog",), limit=1000))]
+    assert len(found[0].items) == 1000
+    assert found[0].next is None
+    assert await desk.store.rejection(other.id) == other
+
+
+async def test_status_tells_of_what_waits(desk: Desk) -> None:
+    status = await desk.store.status()
+    assert (status.pending, status.held, status.oldest_pending, status.oldest_due) == (0, 0, None, None)
+    await desk.add("www", "old")
+    desk.wait(60)
+    event = desk.event()
+    await desk.store.add(event, [desk.owe(event, after=-90 * SECOND)])
+    await desk.store.settle(["www"], [])
+    status = await desk.store.status()
+    assert (status.pending, status.held) == (2, 1)
+    assert (status.oldest_pending, status.oldest_due) == (NOON, NOON - 30 * SECOND)
+    assert status.backend
+    assert status.version
+    assert status.free_bytes > 0
+    assert status.size_bytes > 0
+
+
+async def test_ids_grow_also_over_a_restart_and_a_clock_set_back(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    text = desk.store.ids.text(DELIVERY, delivery.id)
+    await desk.reopen()
+    assert desk.store.ids.draw(to_ms(NOON - 3600 * SECOND)) > delivery.id
+    assert desk.store.ids.number(text) == (DELIVERY, delivery.id)
+
+
+async def test_a_closed_store_promises_nothing_more(desk: Desk) -> None:
+    waiting = asyncio.gather(*(desk.add("www") for _ in range(3)))
+    await asyncio.sleep(0)
+    await asyncio.gather(desk.store.close(), desk.store.close())
+    await waiting
+    with pytest.raises(Unavailable):
+        await desk.add("www")
+    with pytest.raises(Unavailable):
+        await desk.store.claim("www", NOON, 1, ())
+    await desk.reopen()
+    assert desk.store.counts() == {"www": Counts(3, 0)}

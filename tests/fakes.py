@@ -1,0 +1,71 @@
+"""Stand-ins that keep the contracts: a clock that tests set, a transport that answers by script."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from relay.client import Reply
+from relay.delivery import Response
+from relay.destination import Limits, Outbound
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+class ManualClock:
+    """Time stands still until `advance`; sleepers wake in order."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self._now = now
+        self._monotonic = 1000.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    def now(self) -> datetime:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    async def sleep(self, seconds: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._count += 1
+        heapq.heappush(self._sleepers, (self._monotonic + seconds, self._count, future))
+        await future
+
+    def advance(self, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds)
+        self._monotonic += seconds
+        while self._sleepers and self._sleepers[0][0] <= self._monotonic:
+            future = heapq.heappop(self._sleepers)[2]
+            if not future.done():
+                future.set_result(None)
+
+
+class ScriptedTransport:
+    """Answers each request as `script` says: a status, an exception to raise, or a future to wait for first."""
+
+    def __init__(self, script: Callable[[Outbound], object] = lambda request: 200) -> None:
+        self.script = script
+        self.requests: list[Outbound] = []
+
+    async def send(self, request: Outbound, limits: Limits) -> Reply:
+        self.requests.append(request)
+        answer = self.script(request)
+        if isinstance(answer, asyncio.Future):
+            answer = await answer
+        if isinstance(answer, BaseException):
+            raise answer
+        if isinstance(answer, Reply):
+            return answer
+        assert isinstance(answer, int)
+        return Reply(Response(answer, (), b"", truncated=False), None)
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for a thing itself, not for time: fails after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the condition belongs to other tasks
+            await asyncio.sleep(0.002)

@@ -1,0 +1,223 @@
+"""From a delivery to a request, and from an answer to an outcome."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import standardwebhooks
+from yarl import URL
+
+from relay import __version__
+from relay.delivery import Code, Delivered, Delivery, Outcome, Refused, Response, Retryable
+from relay.destination import Destination, Limits, Unsendable, expired
+from relay.event import Change, Description, Event
+from relay.ids import DeliveryId, EventId
+from relay.payload import PAYLOADS
+from relay.secret import Redactor
+from relay.signing import StandardSigner, standard_key
+from tests.fakes import NOON
+
+SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
+OTHER = "whsec_" + base64.b64encode(b"another-key-another-key!").decode()
+BODY = '{"event":"entry.publish","title":"Über <b>&</b> 日本","n":1.0}'.encode()
+
+
+def event(**given: Any) -> Event:
+    fields: dict[str, Any] = {
+        "id": EventId(1),
+        "source": "blog",
+        "type": "strapi",
+        "received_at": NOON,
+        "description": Description("entry.publish", (Change("article", "published", "publish", "7"),)),
+        "headers": (("Content-Type", "application/json"), ("X-Strapi-Event", "entry.publish")),
+        "body": BODY,
+        "sha256": b"x",
+    }
+    return Event(**fields | given)
+
+
+def delivery(of: Event | None = None, **given: Any) -> Delivery:
+    return Delivery(
+        **{"id": DeliveryId(2), "route": "r", "event": of or event(), "due": NOON, "first_due": NOON} | given
+    )
+
+
+def destination(**given: Any) -> Destination:
+    fields: dict[str, Any] = {
+        "url": URL("http://sink/hook"),
+        "shown_url": "http://sink/hook",
+        "method": "POST",
+        "headers": {},
+        "default_headers": {},
+        "pass_headers": (),
+        "authorization": None,
+        "payload": PAYLOADS["full"],
+        "signers": (),
+        "limits": Limits(30, 5, 1024),
+        "success": range(200, 300),
+        "give_up_on": {400, 422},
+        "redact": Redactor(),
+    }
+    return Destination(**fields | given)
+
+
+def headers_of(destination: Destination, what: Delivery | None = None) -> dict[str, str]:
+    rendered = destination.render(what or delivery(), "dlv_1", "evt_1", NOON).headers
+    names = [name.lower() for name, _ in rendered]
+    assert len(names) == len(set(names)), "no header twice"
+    return dict(rendered)
+
+
+def test_the_body_goes_out_byte_for_byte_with_its_content_type() -> None:
+    outbound = destination().render(delivery(), "dlv_1", "evt_1", NOON)
+    assert outbound.body == BODY
+    assert dict(outbound.headers)["Content-Type"] == "application/json"
+
+
+def test_every_attempt_says_what_it_is() -> None:
+    headers = headers_of(destination(), delivery(attempts=2))
+    assert headers == {
+        "Content-Type": "application/json",
+        "User-Agent": f"relay/{__version__}",
+        "webhook-id": "dlv_1",
+        "webhook-timestamp": str(int(NOON.timestamp())),
+        "X-Relay-Source": "blog",
+        "X-Relay-Event": "entry.publish",
+        "X-Relay-Attempt": "3",
+        "X-Relay-Hops": "1",
+    }
+
+
+def test_later_headers_win_whatever_their_case() -> None:
+    made = destination(
+        default_headers={"x-team": "default", "X-Strapi-Event": "default"},
+        pass_headers=("x-strapi-event", "Content-Type"),
+        headers={"USER-AGENT": "mine", "X-Team": "route"},
+        authorization="Bearer t",
+    )
+    headers = {name.lower(): value for name, value in headers_of(made).items()}
+    assert headers["x-team"] == "route"
+    assert headers["x-strapi-event"] == "entry.publish"
+    assert headers["user-agent"] == "mine"
+    assert headers["authorization"] == "Bearer t"
+
+
+def test_a_masked_header_is_never_passed_on() -> None:
+    masked = event(headers=(("Authorization", "***"), ("X-Token", "***")))
+    assert "X-Token" not in headers_of(destination(pass_headers=("X-Token",)), delivery(masked))
+
+
+def test_what_no_header_can_hold_is_replaced() -> None:
+    odd = event(description=Description("a\r\nX-Evil: 1\0\ud800"))
+    assert headers_of(destination(), delivery(odd))["X-Relay-Event"] == "a??X-Evil: 1??"
+
+
+def test_a_sender_that_names_no_event_gets_no_event_header() -> None:
+    assert "X-Relay-Event" not in headers_of(destination(), delivery(event(description=Description(None))))
+
+
+def test_an_empty_payload_has_neither_body_nor_content_type() -> None:
+    outbound = destination(payload=PAYLOADS["empty"]).render(delivery(), "dlv_1", "evt_1", NOON)
+    assert outbound.body == b""
+    assert "Content-Type" not in dict(outbound.headers)
+
+
+def test_the_normalized_payload_is_the_description() -> None:
+    outbound = destination(payload=PAYLOADS["normalized"]).render(delivery(), "dlv_1", "evt_1", NOON)
+    assert outbound.body == (
+        b'{"id":"evt_1","source":"blog","type":"strapi","event":"entry.publish","received_at":"2026-11-23T12:00:00.000Z",'
+        b'"occurred_at":null,"environment":null,"branch":null,"locale":null,"model":"article","stage":"published",'
+        b'"action":"publish","entry_id":"7","changes":[{"model":"article","stage":"published","action":"publish",'
+        b'"entry_id":"7"}],"extra":{}}'
+    )
+
+
+@pytest.mark.parametrize("secret", [SECRET, OTHER])
+def test_each_of_several_signatures_verifies_by_the_reference_library(secret: str, monkeypatch: Any) -> None:
+    outbound = destination(signers=(StandardSigner([SECRET, OTHER]),)).render(delivery(), "dlv_1", "evt_1", NOON)
+    monkeypatch.setattr("standardwebhooks.webhooks.datetime", _FrozenDatetime)
+    standardwebhooks.Webhook(secret).verify(outbound.body, dict(outbound.headers))
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(secret).verify(outbound.body + b" ", dict(outbound.headers))
+
+
+class _FrozenDatetime(type(NOON)):  # type: ignore[misc]
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        return NOON
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_%%%", ""])
+def test_a_key_that_is_not_base64_is_refused(secret: str) -> None:
+    with pytest.raises(ValueError, match="expected whsec_"):
+        standard_key(secret)
+
+
+def test_the_fifth_relay_sends_and_the_sixth_breaks_the_loop() -> None:
+    assert headers_of(destination(), delivery(event(headers=(("x-relay-hops", "4"),))))["X-Relay-Hops"] == "5"
+    with pytest.raises(Unsendable) as caught:
+        headers_of(destination(), delivery(event(headers=(("X-Relay-Hops", "5"),))))
+    assert caught.value.failure.code is Code.REFUSED
+
+
+def test_what_is_shown_has_no_credential_signature_or_secret() -> None:
+    made = destination(
+        authorization="Bearer hush-hush", signers=(StandardSigner([SECRET]),), headers={"X-Key": "from-a-file"},
+        redact=Redactor(["from-a-file"]),
+    )  # fmt: skip
+    shown = made.shown(made.render(delivery(), "dlv_1", "evt_1", NOON))
+    assert "hush" not in repr(shown)
+    assert dict(shown.headers) | {"Authorization": "***", "webhook-signature": "***", "X-Key": "***"} == dict(
+        shown.headers
+    )
+
+
+def test_an_answer_that_echoes_a_secret_is_kept_without_it() -> None:
+    made = destination(redact=Redactor(["s3cret-token"]))
+    kept = made.masked(Response(200, (("Set-Cookie", "a=b"), ("X-Echo", "s3cret-token")), b"\xffs3cret-token", False))
+    assert kept == Response(200, (("Set-Cookie", "***"), ("X-Echo", "***")), b"\xff***", False)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "code"),
+    [
+        (200, Delivered, None),
+        (299, Delivered, None),
+        (301, Retryable, Code.HTTP_STATUS),
+        (400, Refused, Code.REFUSED),
+        (401, Retryable, Code.HTTP_STATUS),
+        (410, Refused, Code.GONE),
+        (422, Refused, Code.REFUSED),
+        (500, Retryable, Code.HTTP_STATUS),
+    ],
+)
+def test_the_status_decides(status: int, kind: type[Outcome], code: Code | None) -> None:
+    outcome = destination().judge(Response(status, (), b"", False), None, NOON)
+    assert isinstance(outcome, kind)
+    assert (None if isinstance(outcome, Delivered) else outcome.failure.code) == code
+
+
+def test_success_as_configured_wins_over_all_else() -> None:
+    lenient = destination(success={410, 422})
+    assert isinstance(lenient.judge(Response(410, (), b"", False), None, NOON), Delivered)
+    assert isinstance(lenient.judge(Response(200, (), b"", False), None, NOON), Retryable)
+
+
+@pytest.mark.parametrize(("status", "heard"), [(429, True), (503, True), (500, False)])
+def test_retry_after_counts_on_429_and_503_only(status: int, heard: bool) -> None:
+    outcome = destination().judge(Response(status, (), b"", False), "60", NOON)
+    assert isinstance(outcome, Retryable)
+    assert (outcome.retry_after == NOON + timedelta(seconds=60)) is heard
+
+
+def test_a_delivery_past_its_max_age_expires() -> None:
+    old = replace(delivery(), first_due=NOON - timedelta(hours=2))
+    assert expired(old, None, NOON) is None
+    assert expired(old, timedelta(hours=3), NOON) is None
+    failure = expired(old, timedelta(hours=1), NOON)
+    assert failure is not None
+    assert failure.code is Code.EXPIRED

@@ -1,0 +1,792 @@
+"""What is true of the SQLite store alone: its file, its writer, its lock. Real files, real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from relay.clock import SystemClock, to_ms
+from relay.delivery import Delivery, Rejection, State
+from relay.event import Change, Description, Event
+from relay.ids import DeliveryId
+from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
+from relay.stores import open_store as open_by_url
+from relay.stores.sqlite import (
+    SqliteStore,
+    affected_by_wal_reset_bug,
+    opening,
+    open_reader,
+    open_store,
+    reader,
+    schema,
+    writer,
+)
+from tests.contract.test_store import Desk, again, delivered, failed
+from tests.fakes import NOON, ManualClock
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "relay.db"
+
+
+@pytest.fixture
+async def desk(path: Path) -> AsyncIterator[Desk]:
+    clock = ManualClock()
+    stores: list[SqliteStore] = []
+
+    async def reopen() -> SqliteStore:
+        for store in stores:
+            await store.close()
+        stores.append(await open_store(path, clock=clock))
+        return stores[-1]
+
+    yield Desk(await reopen(), clock, reopen)
+    await stores[-1].close()
+
+
+def sqlite(desk: Desk) -> SqliteStore:
+    assert isinstance(desk.store, SqliteStore)
+    return desk.store
+
+
+async def on_writer(desk: Desk, sql: str) -> object:
+    """Ask the writing connection."""
+    row = await sqlite(desk)._writer.call(lambda connection, _: connection.execute(sql).fetchone())
+    return row and row[0]
+
+
+def peek(path: Path, sql: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [
+        ("journal_mode", "wal"),
+        ("synchronous", 2),
+        ("trusted_schema", 0),
+        ("cell_size_check", 1),
+        ("busy_timeout", 5000),
+        ("temp_store", 2),
+        ("page_size", 4096),
+        ("auto_vacuum", 2),
+        ("wal_autocheckpoint", 1000),
+        ("journal_size_limit", 64 << 20),
+        ("application_id", schema.APPLICATION_ID),
+        ("user_version", schema.VERSION),
+        ("integrity_check", "ok"),
+        ("foreign_key_check", None),
+    ],
+)
+async def test_the_writer_is_set_up_for_durability(desk: Desk, pragma: str, value: object) -> None:
+    await desk.add("www")
+    if pragma in ("trusted_schema", "cell_size_check", "busy_timeout", "temp_store"):
+        # Inside of a transaction too
+        assert await on_writer(desk, f"PRAGMA {pragma}") == value
+    else:
+        assert await on_writer(desk, f"PRAGMA {pragma}") == value
+
+
+async def test_readers_cannot_write(desk: Desk) -> None:
+    for name in ("_claims", "_logs"):
+        connection = getattr(sqlite(desk), name)._connection
+        for pragma, value in (("query_only", 1), ("wal_autocheckpoint", 0), ("mmap_size", 0)):
+            found = await connection.execute_fetchall(f"PRAGMA {pragma}")
+            assert (found[0][0] if found else 0) == value
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            await connection.execute_fetchall("DELETE FROM meta")
+
+
+async def test_synchronous_is_full_again_after_rejections_alone_were_written(desk: Desk) -> None:
+    store = sqlite(desk)
+    store.reject(Rejection(store.ids.draw(), "blog", NOON, 401, "no", "192.0.2.1", ()))
+    before = store.commits
+    store._writer._kick()
+    while store.commits == before:
+        await asyncio.sleep(0)
+    page = await store.search(LogQuery(status=("rejected",)))
+    assert len(page.items) == 1
+    assert await on_writer(desk, "PRAGMA synchronous") == 2
+
+
+# -- group commit ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_arrives_together_is_committed_together(desk: Desk) -> None:
+    store = sqlite(desk)
+    before = store.commits
+    await asyncio.gather(*(desk.add("www") for _ in range(64)))
+    assert store.commits == before + 1
+
+
+async def test_what_arrives_while_a_commit_runs_shares_the_next(desk: Desk) -> None:
+    store = sqlite(desk)
+    before = store.commits
+
+    async def one_after_another() -> None:
+        for _ in range(10):
+            (delivery,) = await desk.add("www")
+            await store.record(delivered(delivery))
+
+    await asyncio.gather(*(one_after_another() for _ in range(64)))
+    assert store.commits - before <= 40, "of 1,280 writes"
+    assert desk.counts() == {}
+
+
+async def test_a_result_and_an_event_share_a_commit(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    before = sqlite(desk).commits
+    await asyncio.gather(desk.store.record(delivered(delivery)), desk.add("www"), desk.store.settle(["www"], []))
+    assert sqlite(desk).commits - before <= 3, "settle asks twice"
+
+
+async def test_a_caller_who_gives_up_harms_no_other(desk: Desk) -> None:
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(desk.add("www"))
+        second = group.create_task(desk.add("www"))
+        await asyncio.sleep(0)
+        first.cancel()
+    assert len(second.result()) == 1
+    assert desk.counts() == {"www": (2, 0)}, "it was on its way"
+
+
+async def test_too_much_waiting_is_refused_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "MOST_JOBS", 10)
+    results = await asyncio.gather(*(desk.add("www") for _ in range(15)), return_exceptions=True)
+    assert [isinstance(result, Unavailable) for result in results] == [False] * 10 + [True] * 5
+    assert desk.counts() == {"www": (10, 0)}
+
+
+async def test_too_many_bytes_waiting_are_refused_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "MOST_BYTES", 1000)
+    results = await asyncio.gather(*(desk.add("www", body=b"x" * 600) for _ in range(4)), return_exceptions=True)
+    assert [isinstance(result, Unavailable) for result in results] == [False, False, True, True]
+    await desk.add("www", body=b"x" * 600)
+
+
+# -- what one write did wrong ----------------------------------------------------------------------------------------
+
+
+def bad_event(desk: Desk, how: str) -> Event:
+    event = desk.event()
+    values = {
+        "text": Description("half a \ud800 pair"),
+        "type": Description(b"bytes"),  # type: ignore[arg-type]
+        "object": Description(object()),  # type: ignore[arg-type]
+        "number": Description(1 << 70),  # type: ignore[arg-type]
+    }
+    return Event(
+        event.id, event.source, event.type, event.received_at, values[how], event.headers, event.body, event.sha256
+    )
+
+
+@pytest.mark.parametrize("how", ["text", "type", "object", "number"])
+async def test_only_the_write_that_cannot_be_stored_fails(desk: Desk, how: str) -> None:
+    (old,), (held,) = await desk.add("old"), await desk.add("held")
+    await desk.store.settle(["old", "www"], [])
+    bad = bad_event(desk, how)
+    *_, outcome, retried = await asyncio.gather(
+        desk.add("www"),
+        desk.store.record(delivered(old)),
+        desk.store.record(again(held, NOON)),
+        desk.add("www"),
+        desk.store.add(bad, [desk.owe(bad)]),
+        desk.store.retry(held.id, NOON),
+        return_exceptions=True,
+    )
+    assert isinstance(outcome, Exception)
+    assert not isinstance(outcome, Unavailable)
+    assert isinstance(retried, WrongState)
+    assert desk.counts() == {"www": (2, 0), "held": (0, 1)}
+    assert await desk.state(old) == "delivered"
+    assert desk.store.trouble() is None
+
+
+async def test_an_id_used_twice_fails_alone(desk: Desk) -> None:
+    (first,) = await desk.add("www")
+    event = desk.event()
+    copy = Delivery(first.id, "www", event, NOON, NOON)
+    outcomes = await asyncio.gather(desk.add("www"), desk.store.add(event, [copy]), return_exceptions=True)
+    assert isinstance(outcomes[1], sqlite3.IntegrityError)
+    assert await desk.store.event(event.id) is None
+    assert desk.counts() == {"www": (2, 0)}
+
+
+async def test_a_command_that_fails_undoes_only_itself(desk: Desk) -> None:
+    def half(connection: sqlite3.Connection, deltas: writer.Deltas) -> None:
+        connection.execute("DELETE FROM delivery")
+        writer.shift(deltas, "www", -1, 0)
+        raise ZeroDivisionError
+
+    results = await asyncio.gather(desk.add("www"), sqlite(desk)._writer.call(half), return_exceptions=True)
+    assert isinstance(results[1], ZeroDivisionError)
+    assert desk.counts() == {"www": (1, 0)}
+    assert len(await desk.claimed()) == 1
+
+
+# -- what the disk did wrong -----------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_refuses_everything_and_heals(desk: Desk, path: Path) -> None:
+    (delivery,) = await desk.add("www")
+    pages = await on_writer(desk, "PRAGMA page_count")
+    await on_writer(desk, f"PRAGMA max_page_count = {pages}")
+    big = b"x" * 100_000
+    results = await asyncio.gather(
+        desk.add("www", body=big), desk.store.record(again(delivery, NOON)), return_exceptions=True
+    )
+    assert all(isinstance(result, Unavailable) and "full" in str(result) for result in results)
+    assert "SQLITE_FULL" in (desk.store.trouble() or "")
+    assert desk.counts() == {"www": (1, 0)}
+    assert len(await desk.claimed()) == 1, "reading goes on"
+    sqlite(desk)._writer._thread._connection.execute("PRAGMA max_page_count = 1000000")  # type: ignore[union-attr]
+    await desk.store.record(again(delivery, NOON))
+    assert desk.store.trouble() is None
+    await desk.add("www", body=big)
+    assert desk.counts() == {"www": (2, 0)}
+    assert peek(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_trouble_ends_by_itself_when_the_disk_is_well(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_PROBE_EVERY", 0.01)
+    connection = sqlite(desk)._writer._thread._connection
+    assert connection is not None
+    connection.execute("PRAGMA query_only = 1")
+    with pytest.raises(Unavailable, match="readonly"):
+        await desk.add("www")
+    assert desk.store.trouble() is not None
+    while desk.store.trouble() is not None:
+        await asyncio.sleep(0.001)
+    await desk.add("www")
+    assert desk.counts() == {"www": (1, 0)}
+
+
+class DeadCommit:
+    """A connection whose COMMIT fails, or says that it failed though it did not."""
+
+    def __init__(self, connection: sqlite3.Connection, stored: bool) -> None:
+        self._connection = connection
+        self._stored = stored
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        if sql == "COMMIT":
+            if self._stored:
+                self._connection.execute(sql)
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(sql, *values)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_after_a_failed_commit_the_file_alone_is_believed(desk: Desk, stored: bool) -> None:
+    thread = sqlite(desk)._writer._thread
+    assert thread._connection is not None
+    thread._connection = DeadCommit(thread._connection, stored)  # type: ignore[assignment]
+    with pytest.raises(Unavailable, match="disk I/O error"):
+        await desk.add("www")
+    assert desk.store.trouble() is not None
+    await desk.add("search")
+    assert desk.store.trouble() is None
+    assert desk.counts() == ({"www": (1, 0)} if stored else {}) | {"search": (1, 0)}
+    assert await on_writer(desk, "PRAGMA synchronous") == 2
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_a_file_replaced_under_us_takes_nothing_more(desk: Desk, path: Path, how: str) -> None:
+    (delivery,) = await desk.add("www")
+    other = path.with_name("moved.db")
+    path.rename(other)
+    if how == "replaced":
+        path.write_bytes(b"somebody else's")
+    for write in (desk.add("www"), desk.store.record(delivered(delivery)), desk.store.retry(delivery.id, NOON)):
+        with pytest.raises(Unavailable, match="replaced or removed"):
+            await write
+    assert "replaced" in (desk.store.trouble() or "")
+    if how == "replaced":
+        assert path.read_bytes() == b"somebody else's"
+    other.replace(path)
+    await desk.store.record(delivered(delivery))
+    desk.wait(2)
+    assert desk.store.trouble() is None
+
+
+async def test_a_replaced_file_is_noticed_without_a_write(desk: Desk, path: Path) -> None:
+    assert desk.store.trouble() is None
+    path.rename(path.with_name("moved.db"))
+    desk.wait(1)
+    assert "replaced" in (desk.store.trouble() or "")
+
+
+async def test_below_the_low_water_mark_events_are_refused_and_results_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (delivery,) = await desk.add("www")
+    found = os.statvfs(desk.store.path)  # type: ignore[attr-defined]
+    full = os.statvfs_result([*found[:4], 100, *found[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    desk.wait(1)
+    with pytest.raises(Unavailable, match="no space"):
+        await desk.add("www")
+    assert "no space" in (desk.store.trouble() or "")
+    await desk.store.record(delivered(delivery))
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    desk.wait(1)
+    await desk.add("www")
+    assert desk.store.trouble() is None
+
+
+async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "QUERY_SECONDS", 0.01)
+    logs = sqlite(desk)._logs
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    with pytest.raises(Unavailable, match="longer than"):
+        await logs._query(endless)
+    monkeypatch.setattr(reader, "QUERY_SECONDS", 5.0)
+    assert (await logs.search(LogQuery())).items == []
+
+
+# -- the queue -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
+        (reader.CLAIM, ("www", 0, "[]", 10, 1 << 20)),
+        (reader._NEXT_DUE, ("www", 0)),
+        (reader._OLDEST_DUE, ()),
+        (reader._OLDEST_PENDING, ()),
+        ("SELECT route, count(*) FROM delivery WHERE state = 'held' GROUP BY route", ()),
+        ("SELECT id FROM delivery WHERE state = 'pending' AND route = ? LIMIT 9", ("www",)),
+    ],
+)
+async def test_no_query_of_the_queue_walks_the_deliveries(desk: Desk, sql: str, values: tuple[object, ...]) -> None:
+    plan = [row[-1] for row in await sqlite(desk)._claims._query("EXPLAIN QUERY PLAN " + sql, values)]
+    steps = [step for step in plan if "delivery" in step or " d" in step]
+    assert steps
+    for step in steps:
+        assert "INDEX delivery_" in step or "USING INTEGER PRIMARY KEY" in step, plan
+    assert not any("TEMP B-TREE" in step for step in plan[:4] if sql == reader._NEXT_DUE), plan
+
+
+async def test_a_body_that_rotted_is_never_handed_out_as_intact(desk: Desk, path: Path) -> None:
+    secret = b"the very body " * 10
+    (rotten,), (sound,) = await desk.add("www", body=secret), await desk.add("www", body=b"{}")
+    await desk.store.close()
+    data = path.read_bytes()
+    assert secret in data
+    path.write_bytes(data.replace(secret, b"The" + secret[3:]))
+    await desk.reopen()
+    found = await desk.store.claim("www", NOON, 10, ())
+    assert [(each.id, each.event.sha256) for each in found] == [(rotten.id, b""), (sound.id, sound.event.sha256)]
+
+
+async def test_a_body_that_is_gone_is_not_handed_out_as_intact(desk: Desk) -> None:
+    await desk.add("www")
+    await on_writer(desk, "DELETE FROM body")
+    (found,) = await desk.store.claim("www", NOON, 10, ())
+    assert (found.event.body, found.event.sha256) == (b"", b"")
+
+
+async def test_closing_leaves_one_file_with_everything_in_it(desk: Desk, path: Path) -> None:
+    await desk.add("www")
+    await desk.store.close()
+    assert sorted(each.name for each in path.parent.iterdir()) == ["relay.db", "relay.db.lock"]
+
+
+# -- opening ---------------------------------------------------------------------------------------------------------
+
+
+def foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE shop (id)")
+
+
+def foreign_in_wal_mode(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE shop (id)")
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"not a database at all, but long enough to be taken for one" * 100)
+
+
+def short_garbage(path: Path) -> None:
+    path.write_bytes(b"x")
+
+
+def newer(path: Path) -> None:
+    opening._create(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+
+
+def without_a_table(path: Path) -> None:
+    opening._create(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE attempt")
+
+
+def without_a_number(path: Path) -> None:
+    opening._create(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM meta")
+
+
+def truncated(path: Path) -> None:
+    opening._create(path)
+    path.write_bytes(path.read_bytes()[: 4096 * 3])
+
+
+def overwritten(path: Path) -> None:
+    opening._create(path)
+    path.write_bytes(path.read_bytes()[:100] + b"\x17" * 8092)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (foreign, "not one of relay's"),
+        (foreign_in_wal_mode, "not one of relay's"),
+        (garbage, "not a SQLite database"),
+        (short_garbage, "not a SQLite database"),
+        (newer, "newer relay"),
+        (without_a_table, "tables are missing \\(attempt\\): restore a backup"),
+        (without_a_number, "number is missing"),
+        (truncated, "damaged"),
+        (overwritten, "damaged"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_a_file_that_cannot_be_used_is_refused_and_left_alone(path: Path, spoil: object, words: str) -> None:
+    spoil(path)  # type: ignore[operator]
+    before = path.read_bytes()
+    with pytest.raises(Unusable, match=words) as caught:
+        await open_store(path, clock=SystemClock())
+    assert str(path) in str(caught.value)
+    with pytest.raises(Unusable, match=words):
+        await open_reader(path)
+    assert path.read_bytes() == before
+
+
+async def test_only_a_file_with_nothing_in_it_is_made_anew(path: Path) -> None:
+    path.touch(mode=0o600)
+    store = await open_store(path, clock=SystemClock())
+    await store.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert peek(path, "PRAGMA user_version") == [(schema.VERSION,)]
+
+
+async def test_a_crash_while_a_store_was_made_leaves_no_trace(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + ".new" + suffix).write_bytes(b"half made")
+    store = await open_store(path, clock=SystemClock())
+    await store.close()
+    assert sorted(each.name for each in path.parent.iterdir()) == ["relay.db", "relay.db.lock"]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite:{}/none/relay.db", "directory .*none does not exist: create it"),
+        ("sqlite:{}", "is a directory"),
+        ("sqlite:", "needs a file"),
+        ("sqlite::memory:", "needs a file"),
+        ("mysql://localhost/relay", "no store is called 'mysql': there is sqlite"),
+        ("relay.db", "no store is called"),
+    ],
+)
+async def test_a_url_that_names_no_store_is_refused(tmp_path: Path, url: str, words: str) -> None:
+    with pytest.raises(Unusable, match=words):
+        await open_by_url(url.format(tmp_path), SystemClock())
+
+
+async def test_odd_names_are_names(tmp_path: Path) -> None:
+    store = await open_by_url(f"sqlite:{tmp_path}/a b?mode=ro#%41.db", SystemClock())
+    await store.close()
+    assert (tmp_path / "a b?mode=ro#%41.db").exists()
+
+
+# -- versions --------------------------------------------------------------------------------------------------------
+
+NEXT = (*schema.MIGRATIONS, ("ALTER TABLE event ADD COLUMN mood TEXT", "UPDATE event SET mood = 'glad'"))
+
+
+async def test_an_older_file_is_brought_up_to_date(desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await desk.add("www")
+    await desk.store.close()
+    monkeypatch.setattr(schema, "MIGRATIONS", NEXT)
+    monkeypatch.setattr(schema, "VERSION", len(NEXT))
+    with pytest.raises(Unusable, match="older relay"):
+        await open_reader(path)
+    await desk.reopen()
+    assert await on_writer(desk, "PRAGMA user_version") == len(NEXT)
+    assert await on_writer(desk, "SELECT mood FROM event") == "glad"
+    assert len(await desk.claimed()) == 1
+    await desk.reopen()
+
+
+async def test_a_migration_that_fails_changes_nothing(desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await desk.add("www")
+    await desk.store.close()
+    before = path.read_bytes()
+    monkeypatch.setattr(schema, "MIGRATIONS", (*NEXT, (NEXT[-1][0], "DELETE FROM event", "nonsense")))
+    monkeypatch.setattr(schema, "VERSION", len(NEXT) + 1)
+    with pytest.raises(Unusable, match="duplicate column"):
+        await desk.reopen()
+    assert peek(path, "PRAGMA user_version") == [(len(NEXT),)], "the step before it stands"
+    assert before
+    assert peek(path, "SELECT count(*) FROM event") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("version", "affected"),
+    [
+        ("3.6.23", False),
+        ("3.7.0", True),
+        ("3.40.1", True),
+        ("3.44.5", True),
+        ("3.44.6", False),
+        ("3.45.0", True),
+        ("3.50.6", True),
+        ("3.50.7", False),
+        ("3.51.2", True),
+        ("3.51.3", False),
+        ("3.52", False),
+        ("4.0.0", False),
+    ],
+)
+def test_versions_with_the_wal_reset_bug_are_known(version: str, affected: bool) -> None:
+    assert affected_by_wal_reset_bug(version) is affected
+
+
+# -- one relay per file ----------------------------------------------------------------------------------------------
+
+HOLDER = """
+import asyncio, sys
+from pathlib import Path
+from relay.clock import SystemClock
+from relay.stores.sqlite import open_store
+async def main():
+    store = await open_store(Path(sys.argv[1]), clock=SystemClock())
+    print("open", flush=True)
+    sys.stdin.read()
+    await store.close()
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def another_process(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        yield process
+        process.kill()
+
+
+async def test_a_second_relay_is_told_who_has_the_file(path: Path) -> None:
+    told: list[str] = []
+    with another_process(path) as process:
+        with pytest.raises(Locked, match=f"in use by another relay \\(pid {process.pid}, since 20"):
+            await open_store(path, clock=SystemClock(), wait_for_lock=0.15, on_lock_wait=told.append)
+        assert len(told) == 1
+        assert str(process.pid) in told[0]
+        link = path.with_name("link.db")
+        link.symlink_to(path)
+        with pytest.raises(Locked):
+            await open_store(link, clock=SystemClock(), wait_for_lock=0)
+
+
+async def test_a_waiting_relay_takes_over_when_the_other_leaves(path: Path) -> None:
+    with another_process(path) as process:
+        assert process.stdin is not None
+        store = await open_store(path, clock=SystemClock(), on_lock_wait=lambda _: process.stdin.close())  # type: ignore[union-attr]
+        assert path.with_name("relay.db.lock").read_text().startswith(f"{os.getpid()}\n")
+        await store.close()
+
+
+async def test_a_killed_relay_leaves_no_lock_behind(path: Path) -> None:
+    with another_process(path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        store = await open_store(path, clock=SystemClock(), wait_for_lock=0)
+        await store.close()
+
+
+async def test_two_stores_in_one_process_exclude_each_other(desk: Desk, path: Path) -> None:
+    with pytest.raises(Locked):
+        await open_store(path, clock=SystemClock(), wait_for_lock=0)
+
+
+# -- reading without a daemon ----------------------------------------------------------------------------------------
+
+
+async def test_a_file_can_be_read_beside_a_running_relay_and_without_one(desk: Desk, path: Path) -> None:
+    (delivery,) = await desk.add("www")
+    for _ in range(2):
+        offline = await open_reader(path)
+        assert [item.route for item in (await offline.search(LogQuery())).items] == ["www"]
+        assert (await offline.delivery(delivery.id)) is not None
+        assert (await offline.status()).pending == 1
+        assert offline.ids.number(offline.ids.text("dlv_", delivery.id)) == ("dlv_", delivery.id)
+        await offline.close()
+        await desk.store.close()
+
+
+async def test_reading_makes_no_file(path: Path) -> None:
+    with pytest.raises(Unusable, match="no such file"):
+        await open_reader(path)
+    assert not path.exists()
+
+
+# -- conservation ----------------------------------------------------------------------------------------------------
+
+ROUTES = ("a", "b", "c")
+
+
+class Queue(RuleBasedStateMachine):
+    """Whatever is done to it, no delivery is ever lost, and the counts are what the tables say."""
+
+    known = Bundle("known")
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "relay.db"
+        self.runner = asyncio.Runner()
+        self.clock = ManualClock()
+        self.store = self.run(open_store(self.path, clock=self.clock))
+        self.desk = Desk(self.store, self.clock, lambda: open_store(self.path, clock=self.clock))
+        self.owed = 0
+        self.delivered: set[DeliveryId] = set()
+
+    def run(self, coroutine):  # type: ignore[no-untyped-def]
+        return self.runner.run(coroutine)
+
+    def teardown(self) -> None:
+        self.run(self.store.close())
+        self.runner.close()
+        self.directory.cleanup()
+
+    @rule(target=known, routes=st.lists(st.lists(st.sampled_from(ROUTES), max_size=3), min_size=1, max_size=4))
+    def add(self, routes: list[list[str]]):  # type: ignore[no-untyped-def]
+        async def adding() -> list[list[Delivery]]:
+            return await asyncio.gather(*(self.desk.add(*each) for each in routes))
+
+        added = [delivery for deliveries in self.run(adding()) for delivery in deliveries]
+        self.owed += len(added)
+        return multiple(*added)
+
+    @rule(
+        deliveries=st.lists(known, min_size=1, max_size=5),
+        how=st.sampled_from(["delivered", "failed", "again", "expired"]),
+        n=st.integers(1, 4),
+        twice=st.booleans(),
+    )
+    def record(self, deliveries: list[Delivery], how: str, n: int, twice: bool) -> None:
+        async def recording() -> None:
+            results = []
+            for delivery in deliveries:
+                match how:
+                    case "delivered":
+                        results.append(delivered(delivery, n))
+                    case "failed":
+                        results.append(failed(delivery, n))
+                    case "again":
+                        results.append(again(delivery, self.clock.now() + timedelta(seconds=n), n))
+                    case _:
+                        result = failed(delivery, n)
+                        results.append(
+                            type(result)(delivery, None, State.FAILED, None, n, result.failure, self.clock.now())
+                        )
+            await asyncio.gather(*(self.store.record(result) for result in results * (1 + twice)))
+
+        self.run(recording())
+
+    @rule(delivery=known)
+    def retry(self, delivery: Delivery) -> None:
+        async def retrying() -> None:
+            try:
+                await self.store.retry(delivery.id, self.clock.now())
+            except WrongState as error:
+                assert error.state in (State.HELD, State.MERGED, State.DELIVERED)
+
+        self.run(retrying())
+
+    @rule(active=st.sets(st.sampled_from(ROUTES)), disabled=st.sets(st.sampled_from(ROUTES)))
+    def settle(self, active: set[str], disabled: set[str]) -> None:
+        self.run(self.store.settle(active - disabled, disabled))
+        for route, counts in self.store.counts().items():
+            assert not (counts.pending if route not in active - disabled else counts.held)
+
+    @rule(route=st.sampled_from(ROUTES), limit=st.integers(1, 5), exclude=st.lists(known, max_size=3))
+    def claim(self, route: str, limit: int, exclude: list[Delivery]) -> None:
+        taken = {delivery.id for delivery in exclude}
+        found = self.run(self.store.claim(route, self.clock.now(), limit, taken))
+        assert len(found) <= limit
+        assert not taken & {each.id for each in found}
+        assert found == sorted(found, key=lambda each: (each.due, each.id))
+        for each in found:
+            assert each.route == route
+            assert each.due <= self.clock.now()
+            assert each.id not in self.delivered
+
+    @rule(seconds=st.floats(0.001, 10))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def reopen(self) -> None:
+        before = dict(self.store.counts())
+        self.run(self.store.close())
+        self.store = self.desk.store = self.run(open_store(self.path, clock=self.clock))
+        assert self.store.counts() == before
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        states = dict(peek(self.path, "SELECT state, count(*) FROM delivery GROUP BY state"))
+        assert sum(states.values()) == self.owed  # type: ignore[arg-type]
+        done = {row[0] for row in peek(self.path, "SELECT id FROM delivery WHERE state = 'delivered'")}
+        assert self.delivered <= done, "a delivered one stays delivered"
+        self.delivered = done  # type: ignore[assignment]
+
+    @invariant()
+    def the_counts_are_right(self) -> None:
+        for state in ("pending", "held"):
+            told = {route: getattr(each, state) for route, each in self.store.counts().items() if getattr(each, state)}
+            query = f"SELECT route, count(*) FROM delivery WHERE state = '{state}' GROUP BY route"
+            assert told == dict(peek(self.path, query))
+
+
+TestQueue = Queue.TestCase
+TestQueue.settings = settings(
+    max_examples=20,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
