@@ -1,6 +1,6 @@
 """How many events a second the store takes in, each on disk before it counts, and followed by its result.
 
-    python bench/store.py [seconds] [directory]
+python bench/store.py [seconds] [directory]
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import ssl
@@ -39,6 +40,7 @@ class Transport(Protocol):
         ...
 
 
+_LARGE = 256 << 10
 _AUTOMATIC = ("Content-Type", "User-Agent", "Accept", "Accept-Encoding")
 
 
@@ -67,7 +69,7 @@ class HttpTransport:
             response = await self._session.request(
                 request.method,
                 request.url,
-                data=request.body or None,
+                data=_sent(request.body),
                 headers=CIMultiDict(request.headers),
                 allow_redirects=False,
                 # The total deadline also covers a peer that drips a byte a second, which read timeouts never catch.
@@ -85,6 +87,13 @@ class HttpTransport:
                 response.close()
         headers = tuple((name, whole(value)) for name, value in response.headers.items())
         return Reply(Response(response.status, headers, body, truncated), response.headers.get("Retry-After"))
+
+
+def _sent(body: bytes) -> bytes | io.BytesIO | None:
+    """A body as aiohttp should send it: a large one in pieces, so that the loop turns meanwhile."""
+    if not body:
+        return None
+    return io.BytesIO(body) if len(body) > _LARGE else body
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, bool]:

@@ -223,7 +223,7 @@ class _Reading:
         for section in read:
             found.update(text for _, text in secrets_in(section))
             found.update(hidden_texts(section))
-        return frozenset(found - {""})
+        return frozenset(found - self._document.unresolved - {""})
 
 
 def _in_order(problems: Iterable[Problem], redact: Redactor) -> list[Problem]:

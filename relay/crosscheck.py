@@ -63,6 +63,8 @@ class CrossCheck:
         """Note all that does not fit."""
         self._admin()
         self._source_paths()
+        for name, raw in self._raw_sources.items():
+            self._map(("sources", name, "map"), _mapping(_mapping(raw).get("map")))
         for name, config in self._sources.items():
             self._source(name, config)
         self._route_names()
@@ -120,14 +122,6 @@ class CrossCheck:
         elif config.verify is None and not proofs and not isinstance(self._raw_sources[name].get("verify"), Unresolved):
             message = "no proof is configured: anybody could send (add one, such as a secret, or say verify: none)"
             self._problem(place, message, UNKNOWN_KEY)
-        for field, text in (config.map or {}).items():
-            if isinstance(_mapping(self._raw_sources[name].get("map")).get(field), Unresolved):
-                continue
-            try:
-                FieldMap({field: text})
-            except ValueError as error:
-                kind = UNKNOWN_KEY if str(error).startswith(f"{field}: expected") else ""
-                self._problem((*place, "map", field), str(error).removeprefix(f"{field}: "), kind)
         try:
             self._adapters[name] = source.types()[config.type].Adapter(config)
         except ValueError as error:
@@ -138,6 +132,16 @@ class CrossCheck:
             message = f"{config.type} never sends again what a rate_limit refused: events will be lost"
             self._warning((*place, "rate_limit"), message)
         self._inbound_in_the_clear(place, proofs)
+
+    def _map(self, place: Path, expressions: Mapping[str, object]) -> None:
+        for field, text in expressions.items():
+            if not isinstance(text, str) or isinstance(text, Unresolved):
+                continue
+            try:
+                FieldMap({field: text})
+            except ValueError as error:
+                kind = UNKNOWN_KEY if str(error).startswith(f"{field}: expected") else ""
+                self._problem((*place, field), str(error).removeprefix(f"{field}: "), kind)
 
     # --- routes ---
 

@@ -118,7 +118,10 @@ class Dispatcher:
     def look(self, route: str) -> None:
         """Something of this route became due by other means than `offer`: a retry by hand, a release."""
         lane = self._lanes.get(route)
-        if lane is not None:
+        if lane is None:  # nobody sends it now: it is to be held
+            self._strays = True
+            self._wake.set()
+        else:
             lane.behind = True
             self._pump(lane)
 

@@ -47,6 +47,8 @@ class Section(BaseModel):
     later: ClassVar[frozenset[str]] = frozenset()
     elsewhere: ClassVar[Mapping[str, str]] = {}
     """Keys that people put here, and where they belong."""
+    nullable: ClassVar[frozenset[str]] = frozenset()
+    """Keys that may be given without a value."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -54,11 +56,14 @@ class Section(BaseModel):
         if isinstance(data, cls):
             return data
         if not isinstance(data, dict):
-            raise ValueError(f"expected a mapping, got {_kind(data)}")
+            raise misplaced((), f"expected a mapping, got {_kind(data)}")
         lines: list[InitErrorDetails] = []
         known = {}
         for key, value in data.items():
-            if key in cls.model_fields:
+            if key in cls.model_fields and value is None and key not in cls.nullable:
+                # `match:` with nothing after it, all commented out, must not come to mean "everything".
+                lines.append(_line(BAD_VALUE, "has no value (leave the key out)", (key,)))
+            elif key in cls.model_fields:
                 known[key] = tuple(value) if isinstance(value, list) else value
             else:
                 lines.append(_line(UNKNOWN_KEY, cls.unknown(key), (key,)))
@@ -72,7 +77,7 @@ class Section(BaseModel):
                 unresolved = {line["loc"][0] for line in found if isinstance(line["input"], Unresolved)}
                 optional = {key for key in unresolved & known.keys() if not cls.model_fields[str(key)].is_required()}
                 if not optional:
-                    lines.extend(map(_in_words, found))
+                    lines.extend(_in_words(line) for line in found if line["type"] != "missing" or _absent(line, data))
                     break
                 known = {key: value for key, value in known.items() if key not in optional}
         if lines:
@@ -90,6 +95,11 @@ class Section(BaseModel):
 
 
 UNKNOWN_KEY, MISSING_KEY, BAD_VALUE = "unknown_key", "missing_key", "bad_value"
+
+
+def _absent(line: ErrorDetails, data: dict[str, object]) -> bool:
+    """Whether a missing key is not even there without a value, which has been said then."""
+    return len(line["loc"]) != 1 or line["loc"][0] not in data
 
 
 def _line(kind: str, message: str, loc: tuple[int | str, ...]) -> InitErrorDetails:
@@ -130,11 +140,11 @@ def _in_words(line: ErrorDetails) -> InitErrorDetails:
         case "dict_type" | "mapping_type" | "is_instance_of":
             message = f"expected a mapping, got {shown(value)}"
         case "greater_than_equal":
-            message = f"expected at least {context['ge']}, got {got(value)}"
+            message = f"expected at least {context['ge']:g}, got {got(value)}"
         case "greater_than":
-            message = f"expected more than {context['gt']}, got {got(value)}"
+            message = f"expected more than {context['gt']:g}, got {got(value)}"
         case "less_than_equal":
-            message = f"expected at most {context['le']}, got {got(value)}"
+            message = f"expected at most {context['le']:g}, got {got(value)}"
         case "finite_number":
             message = f"expected a finite number, got {got(value)}"
         case "literal_error":

@@ -128,7 +128,7 @@ class Pipeline:
             if task is not None:
                 task.uncancel()
             outcome = Retryable(Failure(Code.INTERRUPTED, "relay was shut down"), counts=False)
-        except Exception as error:  # a bug of ours must not stop the queue, nor send for ever
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not stop the queue, nor send for ever
             journal.attempt_crashed(ids[0], route.name)
             outcome = Retryable(Failure(Code.PROTOCOL_ERROR, f"relay failed to send it: {type(error).__name__}"))
         duration = round((self._clock.monotonic() - began) * 1000)
@@ -153,9 +153,7 @@ class Pipeline:
         return Delivery(number, route.name, event, due=event.received_at, first_due=event.received_at)
 
 
-def _decide(
-    route: Route, delivery: Delivery, attempt: Attempt | None, outcome: Outcome, now: datetime
-) -> Result:
+def _decide(route: Route, delivery: Delivery, attempt: Attempt | None, outcome: Outcome, now: datetime) -> Result:
     """What an outcome means for the delivery: done, given up, or when to try again."""
     match outcome:
         case Delivered():

@@ -15,10 +15,10 @@ from typing import Any
 
 from relay import config as config_file
 from relay import journal, systemd
-from relay.runtime import Runtime, build
 from relay.clock import Clock
 from relay.config import ConfigError, Loaded
 from relay.problems import Problem
+from relay.runtime import Runtime, build
 
 
 @dataclass(frozen=True, slots=True)

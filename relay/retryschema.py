@@ -29,16 +29,17 @@ _STATUS = re.compile(r"([1-5])(?:([0-9]{2})(?:-([1-5][0-9]{2}))?|xx)")
 
 
 def statuses(value: object) -> Statuses:
+    """The set that one entry or a list of them means: 204, 200-299 or 2xx. Raises ValueError."""
     if isinstance(value, Statuses):
         return value
     codes: set[int] = set()
     entries = value if isinstance(value, (list, tuple)) else (value,)
-    for entry in entries:
+    for place, entry in enumerate(entries):
         if isinstance(entry, Unresolved):
             continue
         match = _STATUS.fullmatch(str(entry)) if isinstance(entry, (int, str)) and not isinstance(entry, bool) else None
         if match is None:
-            raise ValueError(f"expected a status such as 204, 200-299 or 2xx, got {got(entry)}")
+            raise fields.misplaced((place,), f"expected a status such as 204, 200-299 or 2xx, got {got(entry)}")
         if match[2] is None:
             first = int(match[1]) * 100
             codes.update(range(first, first + 100))
@@ -46,7 +47,7 @@ def statuses(value: object) -> Statuses:
             first = int(match[1] + match[2])
             last = int(match[3] or first)
             if last < first:
-                raise ValueError(f"the range {entry} is empty")
+                raise fields.misplaced((place,), f"the range {entry} is empty")
             codes.update(range(first, last + 1))
     return Statuses(tuple(str(entry) for entry in entries), frozenset(codes))
 

@@ -36,7 +36,7 @@ from relay.secret import MASK, Secret
 
 def _pattern(value: object) -> str:
     if value is None:
-        raise ValueError("expected a pattern, got null (write '!?*' for \"has no value\")")
+        raise ValueError("expected a pattern, got null (write '!?*' for \"has none\")")
     if not isinstance(value, str):
         raise ValueError(f"expected a string, got {shown(value)}{quote_hint(value)}")
     if value in ("", "!"):
@@ -57,6 +57,8 @@ def _where(value: object, handler: ValidatorFunctionWrapHandler) -> str:
 
 class Alternative(Section):
     """One entry of `any`."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {"where": "match.where"}
 
     model: Globs | None = None
     stage: Globs | None = None
@@ -165,7 +167,7 @@ def _sign(value: object) -> object:
 
 Sign = Annotated[StandardSign, BeforeValidator(_sign)]
 
-_NOWHERE = URL("http://unresolved.invalid/")
+_NOWHERE = URL("https://unresolved.invalid/")
 
 
 def _url(value: object) -> object:

@@ -174,6 +174,8 @@ def _token(value: object) -> object:
 class Admin(Section):
     """The operators' side: health, logs, metrics."""
 
+    nullable: ClassVar[frozenset[str]] = frozenset({"token"})
+
     listen: Listen = TcpAddress("127.0.0.1", 8081)
     token: Annotated[Secret | None, BeforeValidator(_token)] = None
     tokens: Mapping[str, AdminToken] = Field(default_factory=dict)

@@ -93,7 +93,7 @@ class SourceAdapter(Protocol):
         ...
 
     def describe(self, inbound: Inbound) -> Description | Ignored:
-        """What the event says, by the tables in `docs/senders/`. Raises Malformed for a body that the type cannot be."""
+        """What the event says, by `docs/senders/`. Raises Malformed for a body that the type cannot be."""
         ...
 
     def sign(self, inbound: Inbound, now: datetime) -> Inbound:

@@ -25,6 +25,7 @@ from yaml.events import (
 )
 from yaml.reader import Reader
 
+from relay.fields import Unresolved
 from relay.interpolation import LARGEST, Lookup
 from relay.problems import Path
 
@@ -122,6 +123,8 @@ class Document:
     """Values that came by `file:` or `credential:`."""
     secret_paths: set[Path] = field(default_factory=set)
     """Where they went."""
+    unresolved: set[str] = field(default_factory=set)
+    """Texts that were not looked up, or led nowhere: no secrets."""
 
 
 def read(data: bytes, environ: Mapping[str, str] = os.environ, *, no_secrets: bool = False) -> Document:
@@ -393,6 +396,8 @@ class _Builder:
             value, errors, secret = self._lookup.text(node.value)
             self._document.faults.extend(Fault(*node.mark, path, error) for error in errors)
             known = self._texts[id(node)] = (value, secret)
+        if isinstance(known[0], Unresolved):
+            self._document.unresolved.add(node.value)
         if known[1]:
             self._document.secret_paths.add(path)
         return known[0]

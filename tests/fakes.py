@@ -36,7 +36,12 @@ class ManualClock:
         await future
 
     def advance(self, seconds: float) -> None:
+        """Let time pass."""
         self._now += timedelta(seconds=seconds)
+        self.tick(seconds)
+
+    def tick(self, seconds: float) -> None:
+        """Let time pass while the wall clock stands still, as if it were set back meanwhile."""
         self._monotonic += seconds
         while self._sleepers and self._sleepers[0][0] <= self._monotonic:
             future = heapq.heappop(self._sleepers)[2]
@@ -67,5 +72,5 @@ class ScriptedTransport:
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Wait for a thing itself, not for time: fails after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the condition belongs to other tasks
+        while not condition():
             await asyncio.sleep(0.002)

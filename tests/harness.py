@@ -52,9 +52,7 @@ class Sink:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
-        seen = Received(
-            request.method, request.path_qs, CIMultiDict(request.headers), body, len(self.received) + 1
-        )
+        seen = Received(request.method, request.path_qs, CIMultiDict(request.headers), body, len(self.received) + 1)
         self.received.append(seen)
         self._news.set()
         said = self.answer(seen)
@@ -114,7 +112,9 @@ class Relay:
         async with self.session.request(method, self.admin + path, **options) as response:
             return response.status, json.loads(await response.read())
 
-    async def logs_when(self, condition: Callable[[list[dict[str, Any]]], object], query: str = "") -> list[dict[str, Any]]:
+    async def logs_when(
+        self, condition: Callable[[list[dict[str, Any]]], object], query: str = ""
+    ) -> list[dict[str, Any]]:
         """The items of /logs, once they fulfil a condition."""
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -147,11 +147,11 @@ async def relay_here(folder: Path, text: str, clock: Clock | None = None) -> Asy
 class RelayProcess:
     """`relay serve` as a process of its own. Its log lines are kept."""
 
-    def __init__(self, config: Path, prefix: list[str] | None = None, **environ: str) -> None:
+    def __init__(self, config: Path, prefix: list[str] | None = None, environ: dict[str, str] | None = None) -> None:
         self.config = config
         self.log = config.parent / "relay.log"
         self._prefix = prefix or []
-        self._environ = environ
+        self._environ = environ or {}
         self.process: subprocess.Popen[bytes] | None = None
         self.public = self.admin = ""
 
@@ -198,9 +198,11 @@ class RelayProcess:
 
 
 @contextlib.asynccontextmanager
-async def relay_process(folder: Path, text: str, prefix: list[str] | None = None, **environ: str) -> AsyncIterator[RelayProcess]:
+async def relay_process(
+    folder: Path, text: str, prefix: list[str] | None = None, environ: dict[str, str] | None = None
+) -> AsyncIterator[RelayProcess]:
     """A relay process that is surely gone in the end."""
-    made = RelayProcess(write_config(folder, text), prefix, **environ)
+    made = RelayProcess(write_config(folder, text), prefix, environ)
     await made.start()
     try:
         yield made

@@ -41,9 +41,8 @@ def event(**given: Any) -> Event:
 
 
 def delivery(of: Event | None = None, **given: Any) -> Delivery:
-    return Delivery(
-        **{"id": DeliveryId(2), "route": "r", "event": of or event(), "due": NOON, "first_due": NOON} | given
-    )
+    fields: dict[str, Any] = {"id": DeliveryId(2), "route": "r", "event": of or event(), "due": NOON, "first_due": NOON}
+    return Delivery(**fields | given)
 
 
 def destination(**given: Any) -> Destination:

@@ -8,34 +8,39 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from relay.clock import SystemClock, to_ms
+from relay.clock import SystemClock
 from relay.delivery import Delivery, Rejection, State
-from relay.event import Change, Description, Event
+from relay.event import Description, Event
 from relay.ids import DeliveryId
 from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
 from relay.stores import open_store as open_by_url
 from relay.stores.sqlite import (
     SqliteStore,
     affected_by_wal_reset_bug,
-    opening,
     open_reader,
     open_store,
+    opening,
     reader,
     schema,
+    transaction,
     writer,
 )
 from tests.contract.test_store import Desk, again, delivered, failed
 from tests.fakes import NOON, ManualClock
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ async def on_writer(desk: Desk, sql: str) -> object:
     return row and row[0]
 
 
-def peek(path: Path, sql: str) -> list[tuple[object, ...]]:
+def peek(path: Path, sql: str) -> list[Any]:
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
         return connection.execute(sql).fetchall()
 
@@ -98,11 +103,7 @@ def peek(path: Path, sql: str) -> list[tuple[object, ...]]:
 )
 async def test_the_writer_is_set_up_for_durability(desk: Desk, pragma: str, value: object) -> None:
     await desk.add("www")
-    if pragma in ("trusted_schema", "cell_size_check", "busy_timeout", "temp_store"):
-        # Inside of a transaction too
-        assert await on_writer(desk, f"PRAGMA {pragma}") == value
-    else:
-        assert await on_writer(desk, f"PRAGMA {pragma}") == value
+    assert await on_writer(desk, f"PRAGMA {pragma}") == value
 
 
 async def test_readers_cannot_write(desk: Desk) -> None:
@@ -231,9 +232,9 @@ async def test_an_id_used_twice_fails_alone(desk: Desk) -> None:
 
 
 async def test_a_command_that_fails_undoes_only_itself(desk: Desk) -> None:
-    def half(connection: sqlite3.Connection, deltas: writer.Deltas) -> None:
+    def half(connection: sqlite3.Connection, deltas: transaction.Deltas) -> None:
         connection.execute("DELETE FROM delivery")
-        writer.shift(deltas, "www", -1, 0)
+        transaction.shift(deltas, "www", -1, 0)
         raise ZeroDivisionError
 
     results = await asyncio.gather(desk.add("www"), sqlite(desk)._writer.call(half), return_exceptions=True)
@@ -289,12 +290,12 @@ class DeadCommit:
     def __getattr__(self, name: str) -> object:
         return getattr(self._connection, name)
 
-    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         if sql == "COMMIT":
             if self._stored:
                 self._connection.execute(sql)
             raise sqlite3.OperationalError("disk I/O error")
-        return self._connection.execute(sql, *values)
+        return self._connection.execute(sql, values)
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -347,8 +348,8 @@ async def test_below_the_low_water_mark_events_are_refused_and_results_written(
     desk.wait(1)
     with pytest.raises(Unavailable, match="no space"):
         await desk.add("www")
-    assert "no space" in (desk.store.trouble() or "")
     await desk.store.record(delivered(delivery))
+    assert desk.store.trouble() is None, "it can write: what was taken in is carried to its end"
     monkeypatch.setattr(os, "statvfs", lambda _: found)
     desk.wait(1)
     await desk.add("www")
@@ -381,7 +382,7 @@ async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: p
 )
 async def test_no_query_of_the_queue_walks_the_deliveries(desk: Desk, sql: str, values: tuple[object, ...]) -> None:
     plan = [row[-1] for row in await sqlite(desk)._claims._query("EXPLAIN QUERY PLAN " + sql, values)]
-    steps = [step for step in plan if "delivery" in step or " d" in step]
+    steps = [step for step in plan if step.startswith(("SCAN delivery", "SEARCH delivery", "SCAN d ", "SEARCH d "))]
     assert steps
     for step in steps:
         assert "INDEX delivery_" in step or "USING INTEGER PRIMARY KEY" in step, plan
@@ -549,13 +550,11 @@ async def test_an_older_file_is_brought_up_to_date(desk: Desk, path: Path, monke
 async def test_a_migration_that_fails_changes_nothing(desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await desk.add("www")
     await desk.store.close()
-    before = path.read_bytes()
     monkeypatch.setattr(schema, "MIGRATIONS", (*NEXT, (NEXT[-1][0], "DELETE FROM event", "nonsense")))
     monkeypatch.setattr(schema, "VERSION", len(NEXT) + 1)
     with pytest.raises(Unusable, match="duplicate column"):
         await desk.reopen()
     assert peek(path, "PRAGMA user_version") == [(len(NEXT),)], "the step before it stands"
-    assert before
     assert peek(path, "SELECT count(*) FROM event") == [(1,)]
 
 
@@ -585,6 +584,8 @@ def test_versions_with_the_wal_reset_bug_are_known(version: str, affected: bool)
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 from relay.clock import SystemClock
 from relay.stores.sqlite import open_store
 async def main():
@@ -674,9 +675,7 @@ class Queue(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        import tempfile
-
-        self.directory = tempfile.TemporaryDirectory()
+        self.directory = TemporaryDirectory()
         self.path = Path(self.directory.name) / "relay.db"
         self.runner = asyncio.Runner()
         self.clock = ManualClock()
@@ -685,7 +684,7 @@ class Queue(RuleBasedStateMachine):
         self.owed = 0
         self.delivered: set[DeliveryId] = set()
 
-    def run(self, coroutine):  # type: ignore[no-untyped-def]
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
 
     def teardown(self) -> None:
@@ -731,10 +730,8 @@ class Queue(RuleBasedStateMachine):
     @rule(delivery=known)
     def retry(self, delivery: Delivery) -> None:
         async def retrying() -> None:
-            try:
+            with suppress(WrongState):
                 await self.store.retry(delivery.id, self.clock.now())
-            except WrongState as error:
-                assert error.state in (State.HELD, State.MERGED, State.DELIVERED)
 
         self.run(retrying())
 
@@ -770,10 +767,10 @@ class Queue(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost(self) -> None:
         states = dict(peek(self.path, "SELECT state, count(*) FROM delivery GROUP BY state"))
-        assert sum(states.values()) == self.owed  # type: ignore[arg-type]
+        assert sum(states.values()) == self.owed
         done = {row[0] for row in peek(self.path, "SELECT id FROM delivery WHERE state = 'delivered'")}
         assert self.delivered <= done, "a delivered one stays delivered"
-        self.delivered = done  # type: ignore[assignment]
+        self.delivered = done
 
     @invariant()
     def the_counts_are_right(self) -> None:
@@ -785,7 +782,7 @@ class Queue(RuleBasedStateMachine):
 
 TestQueue = Queue.TestCase
 TestQueue.settings = settings(
-    max_examples=20,
+    max_examples=12,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -35,8 +35,8 @@ def command(config: Path | None) -> None:
 
 async def _demo(path: Path) -> None:
     from relay import daemon
-    from relay.clock import SystemClock
     from relay.cli.sink import Sink, open_sink
+    from relay.clock import SystemClock
     from relay.reload import read
     from relay.schema import local_url
     from relay.sending import Unsendable, post, public_url, request_for

@@ -118,7 +118,9 @@ def _of_id(
         term.fail(ask.refused(answer))
     from relay.event import event_from_json
 
-    body = answer["body"].encode() if answer.get("body") is not None else base64.b64decode(answer.get("body_base64", ""))
+    body = (
+        answer["body"].encode() if answer.get("body") is not None else base64.b64decode(answer.get("body_base64", ""))
+    )
     event = event_from_json(answer["event"], answer["headers"], body)
     report: dict[str, Any] = {"source": event.source, "type": event.type, "verified": "when it was accepted"}
     return report | _routes(runtime, event, answer["event"]["id"], now)
@@ -135,7 +137,11 @@ def _inbound(path: Path) -> Any:
         request = json.loads(raw)
     except ValueError:
         request = None
-    if isinstance(request, dict) and isinstance(request.get("headers"), list) and request.keys() & {"body", "body_base64"}:
+    if (
+        isinstance(request, dict)
+        and isinstance(request.get("headers"), list)
+        and request.keys() & {"body", "body_base64"}
+    ):
         body = request["body"].encode() if "body" in request else base64.b64decode(request["body_base64"])
         return Inbound(CIMultiDict([(name, value) for name, value in request["headers"]]), body)
     return Inbound(CIMultiDict({"Content-Type": "application/json"}), raw)
@@ -204,7 +210,9 @@ def _text(report: dict[str, Any]) -> str:
     for route in report["routes"]:
         verdict = "MATCHES" if route["matched"] else "does not match" if route["enabled"] else "is disabled"
         lines += ["", f"route {route['route']} {verdict}"]
-        lines.append(_line("source", route["sources"]["patterns"], [route["sources"]["saw"]], route["sources"]["matched"]))
+        lines.append(
+            _line("source", route["sources"]["patterns"], [route["sources"]["saw"]], route["sources"]["matched"])
+        )
         if not route["clauses"]:
             lines.append("  yes  (no match: takes everything)")
         for clause in route["clauses"]:
@@ -237,4 +245,3 @@ def _request_lines(request: dict[str, Any]) -> list[str]:
     body = request.get("body", "(binary)")
     lines.append("    " + (term.printable(body[:400]) + ("…" if len(body) > 400 else "") if body else "(no body)"))
     return lines
-

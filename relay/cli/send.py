@@ -23,7 +23,7 @@ def command(source: str, event: str | None, file: Path | None, to: str | None, c
     from relay import config as config_file
     from relay.clock import SystemClock
     from relay.runtime import build
-    from relay.sending import Unsendable, public_url, request_for, post
+    from relay.sending import Unsendable, post, public_url, request_for
 
     if event is not None and file is not None:
         raise click.UsageError("--event and --file exclude each other")

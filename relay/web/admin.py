@@ -11,13 +11,13 @@ from aiohttp import web
 from relay import journal, metrics
 from relay.clock import Clock
 from relay.dispatcher import Dispatcher
-from relay.web.health import Health
 from relay.ids import DELIVERY, DeliveryId, UnknownId
 from relay.metrics import Metrics
 from relay.reload import Reloader
 from relay.store import Store, Unavailable, WrongState
 from relay.web import logquery, read, shape
 from relay.web.auth import Denied, admit
+from relay.web.health import Health
 
 _OPEN = ("/health/live", "/health/ready")
 WHO = web.RequestKey("who", str)

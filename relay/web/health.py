@@ -145,9 +145,7 @@ class Health:
             last_success_at=runtime.loaded_at,
             pending={name: counts[name].pending if name in counts else 0 for name in names},
             held={name: counts[name].held if name in counts else 0 for name in names},
-            oldest_pending_s={
-                name: (now - oldest[name]).total_seconds() if name in oldest else 0.0 for name in names
-            },
+            oldest_pending_s={name: (now - oldest[name]).total_seconds() if name in oldest else 0.0 for name in names},
             route_states={name: self._state(name) for name in runtime.routing.routes},
             store_ok=self._store.trouble() is None,
             store_size_bytes=status.size_bytes if status is not None else 0,

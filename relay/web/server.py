@@ -117,7 +117,10 @@ async def application_server(application: web.Application) -> tuple[web.AppRunne
 
 
 async def listen(
-    server: web.Server, where: TcpAddress | UnixAddress, handed_over: socket.socket | None, context: ssl.SSLContext | None = None
+    server: web.Server,
+    where: TcpAddress | UnixAddress,
+    handed_over: socket.socket | None,
+    context: ssl.SSLContext | None = None,
 ) -> Listener:
     """Listen where the config says; a socket handed over by systemd wins. Raises CannotListen."""
     loop = asyncio.get_running_loop()
@@ -130,7 +133,7 @@ async def listen(
             _remove_stale(path)
             with _umask(0o177):
                 unix = await loop.create_unix_server(server, path, backlog=_BACKLOG, ssl=context)
-            path.chmod(where.mode)
+            os.chmod(path, where.mode)
             return Listener(server, f"unix:{path}", unix)
         bound = await loop.create_server(
             server, where.host, where.port, backlog=_BACKLOG, ssl=context, reuse_address=True

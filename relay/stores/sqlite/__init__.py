@@ -1,10 +1,9 @@
 """The queue in one SQLite file, with nothing else to install.
 
-writer  the only connection that writes: group commit
-reader  queries, on connections that cannot write
-schema  tables, versions, migrations
-rows    values to rows and back
-lock    one relay per file
+- `writer` owns the only connection that writes: group commit; `transaction` is what one commit writes
+- `commands` change the queue for people and configs: hold, release, retry
+- `reader` has the queries, on connections that cannot write; `rows` turns values to rows and back
+- `opening` finds out whose a file is; `schema` has the tables and their versions; `lock` lets one relay in
 """
 
 from __future__ import annotations

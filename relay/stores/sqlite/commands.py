@@ -9,9 +9,9 @@ from relay.clock import Clock, to_ms
 from relay.delivery import State, Trigger
 from relay.ids import DELIVERY, DeliveryId, Ids
 from relay.store import WrongState
-from relay.stores.sqlite.writer import Deltas, shift
+from relay.stores.sqlite.transaction import Deltas, shift
 
-AT_ONCE = 2000  # deliveries held or released in one transaction: some milliseconds
+AT_ONCE = 500  # deliveries held or released in one transaction: milliseconds, also when each lies on a page of its own
 
 # One look into a partial index for each route, however many deliveries it has.
 _ROUTES = """

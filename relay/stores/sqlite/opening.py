@@ -11,7 +11,7 @@ from pathlib import Path
 
 from relay.ids import Ids
 from relay.store import Counts, Unavailable, Unusable
-from relay.stores.sqlite import schema, writer
+from relay.stores.sqlite import schema, transaction, writer
 
 # What another try may mend: the file itself is not to blame.
 _PASSING = (
@@ -22,6 +22,8 @@ _PASSING = (
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_INTERRUPT,
 )
+
+_NOT_A_DATABASE = "it is not a SQLite database: name another file in store.url, or restore a backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def open_file(path: Path) -> Opened:
             # Fails at once where the file may only be read.
             schema.with_transaction(connection, ["UPDATE meta SET value = value WHERE key = 'store'"])
             ids = Ids(schema.store_number(connection), schema.last_id(connection))
-            return Opened(connection, ids, writer.count(connection))
+            return Opened(connection, ids, transaction.count(connection))
         except BaseException:
             connection.close()
             raise
@@ -79,20 +81,21 @@ def look(path: Path) -> int:
         if held:
             schema.store_number(connection)
             schema.last_id(connection)
+        elif path.stat().st_size and not connection.execute("PRAGMA page_count").fetchone()[0]:
+            # SQLite would take less than a page of anything for a new file, and write over it.
+            raise Unusable(_NOT_A_DATABASE)
         return held
 
 
 def ids_of(path: Path) -> Ids:
     """The ids of a store of today's version, without changing a byte. Raises Unusable or Unavailable."""
     try:
+        held = look(path)
+        if held == 0:
+            raise Unusable("it is empty")
+        if held < schema.VERSION:
+            raise Unusable(f"it was written by an older relay (schema {held}): start relay once to bring it up to date")
         with closing(connect_to_look(path)) as connection:
-            held = schema.version(connection)
-            if held == 0:
-                raise Unusable("it is empty")
-            if held < schema.VERSION:
-                raise Unusable(
-                    f"it was written by an older relay (schema {held}): start relay once to bring it up to date"
-                )
             return Ids(schema.store_number(connection), schema.last_id(connection))
     except (sqlite3.Error, OSError, Unusable) as error:
         raise refusal(path, error) from error
@@ -115,7 +118,7 @@ def refusal(path: Path, error: Exception) -> Exception:
         return Unavailable(f"{where}: {error}")
     match code:
         case sqlite3.SQLITE_NOTADB:
-            why = "it is not a SQLite database: name another file in store.url, or restore a backup"
+            why = _NOT_A_DATABASE
         case sqlite3.SQLITE_CORRUPT:
             why = f"it is damaged ({error}): restore a backup"
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:

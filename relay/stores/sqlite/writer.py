@@ -25,21 +25,16 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, TypeVar
 
-from relay.clock import to_ms
-from relay.delivery import Rejection, Result, State
-from relay.jsontext import whole
+from relay.delivery import Rejection, Result
 from relay.store import Counts, Unavailable
-from relay.stores.sqlite import rows
+from relay.stores.sqlite import rows, transaction
 from relay.stores.sqlite.rows import Row
+from relay.stores.sqlite.transaction import Add, Command, Deltas, Record
 
 T = TypeVar("T")
-Deltas = dict[str, list[int]]
-"""Changes of pending and held, by route."""
-Command = Callable[[sqlite3.Connection, Deltas], T]
 
 MOST_JOBS = 10_000
 MOST_BYTES = 256 << 20
-_REJECTIONS_KEPT = 1000
 _REJECTIONS_WAITING = 2000
 _REJECTIONS_DELAY = 1.0  # seconds until refused requests are written without anything else to write
 _PROBE_EVERY = 1.0  # seconds between tries to write after a failure, when nobody else tries
@@ -54,38 +49,6 @@ _OWN_FAULT = (
     ValueError,
     TypeError,
 )
-
-_INSERT_EVENT = f"INSERT INTO event ({rows.EVENT_COLUMNS}) VALUES ({', '.join('?' * 19)})"  # noqa: S608 - our columns
-_INSERT_BODY = "INSERT INTO body (event_id, content) VALUES (?, ?)"
-_INSERT_DELIVERY = f"INSERT INTO delivery ({rows.DELIVERY_COLUMNS}) VALUES ({', '.join('?' * 9)})"  # noqa: S608
-_INSERT_ATTEMPT = f"INSERT OR IGNORE INTO attempt (delivery_id, {rows.ATTEMPT_COLUMNS}) VALUES ({', '.join('?' * 14)})"  # noqa: S608
-_INSERT_REJECTION = f"INSERT OR IGNORE INTO rejection ({rows.REJECTION_COLUMNS}) VALUES ({', '.join('?' * 7)})"  # noqa: S608
-_UPDATE = (
-    "UPDATE delivery SET state = ?, due = coalesce(?, due), attempts = ?, tries = ?,"
-    " \"trigger\" = 'retry', code = ?, error_code = ?, error_message = ?, duration_ms = ?, updated_at = ?"
-)
-# The common case: nobody touched the delivery while its attempt was made. The row count tells.
-_RECORD = _UPDATE + " WHERE id = ? AND state = 'pending' AND attempts < ?"
-
-
-@dataclass(slots=True)
-class Add:
-    """An event with its deliveries, waiting."""
-
-    event: Row
-    body: Row
-    deliveries: list[Row]
-    done: asyncio.Future[None]
-
-
-@dataclass(slots=True)
-class Record:
-    """A result, waiting."""
-
-    result: Result
-    update: Row | None
-    attempt: Row | None
-    done: asyncio.Future[None]
 
 
 @dataclass(slots=True)
@@ -164,7 +127,7 @@ class Writer:
             self._waiting.records.append(Record(result, None, None, done))
         else:
             row = rows.attempt_row(result.delivery.id, attempt)
-            update = (*_changes(result), result.delivery.id, attempt.n)
+            update = transaction.update_row(result, attempt.n)
             self._waiting.records.append(Record(result, update, row, done))
         self._kick()
         return done
@@ -256,22 +219,6 @@ class Writer:
             counts.held += held
             if not (counts.pending or counts.held):
                 del self.counts[route]
-
-
-def _changes(result: Result) -> Row:
-    """The values that `_UPDATE` sets."""
-    attempt, failure = result.attempt, result.failure
-    return (
-        result.state.value,
-        None if result.due is None else to_ms(result.due),
-        result.delivery.attempts if attempt is None else attempt.n,
-        result.tries,
-        None if attempt is None or attempt.response is None else attempt.response.status,
-        None if failure is None else failure.code.value,
-        None if failure is None else whole(failure.message),
-        None if attempt is None else attempt.duration_ms,
-        to_ms(result.at),
-    )
 
 
 class _Thread:
@@ -377,23 +324,23 @@ class _Thread:
                 connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
             if adds:
-                _insert(connection, adds, deltas)
+                transaction.insert(connection, adds, deltas)
                 results.extend((add.done, None) for add in adds)
             if records:
-                _record(connection, records, deltas)
+                transaction.record(connection, records, deltas)
                 results.extend((record.done, None) for record in records)
             for call in calls:
                 try:
-                    results.append((call.done, _run_command(connection, call.run, deltas)))
+                    results.append((call.done, transaction.run(connection, call.run, deltas)))
                 except Exception as error:  # its caller's to judge
                     if _is_the_disks(error):
                         raise
                     failed.append((call.done, error))
             if rejections:
-                _reject(connection, rejections)
+                transaction.reject(connection, rejections)
             if not (adds or records or calls or rejections):
                 connection.execute("UPDATE meta SET value = value WHERE key = 'store'")
-            counts = count(connection) if self._recount else None
+            counts = transaction.count(connection) if self._recount else None
             if identity(self._path) != self._file:
                 raise Replaced
             self._commit(connection)
@@ -410,7 +357,7 @@ class _Thread:
             batch.counts, batch.deltas = counts, {}
         else:
             for route, (pending, held) in deltas.items():
-                shift(batch.deltas, route, pending, held)
+                transaction.shift(batch.deltas, route, pending, held)
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         try:
@@ -521,125 +468,3 @@ def explain(error: BaseException) -> str:
             return f"the database cannot be written: {error} ({getattr(error, 'sqlite_errorname', 'SQLite')})"
         case _:
             return f"the database cannot be written: {error}"
-
-
-# -- what a transaction does -----------------------------------------------------------------------------------------
-
-
-def shift(deltas: Deltas, route: str, pending: int, held: int) -> None:
-    """Note that a route has more, or less, pending and held deliveries."""
-    both = deltas.get(route)
-    if both is None:
-        deltas[route] = [pending, held]
-    else:
-        both[0] += pending
-        both[1] += held
-
-
-def count(connection: sqlite3.Connection) -> dict[str, Counts]:
-    """Pending and held deliveries by route, from the indexes that hold them."""
-    counts: dict[str, Counts] = {}
-    for state in ("pending", "held"):
-        # The state is spelt out: only then can SQLite use the partial index.
-        query = f"SELECT route, count(*) FROM delivery WHERE state = '{state}' GROUP BY route"  # noqa: S608
-        for route, number in connection.execute(query):
-            setattr(counts.setdefault(route, Counts()), state, number)
-    return counts
-
-
-def _insert(connection: sqlite3.Connection, adds: Sequence[Add], deltas: Deltas) -> None:
-    connection.executemany(_INSERT_EVENT, [add.event for add in adds])
-    connection.executemany(_INSERT_BODY, [add.body for add in adds])
-    deliveries = [row for add in adds for row in add.deliveries]
-    if deliveries:
-        connection.executemany(_INSERT_DELIVERY, deliveries)
-        for row in deliveries:
-            shift(deltas, row[2], 1, 0)
-
-
-def _record(connection: sqlite3.Connection, records: Sequence[Record], deltas: Deltas) -> None:
-    """Attempts and what they change, all at once where nothing interfered, else one by one."""
-    updates = [record.update for record in records if record.update is not None]
-    if len(updates) == len(records):
-        connection.execute("SAVEPOINT records")
-        try:
-            matched = connection.executemany(_RECORD, updates).rowcount
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK TO records")
-            raise
-        if matched == len(updates):
-            connection.execute("RELEASE records")
-            connection.executemany(_INSERT_ATTEMPT, [record.attempt for record in records])  # type: ignore[misc]
-            for record in records:
-                if record.result.state is not State.PENDING:
-                    shift(deltas, record.result.delivery.route, -1, 0)
-            return
-        connection.execute("ROLLBACK TO records")
-        connection.execute("RELEASE records")
-    for record in records:
-        _record_one(connection, record, deltas)
-
-
-def _record_one(connection: sqlite3.Connection, record: Record, deltas: Deltas) -> None:
-    """One result, whatever happened to its delivery meanwhile."""
-    result, attempt = record.result, record.result.attempt
-    query = "SELECT state, attempts, route FROM delivery WHERE id = ?"
-    found = connection.execute(query, (result.delivery.id,)).fetchone()
-    if found is None:
-        return  # removed meanwhile
-    state, attempts, route = found
-    if attempt is not None:
-        if attempts >= attempt.n:
-            return  # recorded before
-        connection.execute(_INSERT_ATTEMPT, record.attempt or ())
-    changes = _changes(result)
-    if attempt is None:  # it ended without one: what the last attempt left is still true
-        if result.state is State.PENDING or state not in (State.PENDING, State.HELD):
-            return
-        connection.execute(
-            "UPDATE delivery SET state = ?, held_reason = NULL, held_at = NULL, tries = ?,"
-            " error_code = ?, error_message = ?, updated_at = ? WHERE id = ?",
-            (changes[0], changes[3], changes[5], changes[6], changes[8], result.delivery.id),
-        )
-    elif state == State.PENDING or (state == State.HELD and result.state is not State.PENDING):
-        connection.execute(
-            f"{_UPDATE}, held_reason = NULL, held_at = NULL WHERE id = ?", (*changes, result.delivery.id)
-        )
-    else:  # held: it waits on, with what was learned; ended meanwhile: it stays so, and the attempt is told of
-        changes = (state, changes[1] if state == State.HELD else None, *changes[2:])
-        connection.execute(f"{_UPDATE} WHERE id = ?", (*changes, result.delivery.id))
-        return
-    if result.state is not State.PENDING:
-        if state == State.PENDING:
-            shift(deltas, route, -1, 0)
-        elif state == State.HELD:
-            shift(deltas, route, 0, -1)
-
-
-def _reject(connection: sqlite3.Connection, rejections: Sequence[Row]) -> None:
-    connection.executemany(_INSERT_REJECTION, rejections)
-    for source in {row[1] for row in rejections}:
-        kept = connection.execute("SELECT count(*) FROM rejection WHERE source = ?", (source,)).fetchone()[0]
-        if kept > _REJECTIONS_KEPT:
-            connection.execute(
-                "DELETE FROM rejection WHERE id IN (SELECT id FROM rejection WHERE source = ? ORDER BY id LIMIT ?)",
-                (source, kept - _REJECTIONS_KEPT),
-            )
-
-
-def _run_command(connection: sqlite3.Connection, command: Command[T], deltas: Deltas) -> T:
-    """Run a command so that it can fail alone."""
-    own: Deltas = {}
-    connection.execute("SAVEPOINT command")
-    try:
-        result = command(connection, own)
-    except BaseException:
-        if connection.in_transaction:  # a full disk has rolled back everything already
-            connection.execute("ROLLBACK TO command")
-            connection.execute("RELEASE command")
-        raise
-    connection.execute("RELEASE command")
-    for route, (pending, held) in own.items():
-        shift(deltas, route, pending, held)
-    return result

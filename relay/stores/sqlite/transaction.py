@@ -1,0 +1,224 @@
+"""What one transaction writes: events with their deliveries, results, refused requests, commands.
+
+Each function is a few large calls, whatever the size of the batch, and notes in `deltas` how many deliveries it made
+pending or held. None of them begins or commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from relay.clock import to_ms
+from relay.delivery import Result, State
+from relay.jsontext import whole
+from relay.store import Counts
+from relay.stores.sqlite import rows
+from relay.stores.sqlite.rows import Row
+
+T = TypeVar("T")
+Deltas = dict[str, list[int]]
+"""Changes of pending and held, by route."""
+Command = Callable[[sqlite3.Connection, Deltas], T]
+
+_REJECTIONS_KEPT = 1000
+
+
+@dataclass(slots=True)
+class Add:
+    """An event with its deliveries, waiting."""
+
+    event: Row
+    body: Row
+    deliveries: list[Row]
+    done: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class Record:
+    """A result, waiting."""
+
+    result: Result
+    update: Row | None
+    attempt: Row | None
+    done: asyncio.Future[None]
+
+
+class Insert:
+    """Rows into a table, many with each statement: a tenth faster than one by one, and Python's lock changes hands
+    once a statement instead of once a row."""
+
+    __slots__ = ("_statements",)
+
+    def __init__(self, into: str, columns: str) -> None:
+        row = f"({', '.join('?' * (columns.count(',') + 1))})"
+        # Few sizes, so that each statement is compiled once and kept.
+        self._statements = [
+            (size, f"INSERT {into} ({columns}) VALUES {', '.join([row] * size)}")  # noqa: S608 - our own columns
+            for size in (64, 16, 4, 1)
+        ]
+
+    def __call__(self, connection: sqlite3.Connection, table: Sequence[Row]) -> None:
+        done = 0
+        for size, statement in self._statements:
+            while len(table) - done >= size:
+                connection.execute(statement, [value for row in table[done : done + size] for value in row])
+                done += size
+
+
+_insert_events = Insert("INTO event", rows.EVENT_COLUMNS)
+_insert_bodies = Insert("INTO body", "event_id, content")
+_insert_deliveries = Insert("INTO delivery", rows.DELIVERY_COLUMNS)
+_insert_attempts = Insert("OR IGNORE INTO attempt", f"delivery_id, {rows.ATTEMPT_COLUMNS}")
+_insert_rejections = Insert("OR IGNORE INTO rejection", rows.REJECTION_COLUMNS)
+
+_UPDATE = (
+    "UPDATE delivery SET state = ?, due = coalesce(?, due), attempts = ?, tries = ?,"
+    " \"trigger\" = 'retry', code = ?, error_code = ?, error_message = ?, duration_ms = ?, updated_at = ?"
+)
+# The common case: nobody touched the delivery while its attempt was made. The row count tells.
+_RECORD = _UPDATE + " WHERE id = ? AND state = 'pending' AND attempts < ?"
+
+
+def _changes(result: Result) -> Row:
+    """The values that `_UPDATE` sets."""
+    attempt, failure = result.attempt, result.failure
+    return (
+        result.state.value,
+        None if result.due is None else to_ms(result.due),
+        result.delivery.attempts if attempt is None else attempt.n,
+        result.tries,
+        None if attempt is None or attempt.response is None else attempt.response.status,
+        None if failure is None else failure.code.value,
+        None if failure is None else whole(failure.message),
+        None if attempt is None else attempt.duration_ms,
+        to_ms(result.at),
+    )
+
+
+def shift(deltas: Deltas, route: str, pending: int, held: int) -> None:
+    """Note that a route has more, or less, pending and held deliveries."""
+    both = deltas.get(route)
+    if both is None:
+        deltas[route] = [pending, held]
+    else:
+        both[0] += pending
+        both[1] += held
+
+
+def count(connection: sqlite3.Connection) -> dict[str, Counts]:
+    """Pending and held deliveries by route, from the indexes that hold them."""
+    counts: dict[str, Counts] = {}
+    for state in ("pending", "held"):
+        # The state is spelt out: only then can SQLite use the partial index.
+        query = f"SELECT route, count(*) FROM delivery WHERE state = '{state}' GROUP BY route"  # noqa: S608
+        for route, number in connection.execute(query):
+            setattr(counts.setdefault(route, Counts()), state, number)
+    return counts
+
+
+def update_row(result: Result, n: int) -> Row:
+    """The values of an update that records attempt `n`."""
+    return (*_changes(result), result.delivery.id, n)
+
+
+def insert(connection: sqlite3.Connection, adds: Sequence[Add], deltas: Deltas) -> None:
+    """Events, their bodies, and what is owed for them."""
+    _insert_events(connection, [add.event for add in adds])
+    _insert_bodies(connection, [add.body for add in adds])
+    deliveries = [row for add in adds for row in add.deliveries]
+    _insert_deliveries(connection, deliveries)
+    for row in deliveries:
+        shift(deltas, row[2], 1, 0)
+
+
+def record(connection: sqlite3.Connection, records: Sequence[Record], deltas: Deltas) -> None:
+    """Attempts and what they change, all at once where nothing interfered, else one by one."""
+    updates = [record.update for record in records if record.update is not None]
+    if len(updates) == len(records):
+        connection.execute("SAVEPOINT records")
+        try:
+            matched = connection.executemany(_RECORD, updates).rowcount
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK TO records")
+            raise
+        if matched == len(updates):
+            connection.execute("RELEASE records")
+            _insert_attempts(connection, [record.attempt for record in records if record.attempt is not None])
+            for record in records:
+                if record.result.state is not State.PENDING:
+                    shift(deltas, record.result.delivery.route, -1, 0)
+            return
+        connection.execute("ROLLBACK TO records")
+        connection.execute("RELEASE records")
+    for record in records:
+        _record_one(connection, record, deltas)
+
+
+def _record_one(connection: sqlite3.Connection, record: Record, deltas: Deltas) -> None:
+    """One result, whatever happened to its delivery meanwhile."""
+    result, attempt = record.result, record.result.attempt
+    query = "SELECT state, attempts, route FROM delivery WHERE id = ?"
+    found = connection.execute(query, (result.delivery.id,)).fetchone()
+    if found is None:
+        return  # removed meanwhile
+    state, attempts, route = found
+    if attempt is not None and attempts >= attempt.n:
+        return  # recorded before
+    if record.attempt is not None:
+        _insert_attempts(connection, [record.attempt])
+    changes = _changes(result)
+    if attempt is None:  # it ended without one: what the last attempt left is still true
+        if result.state is State.PENDING or state not in (State.PENDING, State.HELD):
+            return
+        connection.execute(
+            "UPDATE delivery SET state = ?, held_reason = NULL, held_at = NULL, tries = ?,"
+            " error_code = ?, error_message = ?, updated_at = ? WHERE id = ?",
+            (changes[0], changes[3], changes[5], changes[6], changes[8], result.delivery.id),
+        )
+    elif state == State.PENDING or (state == State.HELD and result.state is not State.PENDING):
+        connection.execute(
+            f"{_UPDATE}, held_reason = NULL, held_at = NULL WHERE id = ?", (*changes, result.delivery.id)
+        )
+    else:  # held: it waits on, with what was learned; ended meanwhile: it stays so, and the attempt is told of
+        changes = (state, changes[1] if state == State.HELD else None, *changes[2:])
+        connection.execute(f"{_UPDATE} WHERE id = ?", (*changes, result.delivery.id))
+        return
+    if result.state is not State.PENDING:
+        if state == State.PENDING:
+            shift(deltas, route, -1, 0)
+        elif state == State.HELD:
+            shift(deltas, route, 0, -1)
+
+
+def reject(connection: sqlite3.Connection, rejections: Sequence[Row]) -> None:
+    """Refused requests; of each source the last ones stay."""
+    _insert_rejections(connection, rejections)
+    for source in {row[1] for row in rejections}:
+        kept = connection.execute("SELECT count(*) FROM rejection WHERE source = ?", (source,)).fetchone()[0]
+        if kept > _REJECTIONS_KEPT:
+            connection.execute(
+                "DELETE FROM rejection WHERE id IN (SELECT id FROM rejection WHERE source = ? ORDER BY id LIMIT ?)",
+                (source, kept - _REJECTIONS_KEPT),
+            )
+
+
+def run(connection: sqlite3.Connection, command: Command[T], deltas: Deltas) -> T:
+    """Run a command so that it can fail alone."""
+    own: Deltas = {}
+    connection.execute("SAVEPOINT command")
+    try:
+        result = command(connection, own)
+    except BaseException:
+        if connection.in_transaction:  # a full disk has rolled back everything already
+            connection.execute("ROLLBACK TO command")
+            connection.execute("RELEASE command")
+        raise
+    connection.execute("RELEASE command")
+    for route, (pending, held) in own.items():
+        shift(deltas, route, pending, held)
+    return result
