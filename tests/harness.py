@@ -159,9 +159,9 @@ class RelayProcess:
         """Start it and wait until it says that it takes events."""
         offset = self.log.stat().st_size if self.log.exists() else 0
         command = [*self._prefix, sys.executable, "-m", "relay", "serve", "--config", str(self.config)]
-        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **self._environ}
+        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)} | self._environ
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, stdout=log, env=environ)
+            self.process = subprocess.Popen(command, stderr=log, stdout=log, env=environ, cwd=self.config.parent)
         async with asyncio.timeout(PATIENCE):
             while True:
                 for line in self.lines(offset):
