@@ -108,6 +108,10 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
         config = first.config
         store = await open_store(config.store.url, clock, journal.store_locked)
         stack.push_async_callback(store.close)
+        kept = await store.status()
+        journal.store_opened(kept.backend, kept.version, kept.location, kept.pending, kept.held)
+        for note in store.notes():
+            journal.store_warning(note)
         metrics = Metrics()
         reloader = Reloader(path, first, clock, lambda result: metrics.reloads.labels(result).inc())
         route_health: defaultdict[str, RouteHealth] = defaultdict(RouteHealth)
@@ -125,6 +129,7 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
             if first.tls is not None and runtime.config.server.tls is not None:
                 # The listener keeps its context; that the pair fits was seen when the Runtime was built.
                 first.tls.load_cert_chain(runtime.config.server.tls.cert, runtime.config.server.tls.key)
+            ingest.follow(runtime)
             await dispatcher.follow(runtime.routing.routes)
 
         reloader.on_swap = swap

@@ -146,6 +146,7 @@ class Dispatcher:
             self._forget(lane)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._drain)
+        self.interrupted = self.in_flight
         for task in self._tasks:
             task.cancel()
         if self._tasks:

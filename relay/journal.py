@@ -208,9 +208,14 @@ def config_rejected(generation: int, problems: Sequence[str]) -> None:
     _log.error("config_rejected", running_generation=generation, problems=list(problems))
 
 
-def store_warning(**facts: object) -> None:
+def store_opened(backend: str, version: str, path: str, pending: int, held: int) -> None:
+    """The queue is at hand: what it is kept in, and what waits in it."""
+    _log.info("store_opened", backend=backend, version=version, path=path, pending=pending, held=held)
+
+
+def store_warning(reason: str) -> None:
     """Something about the store that an operator should know."""
-    _log.warning("store_warning", **facts)
+    _log.warning("store_warning", reason=reason)
 
 
 def store_locked(holder: str) -> None:

@@ -58,21 +58,22 @@ class FailuresByAddress:
 class ByteBudget:
     """How many bytes of unverified bodies may be in memory at once, over all connections."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_taken", "limit")
 
     def __init__(self, limit: int) -> None:
-        self._left = limit
+        self.limit = limit
+        self._taken = 0
 
     def take(self, size: int) -> bool:
         """Whether so many more fit; if so they are taken."""
-        if size > self._left:
+        if self._taken + size > self.limit:
             return False
-        self._left -= size
+        self._taken += size
         return True
 
     def give_back(self, size: int) -> None:
         """Return what was taken."""
-        self._left += size
+        self._taken -= size
 
 
 def whole_seconds(seconds: float) -> int:

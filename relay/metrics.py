@@ -126,7 +126,11 @@ class _Gauges(Collector):
         yield gauge("relay_store_size_bytes", "Size of the store's files", now.store_size_bytes)
         yield _by_route("relay_pending", "Deliveries that wait for their time or are being sent", now.pending)
         yield _by_route("relay_held", "Deliveries kept back", now.held)
-        yield _by_route("relay_oldest_pending_seconds", "Age of the oldest pending delivery", now.oldest_pending_s)
+        yield _by_route(
+            "relay_oldest_pending_seconds",
+            "For how long the longest waiting pending delivery has been due",
+            now.oldest_pending_s,
+        )
         states = GaugeMetricFamily("relay_route_state", "1 for the state a route is in", labels=["route", "state"])
         for route, current in now.route_states.items():
             for state in ROUTE_STATES:

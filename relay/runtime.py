@@ -106,11 +106,10 @@ def _gate(config: Config) -> Gate:
     tokens = [Token(name, given.token, given.scope) for name, given in admin.tokens.items()]
     if admin.token is not None:
         tokens.append(Token("admin", admin.token, OPERATE))
-    unix = isinstance(admin.listen, UnixAddress)
     hosts = {host.lower() for host in admin.hosts}
     if not isinstance(admin.listen, UnixAddress) and admin.listen.host is not None:
         hosts.add(admin.listen.host.lower())
-    return Gate(tuple(tokens), frozenset(hosts), unix)
+    return Gate(tuple(tokens), frozenset(hosts))
 
 
 def _tls(section: Tls, loaded: Loaded) -> ssl.SSLContext:

@@ -102,7 +102,9 @@ class StoreStatus:
     size_bytes: int
     free_bytes: int
     oldest_by_route: Mapping[str, datetime] = field(default_factory=dict)
-    """When the longest waiting pending delivery of each route became due."""
+    """When the longest waiting pending delivery of each route became due, or will."""
+    location: str = ""
+    """Where it is kept, as a person would look for it."""
 
 
 class LogReader(Protocol):
@@ -194,6 +196,10 @@ class Store(LogReader, Protocol):
 
     def on_commit(self, told: Callable[[float], None]) -> None:
         """Tell this how many seconds each commit took."""
+        ...
+
+    def notes(self) -> Sequence[str]:
+        """What an operator should know of this store and would not guess: said once, at start-up."""
         ...
 
     def trouble(self) -> str | None:

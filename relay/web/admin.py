@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 from aiohttp import web
@@ -20,6 +19,7 @@ from relay.web.auth import Denied, admit
 from relay.web.health import Health
 
 _OPEN = ("/health/live", "/health/ready")
+_PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 WHO = web.RequestKey("who", str)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -136,18 +136,13 @@ class Admin:
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         await self._health.refresh()
-        return web.Response(body=self._metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
+        return web.Response(body=self._metrics.exposition(), headers={**_PRIVATE, "Content-Type": metrics.CONTENT_TYPE})
 
 
-def answer(status: int, body: object, headers: dict[str, str] | Any = None) -> web.Response:
+def answer(status: int, body: object, headers: Mapping[str, str] | None = None) -> web.Response:
     """A JSON answer that nothing may keep or guess at."""
     return web.Response(
         status=status,
         body=orjson.dumps(body),
-        headers={
-            "Content-Type": "application/json",
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            **(headers or {}),
-        },
+        headers={**_PRIVATE, "Content-Type": "application/json", **(headers or {})},
     )

@@ -36,7 +36,6 @@ class Gate:
     tokens: tuple[Token, ...]
     hosts: frozenset[str]
     """Lower-case names and addresses by which the admin side may be called without a token."""
-    unix: bool
 
 
 class Denied(Exception):
@@ -56,7 +55,7 @@ def admit(request: web.Request, gate: Gate) -> str:
         _same_origin(request)
     token = _token(request, gate)
     if token is None:
-        if not gate.unix and _host(request) not in gate.hosts and not _is_loopback(_host(request)):
+        if not _by_unix(request) and _host(request) not in gate.hosts and not _is_loopback(_host(request)):
             raise Denied(421, "misdirected_request", "this Host is not in admin.hosts, and no valid token was given")
         if gate.tokens:
             challenge = {"WWW-Authenticate": 'Basic realm="relay", charset="UTF-8"'}
@@ -92,8 +91,18 @@ def _same_origin(request: web.Request) -> None:
     if site is not None and site not in ("same-origin", "none"):
         raise Denied(403, "forbidden", "cross-origin requests are refused")
     origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2].lower() != request.headers.get("Host", "").lower():
+    if origin is not None and _authority(origin) != request.headers.get("Host", "").lower():
         raise Denied(403, "forbidden", "cross-origin requests are refused")
+
+
+def _authority(origin: str) -> str | None:
+    """What an `Origin` says of the host; None for one that says nothing, as `null` does."""
+    return origin.partition("://")[2].lower() or None
+
+
+def _by_unix(request: web.Request) -> bool:
+    """Whether the request came by a unix socket: the connection says so, not the config, which may be newer."""
+    return isinstance(request.get_extra_info("sockname"), str | bytes)
 
 
 def _host(request: web.Request) -> str:

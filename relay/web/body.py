@@ -11,33 +11,20 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.limits import ByteBudget
+from relay.web.refusal import Refusal
 
 _MOST_MEMBERS = 64  # gzip members in one body: senders make one, and each costs a copy of the rest
-
-
-class BodyRefused(Exception):
-    """The body cannot be taken: with the answer it gets."""
-
-    def __init__(
-        self, status: int, word: str, reason: str | None, detail: str | None = None, retry_after: float | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.word = word
-        self.reason = reason
-        self.detail = detail
-        self.retry_after = retry_after
 
 
 @asynccontextmanager
 async def read(request: web.BaseRequest, limit: int, seconds: float, budget: ByteBudget) -> AsyncIterator[bytes]:
     """The decoded body, counted against the budget of all bodies in memory for as long as the context is open.
 
-    Raises BodyRefused: too large (before or after decoding), too slow, in an unknown encoding, or broken.
+    Raises Refusal: too large (before or after decoding), too slow, in an unknown encoding, or broken.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
-        raise BodyRefused(415, "unsupported_encoding", f"Content-Encoding {encoding[:40]!r} is not supported")
+        raise Refusal(415, "unsupported_encoding", f"Content-Encoding {encoding[:40]!r} is not supported")
     length = request.content_length
     if length is not None and length > limit:
         raise _too_large(limit)
@@ -62,9 +49,9 @@ async def read(request: web.BaseRequest, limit: int, seconds: float, budget: Byt
                         if len(pieces) > limit:
                             raise _too_large(limit)
             except TimeoutError:
-                raise BodyRefused(408, "timeout", f"the body did not arrive within {seconds:g} s") from None
+                raise Refusal(408, "timeout", f"the body did not arrive within {seconds:g} s") from None
             except (web.RequestPayloadError, HttpProcessingError):
-                raise BodyRefused(400, "malformed_body", "the body's framing is broken", "broken framing") from None
+                raise Refusal(400, "malformed_body", "the body's framing is broken", detail="broken framing") from None
             body = bytes(pieces)
         if encoding in ("gzip", "x-gzip", "deflate"):
             encoded = len(body)
@@ -77,12 +64,12 @@ async def read(request: web.BaseRequest, limit: int, seconds: float, budget: Byt
 
 def _take(budget: ByteBudget, size: int) -> int:
     if not budget.take(size):
-        raise BodyRefused(503, "unavailable", None, retry_after=1)
+        raise Refusal(503, "unavailable", None, retry_after=1)
     return size
 
 
-def _too_large(limit: int) -> BodyRefused:
-    return BodyRefused(413, "too_large", f"the body is larger than max_body ({limit} bytes)")
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, "too_large", f"the body is larger than max_body ({limit} bytes)")
 
 
 def _decoded(body: bytes, encoding: str, limit: int) -> bytes:
@@ -95,7 +82,7 @@ def _decoded(body: bytes, encoding: str, limit: int) -> bytes:
                 return _inflate(body, -zlib.MAX_WBITS, limit)
         return _inflate(body, 16 + zlib.MAX_WBITS, limit)
     except zlib.error as error:
-        raise BodyRefused(400, "malformed_body", f"the body is not {encoding}: {error}", f"not {encoding}") from None
+        raise Refusal(400, "malformed_body", f"the body is not {encoding}: {error}", detail=f"not {encoding}") from None
 
 
 def _inflate(body: bytes, window: int, limit: int) -> bytes:

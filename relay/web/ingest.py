@@ -23,25 +23,12 @@ from relay.pipeline import Pipeline
 from relay.runtime import Runtime
 from relay.source import RateLimited, Rejected, Source
 from relay.store import Store, Unavailable
-from relay.web.body import BodyRefused, read
+from relay.web.body import read
 from relay.web.peer import client_address
+from relay.web.refusal import Refusal
 
 _JSON = {"Content-Type": "application/json"}
 _IN_FLIGHT = 64 << 20
-
-
-class Refusal(Exception):
-    """An answer other than yes. `reason` is for the operator; None keeps no record of the request."""
-
-    def __init__(
-        self, status: int, word: str, reason: str | None, *, detail: str | None = None, retry_after: float | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.word = word
-        self.reason = reason
-        self.detail = detail
-        self.retry_after = retry_after
 
 
 class Ingest:
@@ -63,8 +50,13 @@ class Ingest:
         self._clock = clock
         self._metrics = metrics
         self._failures = FailuresByAddress(now=clock.monotonic)
-        self._budget = ByteBudget(max(_IN_FLIGHT, 4 * runtime().config.server.max_body))
+        self._budget = ByteBudget(_IN_FLIGHT)
         self.closing = False
+        self.follow(runtime())
+
+    def follow(self, runtime: Runtime) -> None:
+        """Take bodies as large as this config allows."""
+        self._budget.limit = max(_IN_FLIGHT, 4 * runtime.config.server.max_body)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request: always an answer, never an exception."""
@@ -100,10 +92,6 @@ class Ingest:
         try:
             async with read(request, server.max_body, server.read_timeout.total_seconds(), self._budget) as body:
                 accepted = await self._pipeline.accept(source, runtime.routing, Inbound(request.headers, body))
-        except BodyRefused as error:
-            raise Refusal(
-                error.status, error.word, error.reason, detail=error.detail, retry_after=error.retry_after
-            ) from None
         except Rejected as error:
             wait = self._failures.take(client)
             if wait:

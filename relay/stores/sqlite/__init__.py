@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -140,11 +141,21 @@ class SqliteStore:
             pending,
             sum(each.held for each in counts),
             self._oldest[1] if pending else None,
-            await self._claims.oldest_due() if pending else None,
+            await self._claims.first_due() if pending else {},
         )
 
     def on_commit(self, told: Callable[[float], None]) -> None:
         self._writer.on_commit = told
+
+    def notes(self) -> Sequence[str]:
+        version = sqlite3.sqlite_version
+        if not affected_by_wal_reset_bug(version):
+            return ()
+        return (
+            f"SQLite {version} has the WAL-reset bug: two connections that write can damage a database. relay writes on"
+            f" one connection alone, which keeps clear of it; let no other program write to {self.path} while relay"
+            " runs",
+        )
 
     def trouble(self) -> str | None:
         self._look()

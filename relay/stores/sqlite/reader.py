@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from hashlib import sha256
@@ -55,14 +55,14 @@ _NEXT_DUE = (
     " WHERE state = 'pending' AND route = ? AND due > ? ORDER BY due LIMIT 1"
 )
 # One look into the index for each route, however many deliveries wait.
-_OLDEST_DUE = """
+_FIRST_DUE = """
     WITH RECURSIVE waiting(route) AS (
         SELECT min(route) FROM delivery WHERE state = 'pending'
         UNION ALL
         SELECT (SELECT min(route) FROM delivery WHERE state = 'pending' AND route > waiting.route)
         FROM waiting WHERE waiting.route IS NOT NULL
     )
-    SELECT min((SELECT min(due) FROM delivery WHERE state = 'pending' AND route = waiting.route)) FROM waiting
+    SELECT route, (SELECT min(due) FROM delivery WHERE state = 'pending' AND route = waiting.route) FROM waiting
     WHERE waiting.route IS NOT NULL
 """
 _OLDEST_PENDING = "SELECT min(id) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending'"
@@ -219,10 +219,9 @@ class Reader:
                     setattr(counts.setdefault(route, Counts()), state, number)
         return counts
 
-    async def oldest_due(self) -> datetime | None:
-        """The earliest `due` of all pending deliveries."""
-        found = (await self._query(_OLDEST_DUE))[0][0]
-        return None if found is None else from_ms(found)
+    async def first_due(self) -> dict[str, datetime]:
+        """The earliest `due` of each route's pending deliveries."""
+        return {route: from_ms(due) for route, due in await self._query(_FIRST_DUE)}
 
     async def oldest_pending(self) -> datetime | None:
         """When the longest waiting pending delivery was created. Walks the index of all that is pending."""
@@ -237,12 +236,12 @@ class Reader:
             sum(each.pending for each in counts),
             sum(each.held for each in counts),
             await self.oldest_pending(),
-            await self.oldest_due(),
+            await self.first_due(),
         )
 
 
 def status(
-    path: Path, pending: int, held: int, oldest_pending: datetime | None, oldest_due: datetime | None
+    path: Path, pending: int, held: int, oldest_pending: datetime | None, first_due: Mapping[str, datetime]
 ) -> StoreStatus:
     """The state of the store with its sizes on disk."""
     size = 0
@@ -252,7 +251,16 @@ def status(
         except OSError:
             continue
     return StoreStatus(
-        "sqlite", sqlite3.sqlite_version, pending, held, oldest_pending, oldest_due, size, free_bytes(path)
+        backend="sqlite",
+        version=sqlite3.sqlite_version,
+        pending=pending,
+        held=held,
+        oldest_pending=oldest_pending,
+        oldest_due=min(first_due.values(), default=None),
+        size_bytes=size,
+        free_bytes=free_bytes(path),
+        oldest_by_route=first_due,
+        location=str(path),
     )
 
 
