@@ -29,6 +29,7 @@ from relay.web.refusal import Refusal
 
 _JSON = {"Content-Type": "application/json"}
 _IN_FLIGHT = 64 << 20
+_SILENCE = 60.0
 
 
 class Ingest:
@@ -52,6 +53,7 @@ class Ingest:
         self._failures = FailuresByAddress(now=clock.monotonic)
         self._budget = ByteBudget(_IN_FLIGHT)
         self.closing = False
+        self._silent_until: dict[str, float] = {}
         self.follow(runtime())
 
     def follow(self, runtime: Runtime) -> None:
@@ -102,7 +104,7 @@ class Ingest:
         except Malformed as error:
             raise Refusal(400, "malformed_body", str(error), detail=str(error)) from None
         except Unavailable as error:
-            journal.not_stored(source.name, str(error))
+            self._say_not_stored(source.name, str(error))
             raise Refusal(503, "unavailable", None, retry_after=5) from None
         if accepted.ignored is not None:
             self._metrics.events.labels(source.name, "ignored").inc()
@@ -111,6 +113,13 @@ class Ingest:
         self._metrics.events.labels(source.name, "accepted").inc()
         self._offer(accepted.deliveries)
         return _answer(source.respond, {"id": accepted.id, "routes": accepted.routes, "duplicate": False})
+
+    def _say_not_stored(self, source: str, reason: str) -> None:
+        """Once a minute for each reason: a full disk must not be filled with complaints about it."""
+        now = self._clock.monotonic()
+        if now >= self._silent_until.get(reason, now):
+            self._silent_until = {reason: now + _SILENCE}
+            journal.not_stored(source, reason)
 
     def _no_source(self, request: web.BaseRequest, path: str) -> web.Response:
         if path == "/health":

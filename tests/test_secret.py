@@ -1,0 +1,45 @@
+"""Secrets are never printed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from relay.secret import Redactor, Secret
+
+VALUE = "hush/hush & never tell"
+
+
+def test_a_secret_prints_as_stars_however_it_is_printed() -> None:
+    secret = Secret(VALUE)
+    for text in (str(secret), repr(secret), f"{secret}", f"{secret:>30}", f"{[secret]}"):
+        assert VALUE not in text
+        assert "***" in text
+    assert secret.reveal() == VALUE
+
+
+def test_a_secret_cannot_be_serialised_by_accident() -> None:
+    with pytest.raises(TypeError):
+        pickle.dumps(Secret(VALUE))
+    with pytest.raises(TypeError):
+        json.dumps(Secret(VALUE))
+
+
+FORMS = [VALUE, quote(VALUE, safe=""), quote_plus(VALUE), base64.b64encode(VALUE.encode()).decode()]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["plain", "quoted", "form", "base64"])
+def test_a_redactor_finds_a_secret_in_the_forms_that_others_write(form: str) -> None:
+    assert Redactor([VALUE])(f"before {form} after") == "before *** after"
+
+
+def test_the_longer_of_two_nested_secrets_goes_as_a_whole() -> None:
+    assert Redactor(["secret-one", "secret-one-and-more"])("secret-one-and-more") == "***"
+
+
+def test_short_values_are_not_sought_in_foreign_text() -> None:
+    assert Redactor(["a", "blog"])("a blog about relays") == "a blog about relays"
