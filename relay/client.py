@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 from relay.delivery import Code, Failure, Response
 from relay.destination import Limits, Outbound
 from relay.jsontext import whole
+from relay.resolver import Resolver
 
 
 class Reply(NamedTuple):
@@ -52,7 +53,7 @@ class HttpTransport:
 
     async def __aenter__(self) -> Self:
         self._session = ClientSession(
-            connector=TCPConnector(limit=0, ttl_dns_cache=10, keepalive_timeout=15),
+            connector=TCPConnector(limit=0, resolver=Resolver(), ttl_dns_cache=10, keepalive_timeout=15),
             cookie_jar=DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
