@@ -6,14 +6,16 @@ import io
 import os
 import socket
 import ssl
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
 import aiohttp
-from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import AddrInfoType, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from multidict import CIMultiDict
 
 from relay.delivery import Code, Failure, Response
 from relay.destination import Limits, Outbound
+from relay.egress import Egress
 from relay.jsontext import whole
 from relay.resolver import Resolver
 
@@ -45,29 +47,89 @@ _LARGE = 256 << 10
 _AUTOMATIC = ("Content-Type", "User-Agent", "Accept", "Accept-Encoding")
 
 
+class _Blocked(OSError):
+    """An address that `server.egress` denies. aiohttp joins several errors into one text: this is how we know ours."""
+
+    sign = "denied by server.egress"
+
+    def __init__(self, address: str, rule: str) -> None:
+        super().__init__(f"{address} is {self.sign} ({rule})")
+
+
+@dataclass(slots=True, eq=False)
+class _Pool:
+    """The connections made under one policy, and how many requests use them."""
+
+    session: ClientSession
+    policy: Egress
+    users: int = 0
+
+
 class HttpTransport:
     """aiohttp's pool, with everything off that would act on its own: redirects, cookies, decompression, proxies from
     the environment. Use as an async context manager."""
 
-    _session: ClientSession
+    def __init__(self, policy: Egress) -> None:
+        self._policy = policy
 
     async def __aenter__(self) -> Self:
-        self._session = ClientSession(
-            connector=TCPConnector(limit=0, resolver=Resolver(), ttl_dns_cache=10, keepalive_timeout=15),
+        self._pool = self._open(self._policy)
+        self._retired: set[_Pool] = set()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for pool in (self._pool, *self._retired):
+            await pool.session.close()
+
+    async def follow(self, policy: Egress) -> None:
+        """Connect by this policy from now on: what is open under another one ends with the requests that use it."""
+        if policy == self._pool.policy:
+            return
+        old, self._pool = self._pool, self._open(policy)
+        self._retired.add(old)
+        await self._close_unused(old)
+
+    async def _close_unused(self, pool: _Pool) -> None:
+        if pool in self._retired and not pool.users:
+            self._retired.discard(pool)
+            await pool.session.close()
+
+    @staticmethod
+    def _open(policy: Egress) -> _Pool:
+        def connecting(info: AddrInfoType) -> socket.socket:
+            # The last moment before a connection, with the address itself: literals and rebinding names come by here.
+            family, kind, proto, _, sockaddr = info
+            address = str(sockaddr[0])
+            rule = policy.refuses(address)
+            if rule is not None:
+                raise _Blocked(address, rule)
+            return socket.socket(family, kind, proto)
+
+        session = ClientSession(
+            connector=TCPConnector(
+                limit=0, resolver=Resolver(), ttl_dns_cache=10, keepalive_timeout=15, socket_factory=connecting
+            ),
             cookie_jar=DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=_AUTOMATIC,
         )
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._session.close()
+        return _Pool(session, policy)
 
     async def send(self, request: Outbound, limits: Limits) -> Reply:
         """See Transport."""
+        pool = self._pool
+        pool.users += 1
         try:
-            response = await self._session.request(
+            return await self._exchange(pool.session, request, limits)
+        finally:
+            pool.users -= 1
+            if pool is not self._pool:
+                await self._close_unused(pool)
+
+    async def _exchange(self, session: ClientSession, request: Outbound, limits: Limits) -> Reply:
+        try:
+            response = await session.request(
                 request.method,
                 request.url,
                 data=_sent(request.body),
@@ -121,6 +183,8 @@ def _unreachable(error: BaseException, limits: Limits) -> Unreachable:
             return Unreachable(Code.TLS_ERROR, _tls_message(error))
         case aiohttp.ClientConnectorDNSError():
             return Unreachable(Code.DNS_ERROR, f"the name {error.host} does not resolve: {_os_message(error.os_error)}")
+        case aiohttp.ClientConnectorError() if _Blocked.sign in str(error.os_error):
+            return Unreachable(Code.BLOCKED_ADDRESS, str(error.os_error))
         case aiohttp.ClientConnectorError():
             return Unreachable(Code.CONNECT_ERROR, f"no connection: {_os_message(error.os_error)}")
         case aiohttp.ServerDisconnectedError():

@@ -12,7 +12,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from relay import fields
+from relay import fields, problems
+from relay.egress import CLASSES, Egress
 from relay.fields import (
     PositiveDuration,
     SecretText,
@@ -148,16 +149,38 @@ class Tls(Section):
     key: str
 
 
+def _denied(value: object) -> object:
+    if value in CLASSES or isinstance(value, Unresolved):
+        return value
+    try:
+        return fields._network(value)
+    except ValueError:
+        expected = f"expected {fields.any_of(CLASSES)}, or a network such as 10.0.0.0/8"
+        raise ValueError(f"{expected}, got {got(value)}{problems.did_you_mean(value, CLASSES)}") from None
+
+
+Denied = Annotated[str | IPv4Network | IPv6Network, BeforeValidator(_denied)]
+
+
+class EgressRules(Section):
+    """Where attempts may never connect."""
+
+    deny: tuple[Denied, ...] = ("metadata", "link-local")
+
+    def policy(self) -> Egress:
+        """The compiled policy."""
+        return Egress.of(rule for rule in self.deny if not isinstance(rule, Unresolved))
+
+
 class Server(Section):
     """The public side."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"egress"})
 
     listen: Listen = TcpAddress("127.0.0.1", 8080)
     max_body: Annotated[Size, Field(gt=0)] = 1 << 20
     read_timeout: PositiveDuration = timedelta(seconds=10)
     tls: Tls | None = None
     trusted_proxies: tuple[Proxy, ...] = ()
+    egress: EgressRules = EgressRules()
 
 
 class AdminToken(Section):

@@ -352,6 +352,7 @@ def test_the_effective_config_is_written_as_a_config_is() -> None:
         "max_body": "1MiB",
         "read_timeout": "10s",
         "trusted_proxies": [],
+        "egress": {"deny": ["metadata", "link-local"]},
     }
     assert shown["routes"][1]["retry"]["delays"] == ["5s", "1m", "10m", "1h"]
     assert shown["routes"][1]["max_age"] == "1d"

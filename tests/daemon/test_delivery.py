@@ -13,7 +13,7 @@ import standardwebhooks
 
 from relay import samples
 from relay.delivery import Code
-from tests.harness import Received, Relay, relay_here, sink
+from tests.harness import LISTEN, Received, Relay, relay_here, sink
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 TOKEN = "my-very-secured-token"
@@ -361,3 +361,37 @@ async def test_a_large_body_goes_out_whole(tmp_path: Path) -> None:
             await relay.post("/in/any", body)
             [request] = await destination.wait_count(1)
             assert request.body == body
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0"])
+async def test_a_denied_address_is_never_connected_to_and_a_reload_lifts_it(tmp_path: Path, host: str) -> None:
+    async with sink() as destination:
+        port = destination.url.rpartition(":")[2]
+        server = LISTEN.replace('127.0.0.1:0"}', '127.0.0.1:0", egress: {deny: [loopback]}}', 1)
+        text = server + routes(f"name: r, to: {{url: 'http://{host}:{port}/'}}, {FAST.replace('10ms', '1h')}")
+        async with relay_here(tmp_path, text) as relay:
+            await publish(relay)
+            [item] = await relay.logs_when(lambda items: items[0]["attempts"] == 1)
+            assert item["error"]["code"] == "blocked_address"
+            assert "is denied by server.egress (loopback)" in item["error"]["message"]
+            assert destination.received == []
+            path = tmp_path / "config.yaml"
+            path.write_text(path.read_text().replace("[loopback]", "[metadata]"))
+            assert (await relay.ask("POST", "/reload"))[0] == 200
+            await relay.ask("POST", f"/logs/{item['id']}/retry")
+            await destination.wait_count(1)
+
+
+async def test_an_open_connection_is_not_used_once_its_address_is_denied(tmp_path: Path) -> None:
+    async with sink() as destination:
+        server = LISTEN.replace('127.0.0.1:0"}', '127.0.0.1:0", egress: {deny: [metadata]}}', 1)
+        async with relay_here(tmp_path, server + routes(f"name: r, to: {{url: {destination.url}}}")) as relay:
+            await publish(relay)
+            await relay.logs_when(lambda items: items[0]["status"] == "delivered")
+            path = tmp_path / "config.yaml"
+            path.write_text(path.read_text().replace("[metadata]", "[loopback]"))
+            await relay.ask("POST", "/reload")
+            await publish(relay)
+            items = await relay.logs_when(lambda items: items[0]["attempts"] == 1)
+            assert items[0]["error"]["code"] == "blocked_address"
+            assert len(destination.received) == 1
