@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any
 
+from multidict import CIMultiDict
+
 from relay.event import Inbound
 from relay.jsontext import Malformed
 
@@ -84,6 +86,27 @@ def _sole_value(body: bytes, path: tuple[str, ...], document: Any) -> tuple[int,
     return value.span(1) if value is not None else None
 
 
+def put(body: bytes, key: str, value: str) -> bytes:
+    """The body, a JSON object, with a string at one of its keys: at every occurrence of it, else as its first member.
+
+    No other byte changes. Raises Malformed for a body that is no JSON object.
+    """
+    Inbound(CIMultiDict(), body).object()
+    text = json.dumps(value).encode()
+    spans = _values_at(body, _tree([(key,)]), nulls=True)
+    if not spans:
+        start = body.index(b"{") + 1
+        rest = body[start:]
+        comma = b"" if rest.lstrip().startswith(b"}") else b","
+        return body[:start] + json.dumps(key).encode() + b":" + text + comma + rest
+    pieces: list[bytes] = []
+    kept = 0
+    for start, end in spans:
+        pieces += (body[kept:start], text)
+        kept = end
+    return b"".join([*pieces, body[kept:]])
+
+
 def _may_hold(body: bytes, path: tuple[str, ...]) -> bool:
     # Letters and digits can only be escaped as \u00XX; other characters have short escapes too.
     for key in path:
@@ -108,8 +131,8 @@ def _tree(paths: list[tuple[str, ...]]) -> Node:
     return tree
 
 
-def _values_at(body: bytes, tree: Node) -> list[tuple[int, int]]:
-    """Where the values lie that are to be replaced, in order, without those that are null already."""
+def _values_at(body: bytes, tree: Node, *, nulls: bool = False) -> list[tuple[int, int]]:
+    """Where the values lie that are to be replaced, in order; those that are null already only with `nulls`."""
     spans: list[tuple[int, int]] = []
     open_nodes: list[Node | None] = []  # for each open container: the part of the tree that applies to its keys
     node: Node | None = None  # the same for the innermost one
@@ -143,7 +166,7 @@ def _values_at(body: bytes, tree: Node) -> list[tuple[int, int]]:
             below = _MISSING
             if mark in b"{[":
                 depth, start = 1, match.start()
-            elif token != b"null":
+            elif nulls or token != b"null":
                 spans.append((match.start(), match.end()))
         elif mark == 0x7B and below is not _MISSING:
             open_nodes.append(node)

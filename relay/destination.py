@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from yarl import URL
 
 from relay import __version__
-from relay.clock import to_ms
 from relay.delivery import Code, Delivered, Delivery, Failure, Outcome, Refused, Request, Response, Retryable
 from relay.event import Event
+from relay.jsontext import Malformed
 from relay.payload import Payload
 from relay.retry import parse_retry_after
-from relay.secret import MASK
-from relay.signing import Signer
+from relay.secret import MASK, Redactor
+from relay.signing import Message, Signer
 
 MOST_HOPS = 5
 OWN_HEADERS = frozenset(
@@ -77,7 +77,7 @@ class Destination:
     limits: Limits
     success: Container[int]
     give_up_on: Container[int]
-    redact: Callable[[str], str]
+    redact: Redactor
     """Masks the config's secrets in text that is to be shown."""
 
     def render(self, delivery: Delivery, delivery_id: str, event_id: str, now: datetime) -> Outbound:
@@ -89,7 +89,8 @@ class Destination:
                 Failure(Code.REFUSED, f"the event has passed {MOST_HOPS} relays: their routes form a loop")
             )
         content = self.payload(event, event_id)
-        timestamp = to_ms(now) // 1000
+        message = Message(delivery_id, now, event.description.environment)
+        body = self._filled(content.body)
         named: dict[str, tuple[str, str]] = {}
 
         def put(name: str, value: str) -> None:
@@ -99,7 +100,7 @@ class Destination:
             put("Content-Type", _sendable(content.type))
         put("User-Agent", f"relay/{__version__}")
         put("webhook-id", delivery_id)
-        put("webhook-timestamp", str(timestamp))
+        put("webhook-timestamp", str(message.timestamp))
         put("X-Relay-Source", event.source)
         if event.description.event is not None:
             put("X-Relay-Event", _sendable(event.description.event))
@@ -118,13 +119,23 @@ class Destination:
         if self.authorization is not None:
             put("Authorization", self.authorization)
         for signer in self.signers:
-            for name, value in signer.sign(delivery_id, timestamp, content.body):
+            for name, value in signer.sign(message, body):
                 put(name, value)
-        return Outbound(self.method, self.url, list(named.values()), content.body)
+        return Outbound(self.method, self.url, list(named.values()), body)
+
+    def _filled(self, body: bytes) -> bytes:
+        """The body with the secrets that travel in it."""
+        try:
+            for signer in self.signers:
+                body = signer.fill(body)
+        except Malformed as error:
+            message = f"no secret can be put into the payload: {error}"
+            raise Unsendable(Failure(Code.TEMPLATE_ERROR, message)) from None
+        return body
 
     def shown(self, outbound: Outbound) -> Request:
         """The request as anyone may see it: credentials, signatures and secret values as ***."""
-        hidden = SECRET_HEADERS.union(*(signer.headers for signer in self.signers))
+        hidden = self._hidden
         headers = tuple(
             (name, MASK if name.lower() in hidden else self.redact(value)) for name, value in outbound.headers
         )
@@ -132,14 +143,24 @@ class Destination:
 
     def masked(self, response: Response) -> Response:
         """An answer as it may be kept: receivers echo what they were sent, secrets too."""
+        hidden = self._hidden
         headers = tuple(
-            (name, MASK if name.lower() in SECRET_HEADERS else self.redact(value)) for name, value in response.headers
+            (name, MASK if name.lower() in hidden else self.redact(value)) for name, value in response.headers
         )
         body = response.body
         if body:
             text = body.decode("utf-8", "surrogateescape")
-            body = self.redact(text).encode("utf-8", "surrogateescape")
+            text = self.redact.cut(text) if response.truncated else self.redact(text)
+            body = text.encode("utf-8", "surrogateescape")
         return Response(response.status, headers, body, response.truncated)
+
+    def told(self, failure: Failure) -> Failure:
+        """Why no answer came, as it may be kept: what is not HTTP is quoted in it, and may be an echo."""
+        return Failure(failure.code, self.redact(failure.message))
+
+    @property
+    def _hidden(self) -> frozenset[str]:
+        return SECRET_HEADERS.union(*(signer.headers for signer in self.signers))
 
     def judge(self, response: Response, retry_after: str | None, now: datetime) -> Outcome:
         """What an answer means. The status decides."""

@@ -119,7 +119,9 @@ def hidden_texts(value: object) -> Iterator[str]:
     """What else must not be shown: values of URL queries and telling headers, and user names joined to passwords."""
     match value:
         case To():
-            yield from value.request_url.query.values()
+            url = value.request_url
+            yield from url.query.values()
+            yield from (pair.partition("=")[2] for pair in url.raw_query_string.split("&"))
             yield from (text for name, text in value.headers.items() if is_secret_header(name))
             yield from hidden_texts(value.auth)
         case BaseModel():

@@ -121,7 +121,7 @@ class Pipeline:
         except Unsendable as error:
             outcome = Refused(error.failure)
         except Unreachable as error:
-            outcome = Retryable(error.failure)
+            outcome = Retryable(destination.told(error.failure))
         except asyncio.CancelledError:
             # Only the drain at shutdown cancels an attempt: it is recorded, and made again after the restart.
             task = asyncio.current_task()
