@@ -93,18 +93,25 @@ async def bare() -> None:
                 group.create_task(forward(session))
 
 
-def received() -> int:
+class Sink:
     """How many requests nginx has answered, but for those to its own counter."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{SINK}/status", timeout=5) as answer:
-        numbers = re.findall(r"\d+", answer.read().decode().splitlines()[2])
-    received.asked = getattr(received, "asked", 0) + 1  # type: ignore[attr-defined]
-    return int(numbers[2]) - received.asked  # type: ignore[attr-defined]
+
+    asked = 0
+
+    def received(self) -> int:
+        with urllib.request.urlopen(f"http://127.0.0.1:{SINK}/status", timeout=5) as answer:
+            numbers = re.findall(r"\d+", answer.read().decode().splitlines()[2])
+        self.asked += 1
+        return int(numbers[2]) - self.asked
+
+
+SINK_COUNTER = Sink()
 
 
 @contextmanager
-def process(command: list[str], port: int, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+def process(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A process that listens on a port, gone in the end."""
-    started = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+    started = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         for _ in range(500):
             try:
@@ -128,7 +135,7 @@ def cpu_seconds(pid: int) -> float:
 
 def measure(path: str, port: int, pid: int, seconds: int, folder: Path) -> dict[str, float]:
     """One round: events a second from the first post to the last arrival, and CPU for each."""
-    before, cpu, began = received(), cpu_seconds(pid), time.monotonic()
+    before, cpu, began = SINK_COUNTER.received(), cpu_seconds(pid), time.monotonic()
     script = folder / "load.lua"
     script.write_text(LUA)
     command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{port}{path}"]
@@ -139,7 +146,7 @@ def measure(path: str, port: int, pid: int, seconds: int, folder: Path) -> dict[
     last, quiet, arrived_at = before, 0, time.monotonic()
     while quiet < 10 and last - before < posted:
         time.sleep(0.1)
-        now = received()
+        now = SINK_COUNTER.received()
         if now == last:
             quiet += 1
         else:

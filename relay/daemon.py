@@ -115,7 +115,7 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
         metrics = Metrics()
         reloader = Reloader(path, first, clock, lambda result: metrics.reloads.labels(result).inc())
         route_health: defaultdict[str, RouteHealth] = defaultdict(RouteHealth)
-        transport = await stack.enter_async_context(HttpTransport())
+        transport = await stack.enter_async_context(HttpTransport(config.server.egress.policy()))
         pipeline = Pipeline(store, transport, clock, metrics, route_health)
         dispatcher = await stack.enter_async_context(Dispatcher(store, clock, pipeline.attempt))
         health = Health(store, dispatcher, reloader, clock, route_health)
@@ -130,6 +130,7 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
                 # The listener keeps its context; that the pair fits was seen when the Runtime was built.
                 first.tls.load_cert_chain(runtime.config.server.tls.cert, runtime.config.server.tls.key)
             ingest.follow(runtime)
+            await transport.follow(runtime.config.server.egress.policy())
             await dispatcher.follow(runtime.routing.routes)
 
         reloader.on_swap = swap
@@ -139,6 +140,9 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
         stack.push_async_callback(runner.cleanup)
         admin_side = await listen(admin_server, config.admin.listen, handed_over.get("admin"))
         stack.push_async_callback(admin_side.close, _ANSWERS)
+        if not admin_side.local:
+            reloader.exposed = admin_side.address
+            reloader.refuse_unguarded(first)
         public_socket = handed_over.get("public") or (handed_over.get("fd0") if len(handed_over) == 1 else None)
         public_server = ingest_server(ingest.handle, config.server.read_timeout.total_seconds())
         public_side = await listen(public_server, config.server.listen, public_socket, first.tls)

@@ -35,6 +35,8 @@ class Redaction:
             for key, value in line.items():
                 if isinstance(value, str):
                     line[key] = self.redact(value)
+                elif isinstance(value, list):
+                    line[key] = [self.redact(part) if isinstance(part, str) else part for part in value]
         return line
 
 

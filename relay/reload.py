@@ -53,6 +53,8 @@ class Reloader:
         self._lock = asyncio.Lock()
         self.last = LastReload(True, first.loaded_at)
         self.on_swap: Callable[[Runtime], Awaitable[None]] | None = None
+        self.exposed: str | None = None
+        """The admin side's address where other machines can reach it: while it listens there, it needs a token."""
 
     @property
     def pending_restart(self) -> tuple[str, ...]:
@@ -72,10 +74,16 @@ class Reloader:
     async def _reload(self) -> Reloaded:
         now = self._clock.now()
         old = self.runtime
+        problems: tuple[Problem, ...] = ()
         try:
             new = await asyncio.to_thread(read, self.path, old.generation + 1, now)
+            self.refuse_unguarded(new)
         except ConfigError as error:
             problems = tuple(error.problems)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: what runs goes on
+            journal.crashed("reload")
+            problems = (Problem(str(self.path), 0, 0, "", f"relay failed to read it: {type(error).__name__}"),)
+        if problems:
             self.last = LastReload(False, now, str(problems[0]) + _more(len(problems)))
             journal.config_rejected(old.generation, [str(problem) for problem in problems])
             self._counted("rejected")
@@ -90,6 +98,16 @@ class Reloader:
         journal.config_loaded(new.generation, new.sha256, changes, self.pending_restart)
         self._counted("taken")
         return Reloaded(new.generation, (), new.warnings, changes, self.pending_restart)
+
+    def refuse_unguarded(self, runtime: Runtime) -> None:
+        """Raises ConfigError for a config that would leave the admin side open to other machines.
+
+        What the file says of `admin.listen` is not enough: a new address takes effect at the next start, and a socket
+        handed over by systemd may be any.
+        """
+        if self.exposed is not None and not runtime.gate.tokens:
+            message = f"the admin side listens on {self.exposed} and is not for this machine alone: a token is needed"
+            raise ConfigError([Problem(str(self.path), 0, 0, "admin.token", message)])
 
 
 def read(path: Path, generation: int, now: datetime) -> Runtime:

@@ -9,6 +9,7 @@ from importlib.resources.abc import Traversable
 from multidict import CIMultiDict
 
 from relay.event import Inbound
+from relay.problems import did_you_mean
 from relay.source import types
 
 
@@ -29,7 +30,8 @@ def load(type_name: str, name: str | None = None) -> Inbound:
     chosen = name if name is not None else str(types()[type_name].SAMPLE)
     known = names(type_name)
     if chosen not in known:
-        raise UnknownSample(f"no sample '{chosen}' of {type_name}: there are {', '.join(known)}")
+        hint = did_you_mean(chosen, known)
+        raise UnknownSample(f"there is no sample '{chosen}' of {type_name}{hint}: there are {', '.join(known)}")
     sample = json.loads((_folder(type_name) / f"{chosen}.json").read_text("utf-8"))
     return Inbound(CIMultiDict([(header, value) for header, value in sample["headers"]]), sample["body"].encode())
 

@@ -203,7 +203,8 @@ class Store(LogReader, Protocol):
         ...
 
     def trouble(self) -> str | None:
-        """Why the store cannot write at present, or None. True while the last commit failed."""
+        """Why the store cannot write at present, or None: the last commit failed, or one does not end. Ask each
+        second or so: what stands still is told by looking twice."""
         ...
 
     async def close(self) -> None:

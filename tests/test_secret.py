@@ -43,3 +43,28 @@ def test_the_longer_of_two_nested_secrets_goes_as_a_whole() -> None:
 
 def test_short_values_are_not_sought_in_foreign_text() -> None:
     assert Redactor(["a", "blog"])("a blog about relays") == "a blog about relays"
+
+
+@pytest.mark.parametrize("before", ["", "B", "Be", "Bearer "])
+@pytest.mark.parametrize("after", ["", "!", "!!"])
+def test_a_secret_inside_base64_is_found_whatever_stands_around_it(before: str, after: str) -> None:
+    plain = "0123456789abcdef0123"
+    shown = Redactor([plain])(base64.b64encode((before + plain + after).encode()).decode())
+    assert "***" in shown
+    left = base64.b64decode((shown.partition("***")[0] + "====")[: len(shown.partition("***")[0]) // 4 * 4])
+    assert plain[:3].encode() not in left
+
+
+@pytest.mark.parametrize("written", [json.dumps('a "quoted" ü/secret'), '"a \\"quoted\\" ü\\/secret"'])
+def test_a_secret_inside_json_is_found(written: str) -> None:
+    assert json.loads(written) == 'a "quoted" ü/secret'
+    assert Redactor(['a "quoted" ü/secret'])(written) == '"***"'
+
+
+def test_of_a_secret_that_the_end_of_a_text_cuts_in_two_nothing_is_left() -> None:
+    redact = Redactor([VALUE])
+    for length in range(4, len(VALUE) + 1):
+        assert redact.cut("said: " + VALUE[:length]) == "said: ***"
+    assert redact.cut("said: " + VALUE + " and more") == "said: *** and more"
+    assert redact.cut("nothing of it") == "nothing of it"
+    assert Redactor([]).cut("nothing at all") == "nothing at all"

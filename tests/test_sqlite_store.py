@@ -374,7 +374,7 @@ async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: p
     [
         (reader.CLAIM, ("www", 0, "[]", 10, 1 << 20)),
         (reader._NEXT_DUE, ("www", 0)),
-        (reader._OLDEST_DUE, ()),
+        (reader._FIRST_DUE, ()),
         (reader._OLDEST_PENDING, ()),
         ("SELECT route, count(*) FROM delivery WHERE state = 'held' GROUP BY route", ()),
         ("SELECT id FROM delivery WHERE state = 'pending' AND route = ? LIMIT 9", ("www",)),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 
@@ -22,6 +25,8 @@ VERBS = {
     "version": "say the version",
 }
 
+INTERRUPTED = 130  # as shells say it of Ctrl-C
+
 
 class _Verbs(click.Group):
     """Imports a verb's module only when it is called: `relay version` should not wait for aiohttp."""
@@ -35,11 +40,72 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"relay.cli.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            from relay.problems import did_you_mean
+
+            ctx.fail(f"there is no verb '{args[0]}'{did_you_mean(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
 
+    def main(  # type: ignore[override]  # one signature for click's two overloads
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run; wrong usage is one line on standard error, as every other error is."""
+        if not standalone_mode:
+            return super().main(args, prog_name, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            _refuse(error)
+        except click.Abort:
+            sys.exit(INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-def relay() -> None:
+
+def _refuse(error: click.ClickException) -> NoReturn:
+    from relay.cli import term
+
+    if isinstance(error, click.NoSuchOption):
+        from relay.problems import did_you_mean
+
+        message = (
+            f"there is no option '{error.option_name}'{did_you_mean(error.option_name, error.possibilities or ())}"
+        )
+    else:
+        message = error.format_message().rstrip(".")
+        message = message[:1].lower() + message[1:]
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        message += f" (see '{context.command_path} --help')"
+    term.fail(message, error.exit_code)
+
+
+@click.group(
+    cls=_Verbs,
+    invoke_without_command=True,
+    subcommand_metavar="VERB …",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 78 an operator must act. 'relay VERB --help' has examples.",
+)
+@click.option("--version", is_flag=True, help="Say the version and exit.")
+@click.pass_context
+def relay(ctx: click.Context, version: bool) -> None:
     """A webhook relay for headless content systems: proves, stores, filters and delivers every event."""
+    if version:
+        from relay import __version__
+
+        click.echo(f"relay {__version__}")
+        ctx.exit()
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode, urlsplit
 
 from relay.cli import term
+
+if TYPE_CHECKING:
+    from relay.config import Loaded
 
 _TIMEOUT = 30.0
 
 
 class Unreachable(Exception):
-    """No daemon answers there."""
+    """No daemon answers there. The message says what to do."""
 
 
 class Daemon:
@@ -25,6 +29,15 @@ class Daemon:
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url
         self._token = token
+        try:
+            self._parts = urlsplit(url)
+            usable = self._parts.port != 0 and self._parts.hostname is not None and self._parts.scheme[:4] == "http"
+        except ValueError:
+            usable = False
+        if not usable and not url.startswith("unix:/"):
+            term.fail(f"--url takes http://host:port or unix:/path, not '{url}'", term.USAGE)
+        if token is not None and not token.isprintable():
+            term.fail("the token holds what no header can carry: look at --token or $RELAY_TOKEN", term.USAGE)
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> tuple[int, Any]:
         """The status and the JSON of a GET. Raises Unreachable."""
@@ -36,30 +49,48 @@ class Daemon:
 
     def _ask(self, method: str, target: str) -> tuple[int, Any]:
         connection = self._connection()
-        headers = {"Accept": "application/json"}
+        headers: dict[str, str | bytes] = {"Accept": "application/json"}
         if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+            headers["Authorization"] = f"Bearer {self._token}".encode()
+        if not self.url.startswith("unix:"):
+            target = self._parts.path.rstrip("/") + target
         try:
             connection.request(method, target, headers=headers)
             answer = connection.getresponse()
             body = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"no relay answers at {self.url}: {error}") from None
+        except http.client.HTTPException:
+            self._not_relay()
+        except OSError as error:
+            why = error.strerror or str(error)
+            start = "start it with 'relay serve', or say with --url where it is"
+            raise Unreachable(f"no relay answers at {self.url} ({why}): {start}") from None
         finally:
             connection.close()
         try:
             return answer.status, json.loads(body)
         except ValueError:
-            raise Unreachable(f"what answers at {self.url} is not relay") from None
+            self._not_relay()
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.url.startswith("unix:"):
             return _UnixConnection(self.url.removeprefix("unix:"))
-        parts = urlsplit(self.url)
-        if parts.hostname is None or parts.scheme not in ("http", "https"):
-            term.fail(f"--url takes http://host:port or unix:/path, not {self.url!r}", 2)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        return kind(parts.hostname, parts.port, timeout=_TIMEOUT)
+        assert self._parts.hostname is not None
+        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
+        return kind(self._parts.hostname, self._parts.port, timeout=_TIMEOUT)
+
+    def _not_relay(self) -> NoReturn:
+        term.fail(f"what answers at {self.url} is not relay's admin side: --url takes the address of admin.listen")
+
+    def require(self, key: str, status: int, answer: Any) -> Any:
+        """The answer, if it is one, which has this key; else say what to do and exit."""
+        if status == 401:
+            what = "refuses this token" if self._token else "wants a token"
+            term.fail(f"the relay at {self.url} {what}: give one of its admin tokens with --token or $RELAY_TOKEN")
+        if not isinstance(answer, dict) or (key if status == 200 else "detail") not in answer:
+            self._not_relay()
+        if status != 200:
+            term.fail(str(answer["detail"]), term.USAGE if status == 400 else term.FAILED)
+        return answer
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -74,20 +105,35 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def daemon(config: Path | None, url: str | None, token: str | None) -> Daemon:
-    """The daemon that the options name; what they leave open comes from the config."""
+    """The daemon that the options name; what they leave open comes from the config. Raises ConfigError."""
     if url is not None:
         return Daemon(url, token)
-    from relay import config as config_file
+    from relay.fields import Unresolved
     from relay.schema import local_url
 
-    found = config_file.load(config_file.find_config(config)).config.admin
-    if token is None and found.token is not None:
+    found = load(config).config.admin
+    if token is None and found.token is not None and not isinstance(found.token.reveal(), Unresolved):
         token = found.token.reveal()
-    return Daemon(local_url(found.listen), token)
+    where = local_url(found.listen)
+    if where.endswith(":0"):
+        term.fail("admin.listen has port 0, so only the running relay knows its port: say --url", term.USAGE)
+    return Daemon(where, token)
 
 
-def refused(answer: Any) -> str:
-    """What an error answer says."""
-    if not isinstance(answer, dict):
-        return "the answer makes no sense"
-    return str(answer.get("detail") or answer.get("error") or answer)
+def load(config: Path | None) -> Loaded:
+    """The config, for who only wants to know where the daemon and its store are. Raises ConfigError.
+
+    A service has secrets that its operator's shell has not. Where they are all that is missing, they are not needed.
+    """
+    from relay import config as config_file
+    from relay.fields import Unresolved
+
+    path = config_file.find_config(config)
+    try:
+        return config_file.load(path)
+    except config_file.ConfigError:
+        with contextlib.suppress(config_file.ConfigError):
+            found = config_file.load(path, no_secrets=True)
+            if not isinstance(found.config.store.url, Unresolved) and not str(found.config.admin.listen).endswith(":0"):
+                return found
+        raise

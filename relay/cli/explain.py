@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli import ask, offline, term
+from relay.cli import offline, term
 
 if TYPE_CHECKING:
+    from relay.event import Event, Inbound
     from relay.pattern import Clause
+    from relay.routing import Route
     from relay.runtime import Runtime
+
+_BODY_LINES = 8  # of what would be sent; --json has all of it
 
 
 @click.command("explain")
 @click.argument("what", metavar="FILE|ID")
-@click.option("--source", help="the source that FILE would have come to")
-@click.option("--expect", multiple=True, metavar="ROUTE", help="fail unless ROUTE would take it: a check for CI")
+@click.option("--source", help="The source that FILE would have come to.")
+@click.option("--expect", multiple=True, metavar="ROUTE", help="Fail unless ROUTE would take it: a check for CI.")
 @term.json_option
 @term.daemon_options
 @term.config_errors
@@ -35,8 +40,18 @@ def command(
 ) -> None:
     """Explain what the routes of the config make of an event, clause by clause, and what would be sent.
 
-    FILE is a request as JSON ({"headers": [[name, value]…], "body": "…"}) or the bare body of one; ID an event or a
-    delivery that relay has stored.
+    FILE is a request as JSON ({"headers": [[name, value], …], "body": "…"}, or "body_base64"), or the bare body of
+    one; - is standard input. ID is an event or a delivery that relay has stored, explained under today's config;
+    without a running daemon the store's file itself is read.
+
+    A signature that is wrong, or too old by now, is said, and the routes are explained all the same: --expect fails
+    only when a route does not want the event, or relay would leave the event out or could not read it.
+
+    \b
+    Examples:
+      relay explain --source blog event.json
+      relay explain --source blog event.json --expect rebuild-www
+      relay explain evt_01M85CA5GE9CERZWDHANEQSGCC
     """
     from relay import config as config_file
     from relay.clock import SystemClock
@@ -46,51 +61,85 @@ def command(
     runtime = build(config_file.load(config_file.find_config(config)), 1, now)
     for route in expect:
         if route not in runtime.routing.routes:
-            term.fail(f"--expect {route}: there is no such route in the config", 2)
-    if Path(what).is_file():
-        if source is None or source not in runtime.sources:
-            term.fail(f"say --source: one of {', '.join(runtime.sources)}", 2)
-        report = _of_file(runtime, source, Path(what), now)
-    elif what[:4] in ("evt_", "dlv_"):
-        report = _of_id(runtime, what, config, url, token, now)
+            term.fail(f"--expect: {term.one_of('route', route, runtime.routing.routes)}", term.USAGE)
+    if what == "-" or Path(what).exists():
+        if source is None:
+            term.fail(f"say with --source which source it would have come to: {', '.join(runtime.sources)}", term.USAGE)
+        if source not in runtime.sources:
+            term.fail(f"--source: {term.one_of('source', source, runtime.sources)}", term.USAGE)
+        report = _of_file(runtime, source, _inbound(what), now)
+    elif what[:4] in ("evt_", "dlv_", "rej_"):
+        term.need_id(what, "evt_", "dlv_")
+        report = _of_id(runtime, what, offline.get(config, url, token, f"/logs/{what}"), now)
     else:
-        term.fail(f"{what}: no such file, and not an id", 2)
-    click.echo(json.dumps(report, indent=2) if as_json else _text(report))
+        term.fail(f"{what}: there is no such file, nor is it an id such as evt_… or dlv_…", term.USAGE)
+    report = _redacted(report, runtime)
+    click.echo(json.dumps(report, indent=2) if as_json else page(report, term.width() or 100))
     missing = [name for name in expect if name not in report["routes_matched"]]
     if missing:
-        term.fail(f"expected {', '.join(missing)} to take the event")
+        term.fail(f"expected {' and '.join(missing)} to take the event")
 
 
-def _of_file(runtime: Runtime, source_name: str, path: Path, now: datetime) -> dict[str, Any]:
+def _inbound(what: str) -> Inbound:
+    """A request from a file: the whole of it as JSON, or its body alone."""
+    from multidict import CIMultiDict
+
+    from relay.event import Inbound
+    from relay.sending import recorded
+
+    try:
+        raw = sys.stdin.buffer.read() if what == "-" else Path(what).read_bytes()
+        request = recorded(raw)
+    except OSError as error:
+        term.fail(f"{what}: cannot be read: {error.strerror}", term.USAGE)
+    except ValueError as error:
+        term.fail(f"{what}: {error}", term.USAGE)
+    return request if request is not None else Inbound(CIMultiDict({"Content-Type": "application/json"}), raw)
+
+
+def _of_file(runtime: Runtime, source_name: str, inbound: Inbound, now: datetime) -> dict[str, Any]:
     """Verify, describe and route a request from a file."""
+    from hashlib import sha256
+
     from relay.bodyproof import without_proofs
+    from relay.event import Event
+    from relay.ids import EVENT, EventId, Ids
     from relay.jsontext import Malformed
     from relay.source import Ignored, RateLimited, Rejected
 
     source = runtime.sources[source_name]
-    inbound = _inbound(path)
-    report: dict[str, Any] = {"source": source.name, "type": source.type, "routes": [], "routes_matched": []}
+    report: dict[str, Any] = {
+        "source": source.name,
+        "type": source.type,
+        "answer": source.respond,
+        "verified": True,
+        "proofs": [],
+        "reason": None,
+        "ignored": None,
+        "event": None,
+        "routes": [],
+        "routes_matched": [],
+    }
     try:
         proof = source.verify(inbound, now)
-        report["verified"] = "not asked for (verify: none)" if source.trusting else ", ".join(proof.held)
+        report["proofs"] = list(proof.held)
+        if source.trusting:
+            report |= {"verified": None, "reason": "verify: none asks for no proof"}
     except Rejected as error:
-        report["verified"] = f"REJECTED (401): {runtime.redact(error.reason)}"
-    except (Malformed, RateLimited) as error:
-        report["verified"] = f"NOT TAKEN: {runtime.redact(str(error))}"
-    inbound = without_proofs(inbound, source.adapter.body_proofs)
+        report |= {"answer": 401, "verified": False, "reason": error.reason}
+    except Malformed as error:
+        return report | {"answer": 400, "verified": False, "reason": str(error)}
+    except RateLimited:
+        pass  # it proved itself, and this is no request
     try:
+        inbound = without_proofs(inbound, source.adapter.body_proofs)
         description = source.describe(inbound)
     except Malformed as error:
-        report["ignored"] = f"refused (400): {error}"
-        return report
+        if report["answer"] == 401:
+            return report | {"reason": f"{report['reason']}; nor can its body be read: {error}"}
+        return report | {"answer": 400, "reason": str(error)}
     if isinstance(description, Ignored):
-        report["ignored"] = description.reason
-        return report
-    from hashlib import sha256
-
-    from relay.event import Event
-    from relay.ids import EVENT, EventId, Ids
-
+        return report | {"ignored": description.reason}
     ids = Ids(0)
     event = Event(
         id=EventId(ids.draw()),
@@ -106,82 +155,73 @@ def _of_file(runtime: Runtime, source_name: str, path: Path, now: datetime) -> d
     return report | _routes(runtime, event, ids.text(EVENT, event.id), now)
 
 
-def _of_id(
-    runtime: Runtime, id_text: str, config: Path | None, url: str | None, token: str | None, now: datetime
-) -> dict[str, Any]:
+def _of_id(runtime: Runtime, id_text: str, answer: dict[str, Any], now: datetime) -> dict[str, Any]:
     """Route a stored event again, under today's config."""
-    try:
-        status, answer = ask.daemon(config, url, token).get(f"/logs/{id_text}")
-    except ask.Unreachable:
-        status, answer = offline.show(config, id_text)
-    if status != 200:
-        term.fail(ask.refused(answer))
     from relay.event import event_from_json
 
-    body = (
-        answer["body"].encode() if answer.get("body") is not None else base64.b64decode(answer.get("body_base64", ""))
-    )
-    event = event_from_json(answer["event"], answer["headers"], body)
-    report: dict[str, Any] = {"source": event.source, "type": event.type, "verified": "when it was accepted"}
+    if answer.get("event") is None:
+        term.fail(f"the event of {id_text} is no longer kept: there is nothing to explain")
+    body = answer.get("body")
+    content = body.encode() if body is not None else base64.b64decode(answer.get("body_base64", ""))
+    event = event_from_json(answer["event"], answer["headers"], content)
+    report: dict[str, Any] = {
+        "source": event.source,
+        "type": event.type,
+        "answer": None,
+        "verified": True,
+        "proofs": [],
+        "reason": "when it was accepted",
+        "ignored": None,
+    }
     return report | _routes(runtime, event, answer["event"]["id"], now)
 
 
-def _inbound(path: Path) -> Any:
-    """A request from a file: the whole of it as JSON, or its body alone."""
-    from multidict import CIMultiDict
-
-    from relay.event import Inbound
-
-    raw = path.read_bytes()
-    try:
-        request = json.loads(raw)
-    except ValueError:
-        request = None
-    if (
-        isinstance(request, dict)
-        and isinstance(request.get("headers"), list)
-        and request.keys() & {"body", "body_base64"}
-    ):
-        body = request["body"].encode() if "body" in request else base64.b64decode(request["body_base64"])
-        return Inbound(CIMultiDict([(name, value) for name, value in request["headers"]]), body)
-    return Inbound(CIMultiDict({"Content-Type": "application/json"}), raw)
-
-
-def _routes(runtime: Runtime, event: Any, event_id: str, now: datetime) -> dict[str, Any]:
+def _routes(runtime: Runtime, event: Event, event_id: str, now: datetime) -> dict[str, Any]:
     """What each route makes of the event."""
-    from relay.delivery import Delivery
-    from relay.destination import Unsendable
-    from relay.ids import DeliveryId
     from relay.pattern import Subject
-    from relay.web import shape
 
     subject = Subject.of(event, event_id)
     matched = {route.name for route in runtime.routing.match(subject)}
+    patterns = {section.name: list(section.sources) for section in runtime.config.routes}
     routes = []
     for route in runtime.routing.routes.values():
-        from_source = event.source in route.sources
         entry: dict[str, Any] = {
             "route": route.name,
             "matched": route.name in matched,
             "enabled": route.enabled,
-            "sources": {"patterns": sorted(route.sources), "saw": event.source, "matched": from_source},
+            "sources": {
+                "patterns": patterns[route.name],
+                "saw": event.source,
+                "matched": event.source in route.sources,
+            },
             "clauses": [_clause(clause) for clause in route.filter.explain(subject)],
         }
         if route.name in matched:
-            delivery = Delivery(DeliveryId(0), route.name, event, now, now)
-            try:
-                outbound = route.destination.render(delivery, "dlv_" + "0" * 26, event_id, now)
-                request = route.destination.shown(outbound)
-                entry["request"] = {
-                    "method": request.method,
-                    "url": request.url,
-                    "headers": [list(pair) for pair in request.headers],
-                    **shape.text("body", outbound.body),
-                }
-            except Unsendable as error:
-                entry["request"] = {"error": shape.failure(error.failure)}
+            entry["request"] = _request(route, event, event_id, now)
         routes.append(entry)
-    return {"event": event.as_json(event_id), "routes": routes, "routes_matched": sorted(matched)}
+    order = [entry["route"] for entry in routes if entry["matched"]]
+    return {"event": event.as_json(event_id), "routes": routes, "routes_matched": order}
+
+
+def _request(route: Route, event: Event, event_id: str, now: datetime) -> dict[str, Any]:
+    """What would be sent, as anyone may see it."""
+    from relay.delivery import Delivery
+    from relay.destination import Unsendable
+    from relay.ids import DeliveryId
+    from relay.web import shape
+
+    delivery = Delivery(DeliveryId(0), route.name, event, now, now)
+    try:
+        outbound = route.destination.render(delivery, "dlv_" + "0" * 26, event_id, now)
+    except Unsendable as error:
+        return {"error": shape.failure(error.failure)}
+    request = route.destination.shown(outbound)
+    return {
+        "method": request.method,
+        "url": request.url,
+        "headers": [list(pair) for pair in request.headers],
+        **shape.text("body", outbound.body),
+    }
 
 
 def _clause(clause: Clause) -> dict[str, Any]:
@@ -200,48 +240,127 @@ def _clause(clause: Clause) -> dict[str, Any]:
     return entry
 
 
-def _text(report: dict[str, Any]) -> str:
-    lines = [f"source {report['source']} ({report['type']}): verified by {report['verified']}"]
-    if "ignored" in report:
-        return "\n".join([*lines, f"not stored: {report['ignored']}"])
-    for key, value in report["event"].items():
-        if key not in ("id", "received_at", "source", "type"):
-            lines.append(f"  {key}: {term.printable(json.dumps(value, ensure_ascii=False))}")
+def _redacted(value: Any, runtime: Runtime) -> Any:
+    """The report without any secret of the config, wherever an event or a payload may have brought one."""
+    if isinstance(value, str):
+        return runtime.redact(value)
+    if isinstance(value, dict):
+        return {key: _redacted(child, runtime) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_redacted(child, runtime) for child in value]
+    return value
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def page(report: dict[str, Any], room: int) -> str:
+    """The report as a page of text."""
+    lines = [f"source {report['source']}, type {report['type']}", *_verdict(report)]
+    event = report.get("event")
+    if event is None:
+        return "\n".join(lines)
+    lines += ["", *_event(event)]
     for route in report["routes"]:
-        verdict = "MATCHES" if route["matched"] else "does not match" if route["enabled"] else "is disabled"
-        lines += ["", f"route {route['route']} {verdict}"]
-        lines.append(
-            _line("source", route["sources"]["patterns"], [route["sources"]["saw"]], route["sources"]["matched"])
-        )
-        if not route["clauses"]:
-            lines.append("  yes  (no match: takes everything)")
-        for clause in route["clauses"]:
-            lines += _clause_lines(clause, "")
-        if "request" in route:
-            lines += _request_lines(route["request"])
-    return "\n".join(lines)
+        lines += ["", *_route(route, len(event["changes"]), room)]
+    took = ", ".join(report["routes_matched"]) or "no route"
+    return "\n".join([*lines, "", f"taken by {took}"])
 
 
-def _clause_lines(clause: dict[str, Any], indent: str) -> list[str]:
-    lines = [indent + _line(clause["key"], clause["patterns"], clause["saw"], clause["matched"], clause.get("note"))]
+def _verdict(report: dict[str, Any]) -> list[str]:
+    """Whether relay would take it."""
+    reason = term.printable(report["reason"]) if report["reason"] else ""
+    if report["answer"] == 400:
+        return [f"REFUSED with 400: {reason}"]
+    if report["verified"] is False:
+        rest = "" if report["event"] is None and not report["ignored"] else ". Were it genuine:"
+        lines = [f"REJECTED with 401: {reason}{rest}"]
+    elif report["verified"] is None:
+        lines = [f"not verified: {reason}"]
+    else:
+        lines = [f"verified: {reason or ', '.join(report['proofs'])}"]
+    if report["ignored"]:
+        lines.append(f"ignored, not stored: {term.printable(report['ignored'])}")
+    return lines
+
+
+def _event(event: dict[str, Any]) -> list[str]:
+    """The description; what its sender did not say in one line at the end."""
+    hidden = ("id", "received_at", "source", "type", "changes", "extra")
+    said = [(name, value) for name, value in event.items() if name not in hidden and value is not None]
+    several = len(event["changes"]) > 1
+    of_each = event["changes"][0].keys() if several else ()  # null here means that the changes differ
+    silent = [name for name, value in event.items() if value is None and name not in hidden and name not in of_each]
+    pairs = [(name, term.printable(str(value))) for name, value in said]
+    pairs += [(f"extra.{name}", term.printable(_json(value))) for name, value in event["extra"].items()]
+    if several:
+        for number, change in enumerate(event["changes"], 1):
+            words = [f"{name}={value}" for name, value in change.items() if value is not None]
+            pairs.append((f"change {number}", term.printable("  ".join(words)) or "(nothing said)"))
+    if silent:
+        pairs.append(("not said", ", ".join(silent)))
+    return ["event", *term.columns(pairs)]
+
+
+def _route(route: dict[str, Any], changes: int, room: int) -> list[str]:
+    verdict = "takes it" if route["matched"] else "does not take it" if route["enabled"] else "is disabled"
+    sources = route["sources"]
+    lines = [f"route {route['route']} {verdict}"]
+    lines += _line("source", sources["patterns"], [sources["saw"]], sources["matched"], None, "  ", room)
+    if not route["clauses"]:
+        lines.append("  yes  no match: takes every event but tests")
+    for clause in route["clauses"]:
+        lines += _clause_lines(clause, changes, "  ", room)
+    if "request" in route:
+        lines += _request_lines(route["request"], room)
+    return lines
+
+
+def _clause_lines(clause: dict[str, Any], changes: int, indent: str, room: int) -> list[str]:
+    note = clause.get("note")
+    if note is None and changes > 1 and "change" in clause and clause["saw"]:
+        note = f"change {clause['change'] + 1}"
+    lines = _line(clause["key"], clause["patterns"], clause["saw"], clause["matched"], note, indent, room)
     for number, alternative in enumerate(clause.get("alternatives", ())):
-        lines.append(f"{indent}       {'or' if number else 'either'}:")
+        lines.append(f"{indent}     {'or' if number else 'either'}")
         for inner in alternative:
-            lines += _clause_lines(inner, indent + "       ")
+            lines += _clause_lines(inner, changes, indent + "       ", room)
     return lines
 
 
-def _line(key: str, patterns: list[str], saw: list[Any], matched: bool, note: str | None = None) -> str:
-    wanted = " wants " + ", ".join(patterns) if patterns else ""
-    value = " saw " + ", ".join("nothing" if one is None else repr(one) for one in saw) if saw else ""
-    return term.printable(f"  {'yes' if matched else 'NO '}  {key}{wanted}{value}{f' ({note})' if note else ''}")
+def _line(
+    key: str, patterns: list[str], saw: list[Any], matched: bool, note: str | None, indent: str, room: int
+) -> list[str]:
+    """`yes  action  publish   wants publish, unpublish`; on two lines where one is too narrow."""
+    head = f"{indent}{_mark(matched)}  {key:<11}" if saw or patterns else f"{indent}{_mark(matched)}  {key}"
+    if saw:
+        values = ", ".join("(not said)" if one is None else repr(one) for one in saw)
+        head = f"{head}  saw {values:<16}"
+    more = [f"wants {', '.join(patterns)}"] if patterns else []
+    more += [f"({note})"] if note else []
+    head, rest = term.printable(head), term.printable("  ".join(more))
+    if not rest:
+        return [head.rstrip()]
+    if len(head) + 2 + len(rest) <= room:
+        return [f"{head}  {rest}"]
+    return [head.rstrip(), *term.paragraph(rest, " " * (len(indent) + 18), room)]
 
 
-def _request_lines(request: dict[str, Any]) -> list[str]:
+def _mark(matched: bool) -> str:
+    return "yes" if matched else "NO "
+
+
+def _request_lines(request: dict[str, Any], room: int) -> list[str]:
     if "error" in request:
-        return [f"  would fail: {request['error']['code']}: {request['error']['message']}"]
-    lines = [f"  would send: {request['method']} {request['url']}"]
-    lines += [term.printable(f"    {name}: {value}") for name, value in request["headers"]]
-    body = request.get("body", "(binary)")
-    lines.append("    " + (term.printable(body[:400]) + ("…" if len(body) > 400 else "") if body else "(no body)"))
-    return lines
+        return [term.printable(f"  would fail: {request['error']['code']}: {request['error']['message']}")]
+    lines = [f"  would send {term.printable(request['method'] + ' ' + request['url'])}"]
+    lines += [f"    {term.printable(f'{name}: {value}')}" for name, value in request["headers"]]
+    if "body_base64" in request:
+        return [*lines, "", f"    ({len(base64.b64decode(request['body_base64']))} bytes that are not text)"]
+    if not request["body"]:
+        return [*lines, "    (no body)"]
+    return [*lines, "", *term.paragraph(request["body"], "    ", room, most=_BODY_LINES)]
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -3,38 +3,62 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from relay.cli import ask, offline, term
+from relay.cli import offline, term
 
-_FILTERS = {
-    "route": "routes",
-    "source": "sources",
-    "type": "source types",
-    "model": "models",
-    "stage": "stages",
-    "action": "actions",
-    "event": "the senders' own event names",
-    "entry-id": "entries",
-    "event-id": "events",
-    "status": "pending, delivered, failed, held, merged, cancelled, unmatched, rejected",
-    "since": "a time, or an age such as 2h",
-    "until": "a time, or an age such as 2h",
-    "limit": "at most so many (100, up to 1000)",
-    "order": "asc or desc",
+FILTERS = {
+    "route": "Of these routes.",
+    "source": "Of events of these sources.",
+    "type": "Of sources of these types.",
+    "model": "Of these models.",
+    "stage": "Of these stages.",
+    "action": "Of these actions.",
+    "event": "Of these events, as their senders name them.",
+    "entry-id": "Of these entries.",
+    "event-id": "Of these events (evt_…).",
+    "status": "pending, delivered, failed, held, merged, cancelled; also unmatched, rejected.",
+    "since": "Not older: a time such as 2026-11-23T20:00:00Z, or an age such as 2h.",
+    "until": "Older: a time, or an age.",
+    "limit": "At most so many (100; up to 1000).",
+    "cursor": "Go on from the 'next' of an earlier --json answer.",
+    "order": "desc (newest first) or asc.",
 }
-_COLUMNS = ("id", "created_at", "route", "source", "event", "model", "entry_id", "status", "attempts", "code", "error")
+_SINGLE = ("since", "until", "limit", "cursor", "order")
+
+COLUMNS = (
+    "id",
+    "created_at",
+    "status",
+    "route",
+    "source",
+    "event",
+    "model",
+    "entry_id",
+    "attempts",
+    "code",
+    "error",
+)
+_FLEXIBLE = ("route", "source", "event", "model", "entry_id")
+_DISPENSABLE = ("model", "entry_id", "source")  # left out of a narrow terminal, in this order
 
 
 def filters(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filters of `/logs` as options of the same names; lists with commas."""
-    for name, text in reversed(_FILTERS.items()):
-        function = click.option(f"--{name}", help=text)(function)
+    """The filters of `/logs` as options of the same names; several values with commas, or the option repeated."""
+    for name, text in reversed(FILTERS.items()):
+        function = click.option(f"--{name}", help=text, multiple=name not in _SINGLE, metavar=name.upper())(function)
     return function
+
+
+def asked(given: dict[str, Any]) -> dict[str, str]:
+    """The options as the query of `/logs`."""
+    joined = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    return {name: value for name, value in joined.items() if value}
 
 
 @click.command("logs")
@@ -42,23 +66,59 @@ def filters(function: Callable[..., Any]) -> Callable[..., Any]:
 @term.json_option
 @term.daemon_options
 @term.config_errors
-def command(config: Path | None, url: str | None, token: str | None, as_json: bool, **given: str | None) -> None:
-    """List deliveries, newest first. Without a running daemon the store's file itself is read."""
-    query = {name: value for name, value in given.items() if value is not None}
-    try:
-        status, answer = ask.daemon(config, url, token).get("/logs", query)
-    except ask.Unreachable as error:
-        if url is not None:
-            term.fail(str(error))
-        status, answer = offline.logs(config, query)
-    if status != 200:
-        term.fail(ask.refused(answer))
+def command(config: Path | None, url: str | None, token: str | None, as_json: bool, **given: Any) -> None:
+    """List deliveries, newest first. Without a running daemon the store's file itself is read.
+
+    \b
+    Examples:
+      relay logs --status failed --since 2h
+      relay logs --route search,audit --entry-id 1042
+      relay logs --status rejected         requests that did not prove themselves
+      relay logs --json | jq -r '.items[].id'
+    """
+    answer = offline.get(config, url, token, "/logs", asked(given))
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
-    click.echo(term.table(_COLUMNS, [[_cell(item, column) for column in _COLUMNS] for item in answer["items"]]))
+    room = term.width()
+    click.echo(whole(answer["items"]) if room is None else fitted(answer["items"], room))
+    if answer["next"] is not None and sys.stderr.isatty():
+        term.complain(f"there are more: --cursor {answer['next']} goes on, --limit shows up to 1000")
+
+
+def whole(items: Sequence[dict[str, Any]]) -> str:
+    """The whole table, a line for each."""
+    return term.table(COLUMNS, [[_cell(item, column) for column in COLUMNS] for item in items])
+
+
+def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
+    """As much of the table as a terminal has room for; errors stand beneath their lines."""
+    shown = [column for column in COLUMNS if column != "error"]
+    dropped = list(_DISPENSABLE)
+    while True:
+        header = ["time (utc)" if column == "created_at" else column for column in shown]
+        rows = [[_short(item) if column == "created_at" else _cell(item, column) for column in shown] for item in items]
+        lines = term.table(header, rows).splitlines()
+        if not dropped or max(map(len, lines)) <= room:
+            break
+        shown.remove(dropped.pop(0))
+    first, *others = term.table(header, rows, _FLEXIBLE, room).splitlines()
+    lines = [first]
+    for item, line in zip(items, others, strict=True):
+        lines.append(line)
+        if item["error"]:
+            lines.append(term.cut(f"    {term.printable(_cell(item, 'error'))}", room))
+    return "\n".join(lines)
+
+
+def _short(item: dict[str, Any]) -> str:
+    """`11-23 20:00:00`."""
+    return str(item["created_at"])[5:19].replace("T", " ")
 
 
 def _cell(item: dict[str, Any], column: str) -> Any:
     value = item[column]
-    return value["code"] if column == "error" and value else value
+    if column == "error" and value:
+        code, message = value.get("code"), value.get("message")
+        return f"{code}: {message}" if code and message else code or message
+    return value

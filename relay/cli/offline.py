@@ -7,38 +7,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from relay.cli import term
+from relay.cli import ask, term
 
 
-def logs(config: Path | None, query: Mapping[str, str]) -> tuple[int, Any]:
-    """What `GET /logs` would answer."""
-    return asyncio.run(_ask(config, "/logs", query))
+def get(
+    config: Path | None, url: str | None, token: str | None, path: str, query: Mapping[str, str] | None = None
+) -> Any:
+    """What `GET path` answers: the daemon's word, or where none runs and none was named, the file's."""
+    daemon = ask.daemon(config, url, token)
+    try:
+        status, answer = daemon.get(path, query)
+    except ask.Unreachable as error:
+        if url is not None:
+            term.fail(str(error))
+        return asyncio.run(_read(config, path, query or {}, str(error)))
+    return daemon.require("items" if path == "/logs" else "headers", status, answer)
 
 
-def show(config: Path | None, id_text: str) -> tuple[int, Any]:
-    """What `GET /logs/<id>` would answer."""
-    return asyncio.run(_ask(config, f"/logs/{id_text}", {}))
-
-
-async def _ask(config: Path | None, path: str, query: Mapping[str, str]) -> tuple[int, Any]:
-    from relay import config as config_file
+async def _read(config: Path | None, path: str, query: Mapping[str, str], unreachable: str) -> Any:
     from relay.clock import SystemClock
     from relay.store import Unavailable, Unusable
     from relay.stores import open_reader
     from relay.web import logquery, read
 
-    url = config_file.load(config_file.find_config(config)).config.store.url
+    section = ask.load(config).config.store
+    if not section.path.exists():
+        term.fail(f"{unreachable}; nor is there a store to read at {section.path}")
     try:
-        store = await open_reader(url)
-    except (Unusable, Unavailable) as error:
+        store = await open_reader(section.url)
+    except Unusable as error:
         term.fail(f"no relay runs, and its store cannot be read: {error}", term.OPERATOR)
+    except Unavailable as error:
+        term.fail(f"no relay runs, and its store cannot be read now: {error}")
     try:
         if path == "/logs":
-            return 200, await read.logs(store, query.items(), SystemClock().now())
-        return 200, await read.log(store, path.removeprefix("/logs/"))
+            return await read.logs(store, query.items(), SystemClock().now())
+        return await read.log(store, path.removeprefix("/logs/"))
     except logquery.BadFilter as error:
-        return 400, {"error": "bad_filter", "detail": str(error)}
-    except read.NotFound as error:
-        return 404, {"error": "not_found", "detail": str(error)}
+        term.fail(str(error), term.USAGE)
+    except (read.NotFound, Unavailable) as error:
+        term.fail(str(error))
     finally:
         await store.close()

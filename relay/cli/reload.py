@@ -4,38 +4,55 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from relay.cli import ask, term
 
+_KEPT = "the config was not taken; the running one stays"
+
 
 @click.command("reload")
 @term.daemon_options
 def command(config: Path | None, url: str | None, token: str | None) -> None:
-    """Make the running daemon read its config again, and say what changed or every mistake."""
+    """Make the running daemon read its config again, and say what changed or every mistake.
+
+    A config with mistakes is not taken, the running one stays, and the exit code is 78.
+
+    \b
+    Example:
+      relay check && relay reload
+    """
     daemon = _reach(config, url, token)
     try:
         status, answer = daemon.post("/reload")
     except ask.Unreachable as error:
-        term.fail(f"{error} (is it running? start it with 'relay serve')")
-    if status == 422:
-        for line in answer["errors"]:
-            click.echo(line, err=True)
-        click.echo("relay: the config was not taken; the running one stays", err=True)
-        sys.exit(term.OPERATOR)
-    if status != 200:
-        term.fail(ask.refused(answer))
-    click.echo(f"generation {answer['generation']}")
-    for kind, names in answer["changes"].items():
+        term.fail(str(error))
+    if status == 422 and isinstance(answer, dict) and "errors" in answer:
+        _refuse(answer["errors"])
+    taken = daemon.require("generation", status, answer)
+    click.echo(f"generation {taken['generation']}")
+    for kind, names in taken["changes"].items():
         words = [f"{verb} {', '.join(found)}" for verb, found in names.items() if found] if kind != "other" else names
-        click.echo(f"{kind}: {'; '.join(words)}")
-    for key in answer["pending_restart"]:
+        click.echo(term.printable(f"{kind}: {'; '.join(words)}"))
+    for key in taken["pending_restart"]:
         click.echo(f"takes effect at the next start: {key}")
-    for warning in answer["warnings"]:
-        click.echo(warning, err=True)
+    for warning in taken["warnings"]:
+        click.echo(term.printable(warning), err=True)
 
 
-@term.config_errors
 def _reach(config: Path | None, url: str | None, token: str | None) -> ask.Daemon:
-    return ask.daemon(config, url, token)
+    from relay.config import ConfigError
+
+    try:
+        return ask.daemon(config, url, token)
+    except ConfigError as error:
+        _refuse([str(problem) for problem in error.problems])
+
+
+def _refuse(problems: list[str]) -> NoReturn:
+    for problem in problems:
+        click.echo(term.printable(problem), err=True)
+    term.complain(_KEPT)
+    sys.exit(term.OPERATOR)

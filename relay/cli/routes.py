@@ -13,10 +13,16 @@ from relay.cli import term
 @click.command("routes")
 @term.config_option
 @term.json_option
-@click.option("--expanded", is_flag=True, help="print each route whole, defaults filled in, as JSON")
+@click.option("--expanded", is_flag=True, help="Print each route whole, defaults filled in, secrets as ***, as JSON.")
 @term.config_errors
 def command(config: Path | None, as_json: bool, expanded: bool) -> None:
-    """List the routes of the config."""
+    """List the routes of the config, in its order.
+
+    \b
+    Examples:
+      relay routes
+      relay routes --expanded | jq '.[] | select(.name == "search").retry'
+    """
     from relay import config as config_file
 
     effective = config_file.effective(config_file.load(config_file.find_config(config)).config)
@@ -33,4 +39,5 @@ def command(config: Path | None, as_json: bool, expanded: bool) -> None:
         )
         for route in effective["routes"]
     ]
-    click.echo(term.table(("route", "enabled", "sources", "to", "description"), rows))
+    header = ("route", "enabled", "sources", "to", "description")
+    click.echo(term.table(header, rows, flexible=("sources", "to", "description"), room=term.width()))

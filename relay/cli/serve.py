@@ -18,6 +18,10 @@ def command(config: Path | None) -> None:
 
     Exits with 78 when an operator must act and a restart would not help: a wrong config, a store that is foreign,
     newer or corrupt.
+
+    \b
+    Example:
+      relay serve --config /etc/relay/config.yaml
     """
     from relay import daemon
     from relay.config import find_config

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from relay.cli import ask, offline, term
+from relay.cli import offline, term
+
+_BODY_LINES = 6  # of a destination's answer; --json has all that was kept
 
 
 @click.command("show")
@@ -17,45 +21,91 @@ from relay.cli import ask, offline, term
 @term.daemon_options
 @term.config_errors
 def command(id_text: str, config: Path | None, url: str | None, token: str | None, as_json: bool) -> None:
-    """Show a delivery, an event or a rejected request. Without a running daemon the store's file itself is read."""
-    try:
-        status, answer = ask.daemon(config, url, token).get(f"/logs/{id_text}")
-    except ask.Unreachable as error:
-        if url is not None:
-            term.fail(str(error))
-        status, answer = offline.show(config, id_text)
-    if status != 200:
-        term.fail(ask.refused(answer))
-    click.echo(json.dumps(answer, indent=2, ensure_ascii=True) if as_json else _text(answer))
+    """Show a delivery (dlv_…), an event (evt_…) or a rejected request (rej_…), with all attempts and the body.
+
+    Without a running daemon the store's file itself is read.
+
+    \b
+    Examples:
+      relay show dlv_01M85CA5GE9CETFWDHANEQSGCC
+      relay show evt_01M85CA5GE9CERZWDHANEQSGCC --json | jq .event.changes
+    """
+    term.need_id(id_text, "dlv_", "evt_", "rej_")
+    answer = offline.get(config, url, token, f"/logs/{id_text}")
+    click.echo(json.dumps(answer, indent=2) if as_json else page(answer))
 
 
-def _text(answer: dict[str, Any]) -> str:
+def page(answer: dict[str, Any]) -> str:
     """What a person reads first, first."""
     lines: list[str] = []
-    for key in ("delivery", "rejection", "event"):
-        if isinstance(answer.get(key), dict):
-            lines += [f"{key}:", *(f"  {name}: {_value(value)}" for name, value in answer[key].items())]
-    groups = answer.get("deliveries") or ([answer] if "attempts" in answer else [])
-    for group in groups:
-        if group is not answer:
-            delivery = group["delivery"]
-            lines.append(f"delivery {delivery['id']} to {delivery['route']}: {delivery['status']}")
-        lines += [_attempt(made) for made in group["attempts"]]
-    lines += ["headers:", *(f"  {name}: {_value(value)}" for name, value in answer["headers"])]
-    if "body" in answer:
-        lines += ["body:", "  " + _value(answer["body"])]
-    return "\n".join(lines)
+    if isinstance(answer.get("rejection"), dict):
+        lines += _section("rejected request", answer["rejection"])
+    if isinstance(answer.get("delivery"), dict):
+        lines += _delivery(answer)
+    if isinstance(answer.get("event"), dict):
+        lines += _section("event", answer["event"])
+    if "deliveries" in answer:
+        lines += ["", "deliveries" if answer["deliveries"] else "deliveries: none, no route wanted it"]
+        for group in answer["deliveries"]:
+            lines += _brief(group)
+    if answer.get("headers"):
+        lines += ["", "headers", *term.columns(_pairs(answer["headers"]))]
+    return "\n".join([*lines, *_body(answer)])
 
 
-def _attempt(made: dict[str, Any]) -> str:
+def _delivery(answer: dict[str, Any]) -> list[str]:
+    lines = _section("delivery", answer["delivery"])
+    if answer.get("merged"):
+        lines.append(f"  sent for  {', '.join(answer['merged'])}")
+    lines += ["", "attempts" if answer["attempts"] else "attempts: none yet"]
+    for made in answer["attempts"]:
+        lines += _attempt(made, "  ")
+    return [*lines, ""]
+
+
+def _brief(group: dict[str, Any]) -> list[str]:
+    delivery = group["delivery"]
+    lines = [term.printable(f"  {delivery['id']}  {delivery['status']}  to {delivery['route']}")]
+    for made in group["attempts"]:
+        lines += _attempt(made, "    ")
+    return lines
+
+
+def _section(title: str, values: dict[str, Any]) -> list[str]:
+    return [title, *term.columns(((name, _value(value)) for name, value in values.items()))]
+
+
+def _attempt(made: dict[str, Any], indent: str) -> list[str]:
     request, response, error = made["request"], made["response"], made["error"]
-    said = f"HTTP {response['status']}" if response else ""
-    why = f"{error['code']}: {error['message']}" if error else "ok"
     sent = f"{request['method']} {request['url']}" if request else "nothing was sent"
-    return term.printable(
-        f"attempt {made['n']} ({made['trigger']}) {made['started_at']} {made['duration_ms']} ms  {sent}  {said} {why}"
-    )
+    came = f"HTTP {response['status']}" if response else "no answer"
+    head = f"{indent}{made['n']}  {made['started_at']}  {made['trigger']}  {sent}  {came}  {made['duration_ms']} ms"
+    lines = [term.printable(head)]
+    deeper = indent + "   "
+    if error:
+        lines.append(deeper + term.printable(f"{error['code']}: {error['message']}"))
+    if response and response.get("body"):
+        lines += term.paragraph(response["body"], deeper + "| ", most=_BODY_LINES)
+    elif response and response.get("body_base64"):
+        lines.append(f"{deeper}| ({len(base64.b64decode(response['body_base64']))} bytes that are not text)")
+    return lines
+
+
+def _body(answer: dict[str, Any]) -> list[str]:
+    if "body_base64" in answer:
+        return ["", f"body: {len(base64.b64decode(answer['body_base64']))} bytes that are not text (--json has them)"]
+    if "body" not in answer:
+        return []
+    if not answer["body"]:
+        return ["", "body: " + ("not kept" if answer["body"] is None else "empty")]
+    return ["", "body", *("  " + term.printable(line) for line in answer["body"].splitlines())]
+
+
+def _pairs(pairs: Iterable[list[str]]) -> list[tuple[str, str]]:
+    return [(term.printable(name), term.printable(value)) for name, value in pairs]
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, dict) and value.keys() == {"code", "message"}:
+        return term.printable(f"{value['code']}: {value['message']}")
     return "-" if value is None else term.printable(value if isinstance(value, str) else json.dumps(value))

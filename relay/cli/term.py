@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -12,7 +13,11 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import click
 
 FAILED = 1
+USAGE = 2
 OPERATOR = 78  # EX_CONFIG of sysexits(3): a restart will not help; systemd is told not to try
+
+_NARROWEST = 8  # a column that is cut keeps at least so much
+_ID = re.compile(r"(evt|dlv|rej)_[0-9A-HJKMNP-TV-Z]{26}", re.IGNORECASE)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,8 +25,13 @@ R = TypeVar("R")
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
     """Say why on standard error and exit."""
-    click.echo(f"relay: {message}", err=True)
+    complain(message)
     sys.exit(code)
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    click.echo(f"relay: {printable(message)}", err=True)
 
 
 def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,19 +39,26 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "-c",
         "--config",
+        metavar="FILE",
         type=click.Path(path_type=Path),
-        help="the config file (default: $RELAY_CONFIG, ./config.yaml, /etc/relay/config.yaml)",
+        help="The config (default: $RELAY_CONFIG, ./config.yaml, /etc/relay/config.yaml).",
     )(function)
 
 
 def daemon_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """How to reach the running daemon."""
-    function = click.option("--token", envvar="RELAY_TOKEN", help="its admin token (default: the config's)")(function)
-    function = click.option("--url", envvar="RELAY_URL", help="its admin address (default: the config's)")(function)
+    function = click.option(
+        "--token", envvar="RELAY_TOKEN", help="Its admin token (default: $RELAY_TOKEN, else the config's)."
+    )(function)
+    function = click.option(
+        "--url",
+        envvar="RELAY_URL",
+        help="The daemon's admin side, http://host:port or unix:/path (default: $RELAY_URL, else the config's).",
+    )(function)
     return config_option(function)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="print JSON")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def config_errors(function: Callable[P, R]) -> Callable[P, R]:
@@ -54,23 +71,75 @@ def config_errors(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except ConfigError as error:
-            for problem in error.problems:
-                click.echo(str(problem), err=True)
+            for problem in (*error.problems, *error.warnings):
+                click.echo(printable(str(problem)), err=True)
             sys.exit(OPERATOR)
 
     return wrapper
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Aligned columns; on a terminal cut to its width."""
-    texts = [[_plain(cell) for cell in row] for row in rows]
-    widths = [max(len(cells[i]) for cells in [list(header), *texts]) for i in range(len(header))]
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+def need_id(text: str, *prefixes: str) -> None:
+    """Refuse what cannot be an id before anybody is asked for it."""
+    kinds = {"dlv_": "a delivery's id", "evt_": "an event's", "rej_": "a rejected request's"}
+    if _ID.fullmatch(text) is None or text[:4] not in kinds:
+        shapes = " or ".join(f"{prefix}…" for prefix in prefixes)
+        fail(f"'{text}' is not an id: expected {shapes}, as 'relay logs' lists them", USAGE)
+    if text[:4] not in prefixes:
+        hint = "'relay show' shows it" if text[:4] == "rej_" else f"'relay show {text}' lists its deliveries"
+        fail(
+            f"{text} is {kinds[text[:4]]}, expected {' or '.join(kinds[prefix] for prefix in prefixes)}: {hint}", USAGE
+        )
+
+
+def one_of(what: str, name: str, known: Iterable[str]) -> str:
+    """`there is no source 'blgo' (did you mean 'blog'?): there are blog and shop`."""
+    from relay.problems import did_you_mean
+
+    names = list(known)
+    there = f"there are {', '.join(names)}" if names else "there are none"
+    return f"there is no {what} '{name}'{did_you_mean(name, names)}: {there}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 route`, `2 routes`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def width() -> int | None:
+    """The columns of the terminal; None where standard output is something else."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], flexible: Collection[str] = (), room: int | None = None
+) -> str:
+    """Aligned columns. Where there is only so much `room`, the flexible ones are cut first, the widest of them most."""
+    cells = [[name.upper() for name in header], *([_plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
+    if room is not None:
+        shrinking = [place for place, name in enumerate(header) if name in flexible]
+        while sum(widths) + 2 * (len(widths) - 1) > room:
+            widest = max(shrinking, key=lambda place: widths[place], default=None)
+            if widest is None or widths[widest] <= _NARROWEST:
+                break
+            widths[widest] -= 1
     lines = []
-    for cells in [[name.upper() for name in header], *texts]:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        lines.append(line[:limit] if limit else line)
+    for row in cells:
+        line = "  ".join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
+        lines.append(line if room is None else cut(line, room))
     return "\n".join(lines)
+
+
+def cut(text: str, room: int) -> str:
+    """The text, or as much of it as there is room for."""
+    return text if len(text) <= room else text[: room - 1] + "…"
+
+
+def columns(pairs: Iterable[tuple[str, str]], indent: str = "  ") -> list[str]:
+    """Lines of names and values, the values aligned."""
+    known = list(pairs)
+    size = max((len(name) for name, _ in known), default=0)
+    return [f"{indent}{name.ljust(size)}  {value}".rstrip() for name, value in known]
 
 
 def _plain(value: object) -> str:
@@ -78,7 +147,7 @@ def _plain(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
+        return printable(",".join(map(str, value)))
     return printable(str(value))
 
 
@@ -87,3 +156,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def paragraph(text: str, indent: str, room: int = 100, most: int | None = None) -> list[str]:
+    """Foreign text of several lines, each fit to be shown, broken at `room`; at most so many lines."""
+    size = room - len(indent)
+    lines = []
+    for line in text.splitlines() or [""]:
+        shown = printable(line)
+        lines += [shown[place : place + size] for place in range(0, len(shown), size)] or [""]
+    if most is not None and len(lines) > most:
+        lines = [*lines[: most - 1], "…"]
+    return [(indent + line).rstrip() for line in lines]

@@ -13,7 +13,7 @@ from relay.dispatcher import Dispatcher
 from relay.health import DISABLED, HEALTHY, RouteHealth
 from relay.metrics import Gauges
 from relay.reload import Reloader
-from relay.store import Counts, Store, StoreStatus
+from relay.store import Counts, Store, StoreStatus, Unavailable
 from relay.web import shape
 
 _STUCK = 30.0
@@ -41,6 +41,7 @@ class Health:
         self._began = clock.monotonic()
         self._status: StoreStatus | None = None
         self._status_at = 0.0
+        self._unreadable: str | None = None
         self.listening = False
         self.closing = False
 
@@ -58,10 +59,14 @@ class Health:
         idle = self._clock.monotonic() - self._dispatcher.progress_at
         return f"the dispatcher made no progress for {idle:.0f} s" if idle > _STUCK else None
 
-    async def refresh(self) -> StoreStatus:
-        """The store's figures, asked for at most once a second."""
+    async def refresh(self) -> StoreStatus | None:
+        """The store's figures, asked for at most once a second; the last ones known while it cannot be read."""
         if self._status is None or self._clock.monotonic() - self._status_at > _REFRESH:
-            self._status = await self._store.status()
+            try:
+                self._status = await self._store.status()
+                self._unreadable = None
+            except Unavailable as error:
+                self._unreadable = str(error)
             self._status_at = self._clock.monotonic()
         return self._status
 
@@ -71,17 +76,19 @@ class Health:
         runtime = self._reloader.runtime
         last = self._reloader.last
         now = self._clock.now()
-        trouble = self._store.trouble()
+        trouble = self._store.trouble() or self._unreadable
+        counts = self._store.counts().values()
         failing = {
             "store": trouble,
             "dispatcher": self._stuck(),
             "shutdown": "shutting down" if self.closing else None,
         }
-        overdue = store.oldest_due is not None and now - store.oldest_due > _OVERDUE
+        due = store.oldest_due if store is not None else None
+        free = store.free_bytes if store is not None else None
         degraded = {
             "reload": None if last.ok else f"the last reload failed: {last.error}",
-            "disk": f"{store.free_bytes >> 20} MiB left" if store.free_bytes < _LITTLE_DISK else None,
-            "overdue": f"a delivery has been due since {shape.when(store.oldest_due)}" if overdue else None,
+            "disk": f"{free >> 20} MiB left" if free is not None and free < _LITTLE_DISK else None,
+            "overdue": f"a delivery has been due since {shape.when(due)}" if due and now - due > _OVERDUE else None,
         }
         status = "failing" if any(failing.values()) else "degraded" if any(degraded.values()) else "ok"
         return {
@@ -99,15 +106,15 @@ class Health:
             },
             "store": {
                 "ok": trouble is None,
-                "backend": store.backend,
-                "version": store.version,
-                "pending": store.pending,
-                "held": store.held,
+                "backend": store.backend if store is not None else None,
+                "version": store.version if store is not None else None,
+                "pending": sum(each.pending for each in counts),
+                "held": sum(each.held for each in counts),
                 "oldest_pending_s": None
-                if store.oldest_pending is None
-                else round((now - store.oldest_pending).total_seconds(), 3),
-                "size_bytes": store.size_bytes,
-                "free_bytes": store.free_bytes,
+                if store is None or store.oldest_pending is None
+                else round(max(0.0, (now - store.oldest_pending).total_seconds()), 3),
+                "size_bytes": store.size_bytes if store is not None else None,
+                "free_bytes": free,
             },
             "routes": [self._route(name) for name in runtime.routing.routes],
             "checks": {name: reason or "ok" for name, reason in (failing | degraded).items()},
@@ -137,7 +144,9 @@ class Health:
         names = runtime.routing.routes.keys() | counts.keys()
         now = self._clock.now()
         status = self._status
-        oldest = status.oldest_by_route if status is not None else {}
+        # What is due later has not waited at all yet.
+        first_due = status.oldest_by_route if status is not None else {}
+        waited = {name: max(0.0, (now - due).total_seconds()) for name, due in first_due.items()}
         return Gauges(
             generation=runtime.generation,
             sha256=runtime.sha256,
@@ -145,8 +154,8 @@ class Health:
             last_success_at=runtime.loaded_at,
             pending={name: counts[name].pending if name in counts else 0 for name in names},
             held={name: counts[name].held if name in counts else 0 for name in names},
-            oldest_pending_s={name: (now - oldest[name]).total_seconds() if name in oldest else 0.0 for name in names},
+            oldest_pending_s={name: waited.get(name, 0.0) for name in names},
             route_states={name: self._state(name) for name in runtime.routing.routes},
-            store_ok=self._store.trouble() is None,
+            store_ok=self._store.trouble() is None and self._unreadable is None,
             store_size_bytes=status.size_bytes if status is not None else 0,
         )

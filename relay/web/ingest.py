@@ -141,7 +141,8 @@ class Ingest:
                 status=refusal.status,
                 reason=runtime.redact(refusal.reason),
                 client=client,
-                headers=source.shown_headers(request.headers),
+                # A sender that was given the address of another source shows that one's secrets here.
+                headers=tuple((name, runtime.redact(value)) for name, value in source.shown_headers(request.headers)),
             )
             self._store.reject(rejection)
             journal.rejected(rejection, self._store.ids.text(REJECTION, rejection.id))

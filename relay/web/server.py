@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from relay.schema import TcpAddress, UnixAddress
+from relay.schema import TcpAddress, UnixAddress, is_loopback
 
 _BACKLOG = 1024
 _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
@@ -77,6 +77,12 @@ class Listener:
         self._handler = handler
         self._server = server
         self.address = address
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can connect, as the sockets themselves say."""
+        names = [found.getsockname() for found in self._server.sockets]
+        return all(is_loopback(name[0]) for name in names if isinstance(name, tuple))
 
     async def stop_accepting(self) -> None:
         """Close the socket and idle connections; requests being answered go on."""

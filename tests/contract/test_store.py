@@ -534,10 +534,18 @@ async def test_status_tells_of_what_waits(desk: Desk) -> None:
     status = await desk.store.status()
     assert (status.pending, status.held) == (2, 1)
     assert (status.oldest_pending, status.oldest_due) == (NOON, NOON - 30 * SECOND)
+    assert status.oldest_by_route == {"www": NOON - 30 * SECOND}
+    await desk.store.settle(["www", "old"], [])
+    assert (await desk.store.status()).oldest_by_route == {"www": NOON - 30 * SECOND, "old": NOON}
+    assert status.location
     assert status.backend
     assert status.version
     assert status.free_bytes > 0
     assert status.size_bytes > 0
+
+
+async def test_what_an_operator_should_know_of_a_store_is_said_in_sentences(desk: Desk) -> None:
+    assert all(isinstance(note, str) and " " in note for note in desk.store.notes())
 
 
 async def test_ids_grow_also_over_a_restart_and_a_clock_set_back(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""`docs/configuration.md` knows every key of the schema, and no other; its examples are valid."""
+"""`docs/configuration.md` knows every key of the schema, and no other; the examples of all pages are valid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from relay.fields import Section
 from relay.source import SourceConfig, types
 from relay.sources import generic
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "configuration.md").read_text()
+ROOT = Path(__file__).parent.parent.parent
+PATH = ROOT / "docs" / "configuration.md"
+PAGE = PATH.read_text()
 
 SECTIONS: dict[str, tuple[type[Section], ...]] = {
     "Top level": (schema.Config,),
@@ -58,10 +60,43 @@ def test_every_key_of_a_source_type_is_in_its_table(name: str) -> None:
     assert documented(name) == set(types()[name].Config.model_fields) - set(SourceConfig.model_fields)
 
 
-@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
-def test_every_example_is_a_valid_config(example: str) -> None:
-    loaded = load(example.encode(), environ={}, no_secrets=True)
+def examples() -> list[tuple[str, str]]:
+    """Each YAML block of the pages, with its place."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [
+        (f"{page.relative_to(ROOT)}:{page.read_text()[: block.start()].count(chr(10)) + 1}", block[1])
+        for page in pages
+        for block in re.finditer(r"^```ya?ml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize(("place", "example"), examples(), ids=[place for place, _ in examples()])
+def test_every_example_is_a_valid_config(place: str, example: str) -> None:
+    loaded = load(example.encode(), name=place, environ={}, no_secrets=True)
     assert loaded.warnings == ()
+
+
+def test_every_page_with_sources_or_routes_has_examples() -> None:
+    shown = {place.rpartition(":")[0] for place, _ in examples()}
+    senders = {f"docs/senders/{page.name}" for page in (ROOT / "docs" / "senders").glob("*.md")}
+    assert shown >= {"README.md", "docs/configuration.md", *senders}
+
+
+def test_no_page_for_users_tells_them_to_set_a_key_that_is_not_supported_yet() -> None:
+    models: list[type[Section]] = [SourceConfig, *(model for section in SECTIONS.values() for model in section)]
+    later = {key for model in models for key in model.later} - {key for model in models for key in model.model_fields}
+    assert {"dedup", "notify", "expect_every"} <= later
+    for path in (ROOT / "README.md", PATH, *(ROOT / "docs" / "senders").glob("*.md")):
+        assert later & set(re.findall(r"`(\w+)[`:]", path.read_text())) == set(), path.name
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs"])
+def test_every_link_leads_to_a_file_of_the_repository(page: str) -> None:
+    found = ROOT / page
+    for path in sorted(found.rglob("*.md")) if found.is_dir() else [found]:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+            target = (path.parent / link).resolve()
+            assert link.startswith("https://") or (target.is_relative_to(ROOT) and target.exists()), f"{path}: {link}"
 
 
 def test_every_word_for_what_is_special_is_explained() -> None:

@@ -32,6 +32,7 @@ __all__ = ["SqliteStore", "affected_by_wal_reset_bug", "open_reader", "open_stor
 LOW_WATER = 32 << 20
 _LEAST = 3 << 19  # one and a half of the largest body that is usual
 _LOOK_EVERY = 1.0  # seconds between looks at the disk
+_STALLED = 30.0  # seconds in which a commit ends on any disk that works
 _OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
 
 
@@ -50,6 +51,7 @@ class SqliteStore:
         self._logs = logs
         self._file = writer.identity(path)
         self._looked = float("-inf")
+        self._seen_running: tuple[int | None, float] = (None, 0.0)
         self._disk_trouble: str | None = None
         self._no_space: str | None = None
         self._oldest: tuple[float, datetime | None] = (float("-inf"), None)
@@ -159,7 +161,15 @@ class SqliteStore:
 
     def trouble(self) -> str | None:
         self._look()
-        return self._writer.trouble or self._disk_trouble
+        return self._writer.trouble or self._disk_trouble or self._stalled()
+
+    def _stalled(self) -> str | None:
+        """Says so when the same commit has been running for long: a disk that hangs raises no error."""
+        running, now = self._writer.running, self._clock.monotonic()
+        if running is None or running != self._seen_running[0]:
+            self._seen_running = (running, now)
+        since = now - self._seen_running[1]
+        return f"a commit has not ended for {since:.0f} s" if since > _STALLED and running is not None else None
 
     @property
     def commits(self) -> int:

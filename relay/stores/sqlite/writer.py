@@ -93,6 +93,7 @@ class Writer:
     def __init__(self, path: Path, connection: sqlite3.Connection, counts: dict[str, Counts]) -> None:
         self.counts = counts
         self.trouble: str | None = None
+        self.begun = 0
         self.commits = 0
         self.seconds = 0.0
         """How long the last commit took."""
@@ -146,6 +147,11 @@ class Writer:
             self._rejection_timer = self._loop.call_later(_REJECTIONS_DELAY, self._kick)
 
     @property
+    def running(self) -> int | None:
+        """The number of the batch that is being written; None between batches."""
+        return self.begun if self._busy else None
+
+    @property
     def waiting(self) -> int:
         """Writes that wait for the commit after the running one."""
         return len(self._waiting.adds) + len(self._waiting.records) + len(self._waiting.calls)
@@ -182,6 +188,7 @@ class Writer:
             return
         self._rejections.clear()
         self._waiting, self._bytes, self._busy = Batch(), 0, True
+        self.begun += 1
         self._thread.jobs.put(batch)
 
     def _answer(self, batch: Batch) -> None:

@@ -1,0 +1,160 @@
+"""Verbs as a user runs them, and a daemon and a sink as processes for them to talk to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from relay.cli import relay
+from tests.harness import PATIENCE, RelayProcess
+
+TOP = Path(__file__).parent.parent.parent
+FIXTURES = TOP / "tests" / "samples"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a verb ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def checked(ended: Ended) -> Ended:
+    """What holds for every run of every verb."""
+    for text in (ended.out, ended.err):
+        assert "Traceback" not in text, text
+        assert all(c.isprintable() or c == "\n" for c in text), "control characters reach the terminal"
+    return ended
+
+
+def run(*args: str | Path, stdin: bytes | None = None, environ: dict[str, str] | None = None) -> Ended:
+    """A verb in this process. Exceptions that a user would see as a traceback fail the test."""
+    env = {"RELAY_CONFIG": None, "RELAY_URL": None, "RELAY_TOKEN": None, **(environ or {})}
+    result = CliRunner().invoke(relay, [str(arg) for arg in args], input=stdin, env=env, prog_name="relay")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return checked(Ended(result.exit_code, result.stdout, result.stderr))
+
+
+def complaint(ended: Ended, code: int) -> str:
+    """The one line on standard error of a verb that failed and printed nothing else."""
+    assert ended.code == code, ended
+    assert ended.out == ""
+    [line] = ended.err.splitlines()
+    assert line.startswith("relay: ")
+    return line
+
+
+def command(*args: str | Path) -> list[str]:
+    return [sys.executable, "-m", "relay", *map(str, args)]
+
+
+def run_process(*args: str | Path, cwd: Path | None = None, environ: dict[str, str] | None = None) -> Ended:
+    """A verb as a process of its own."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+    env |= {"PYTHONPATH": str(TOP)} | (environ or {})
+    done = subprocess.run(
+        command(*args), capture_output=True, text=True, timeout=PATIENCE, cwd=cwd, env=env, check=False
+    )
+    return checked(Ended(done.returncode, done.stdout, done.stderr))
+
+
+class Talking:
+    """A verb that keeps running: `demo` or `sink`. What it prints can be waited for."""
+
+    def __init__(self, folder: Path, *args: str | Path) -> None:
+        self._out = folder / f"{args[0]}.out"
+        self._err = folder / f"{args[0]}.err"
+        env = {**os.environ, "PYTHONPATH": str(TOP), "PYTHONUNBUFFERED": "1"}
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(command(*args), stdout=out, stderr=err, cwd=folder, env=env)
+
+    @property
+    def lines(self) -> list[str]:
+        return self._out.read_text().splitlines()
+
+    @property
+    def complaints(self) -> str:
+        return self._err.read_text()
+
+    def wait_for(self, text: str) -> str:
+        """The first line with `text` in it, once there is one."""
+
+        async def look() -> str:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    for line in self.lines:
+                        if text in line:
+                            return line
+                    assert self.process.poll() is None, self.complaints
+                    await asyncio.sleep(0.01)
+
+        return asyncio.run(look())
+
+    def end(self, signum: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(signum)
+        return self.process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def talking(folder: Path, *args: str | Path) -> Iterator[Talking]:
+    made = Talking(folder, *args)
+    try:
+        yield made
+    finally:
+        if made.process.poll() is None:
+            made.process.kill()
+            made.process.wait()
+
+
+@contextlib.contextmanager
+def serving(config: Path) -> Iterator[RelayProcess]:
+    """`relay serve`, for tests without a loop."""
+    made = RelayProcess(config)
+    asyncio.run(made.start())
+    try:
+        yield made
+    finally:
+        if made.process is not None and made.process.poll() is None:
+            made.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def items_when(url: str, ready: Any, *options: str) -> list[dict[str, Any]]:
+    """What `relay logs --json` lists, once that is as it should be."""
+
+    async def look() -> list[dict[str, Any]]:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                items: list[dict[str, Any]] = run("logs", "--url", url, "--json", *options).json["items"]
+                if ready(items):
+                    return items
+                await asyncio.sleep(0.01)
+
+    return asyncio.run(look())

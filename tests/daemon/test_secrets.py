@@ -1,0 +1,396 @@
+"""No secret of the config is seen anywhere: not in logs, answers, messages, nor in the store's file.
+
+Each key that can hold a secret holds a value of its own, a canary. A real relay takes, refuses, delivers and fails
+with all of them, towards destinations that send everything back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import typing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import aiohttp
+from aiohttp import web
+from click.testing import CliRunner
+from pydantic import BaseModel
+
+from relay.cli import relay as relay_command
+from relay.config import load
+from relay.event import Inbound
+from relay.fields import Section
+from relay.runtime import Runtime, build
+from relay.secret import Secret
+from relay.sending import request_for
+from relay.source import types
+from tests.harness import PATIENCE, Received, RelayProcess, relay_process, sink, write_config
+
+KEPT = 16 << 10  # of each answer
+
+
+class Canaries:
+    """Distinct values, each with what URLs, JSON and base64 write in their own ways."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        return self.values.setdefault(name, f"canary.{len(self.values):02}/{name}+?=&~'")
+
+    def whsec(self, name: str) -> str:
+        made = "whsec_" + base64.b64encode(f"canary.{len(self.values):02} {name} key".encode()).decode()
+        return self.values.setdefault(name, made)
+
+    def seen_in(self, data: bytes) -> list[str]:
+        """The names of those that a text shows, in whatever form."""
+        return [name for name, value in self.values.items() if any(form in data for form in forms(value))]
+
+
+def forms(value: str) -> Iterator[bytes]:
+    raw = value.encode()
+    yield raw
+    for safe in ("", "/", "/?'", "/:@!$'()*,?", "/:@!$&'()*+,;="):
+        yield quote(raw, safe=safe).encode()
+        yield quote_plus(raw, safe=safe).encode()
+    yield json.dumps(value)[1:-1].encode()
+    # In base64 a value may begin at any of three places, as a password does behind a user name.
+    for shift in range(3):
+        coded = base64.b64encode(b"\0" * shift + raw)
+        yield coded[4 if shift else 0 : len(coded) - 4]
+
+
+def config(folder: Path, canary: Canaries, http: str, raw: str) -> dict[str, Any]:
+    """A config that holds a secret wherever one can stand."""
+
+    def from_file(name: str) -> str:
+        path = folder / name
+        path.write_text(canary(name) + "\n")
+        return f"${{file:{path}}}"
+
+    fast = {"policy": "fixed", "every": "10ms", "attempts": 2, "jitter": 0}
+    return {
+        "server": {"listen": "127.0.0.1:0"},
+        "admin": {
+            "listen": "127.0.0.1:0",
+            "token": canary("admin"),
+            "tokens": {"ci": {"token": canary("ci"), "scope": "read"}},
+        },
+        "store": {"url": f"sqlite:{folder / 'relay.db'}", "response_body": "16KiB"},
+        "log": {"level": "debug", "format": "json"},
+        "defaults": {"headers": {"X-Default-Token": canary("default-header"), "X-Env": from_file("file-default")}},
+        "sources": {
+            "www": {
+                "type": "storyblok",
+                "secret": [canary("storyblok"), canary("storyblok-old")],
+                "body_secret": {"pointer": "/dialog_values/secret", "value": canary("storyblok-task")},
+            },
+            "blog": {
+                "type": "strapi",
+                "token": canary("strapi-token"),
+                "headers": {"X-Site": canary("strapi-header")},
+                "secret": canary("strapi-secret"),
+            },
+            "stack": {
+                "type": "contentstack",
+                "secret": canary("contentstack"),
+                "basic": {"username": "stack", "password": canary("contentstack-basic")},
+                "headers": {"X-Site": canary("contentstack-header")},
+            },
+            "stack2": {"type": "contentstack", "token": canary("contentstack-token")},
+            "site": {
+                "type": "prismic",
+                "secret": canary("prismic"),
+                "token": canary("prismic-token"),
+                "headers": {"X-Site": canary("prismic-header")},
+            },
+            "content": {"type": "hygraph", "secret": canary("hygraph")},
+            "crm": {"type": "standard", "secret": canary.whsec("standard")},
+            "repo": {"type": "github", "secret": canary("github")},
+            "pay": {"type": "stripe", "secret": canary("stripe")},
+            "shop": {
+                "type": "generic",
+                "hmac": {"header": "X-Shop", "secret": canary("hmac")},
+                "basic": {"username": "shop", "password": [canary("basic"), canary("basic-old")]},
+                "body_secret": {"pointer": "/auth/key", "value": from_file("file-body")},
+            },
+            "misc": {
+                "type": "generic",
+                "token": from_file("file-token"),
+                "headers": {"X-Site": [canary("header"), canary("header-old")]},
+            },
+        },
+        "routes": [
+            {
+                "name": "bearer",
+                "to": {
+                    "url": f"{http}/{from_file('file-path')}?key={quote(canary('url-query'), safe='')}",
+                    "query": {"q": canary("query"), "f": from_file("file-query")},
+                    "headers": {"X-Api-Key": canary("api-key"), "X-Plain": from_file("file-header")},
+                    "auth": {"type": "bearer", "token": canary("bearer")},
+                },
+                "sign": [{"scheme": "standard", "secret": [canary.whsec("sign"), canary.whsec("sign-old")]}],
+                "retry": fast,
+            },
+            {
+                "name": "basic",
+                "to": {
+                    "url": f"{http}/basic",
+                    "auth": {"type": "basic", "username": "relay", "password": canary("basic-auth")},
+                },
+                "payload": "normalized",
+            },
+            {"name": "not-http", "to": {"url": f"{raw}/?key={quote(canary('echoed'), safe='')}"}, "retry": fast},
+            {
+                "name": "nobody",
+                "to": {"url": "http://127.0.0.1:9/", "query": {"k": canary("refused")}},
+                "retry": "none",
+            },
+        ],
+    }
+
+
+def held(value: object) -> Iterator[tuple[str, str]]:
+    """Each field of a section that holds a secret, by the section's class and the field."""
+    if isinstance(value, BaseModel):
+        for key in type(value).model_fields:
+            child = getattr(value, key)
+            if _holds_secret(child):
+                yield type(value).__module__ + "." + type(value).__name__, key
+            yield from held(child)
+    elif isinstance(value, typing.Mapping):
+        for child in value.values():
+            yield from held(child)
+    elif isinstance(value, tuple):
+        for child in value:
+            yield from held(child)
+
+
+def _holds_secret(value: object) -> bool:
+    if isinstance(value, typing.Mapping):
+        return any(_holds_secret(child) for child in value.values())
+    return isinstance(value, Secret) or (isinstance(value, tuple) and any(isinstance(one, Secret) for one in value))
+
+
+def known(section: type[Section] = Section) -> Iterator[tuple[str, str]]:
+    """Each field of the schema that may hold a secret."""
+    for model in section.__subclasses__():
+        names = (model.__module__ + "." + model.__name__, *model.model_fields)
+        if not model.__subclasses__():  # a base of others is never used itself
+            for key in names[1:]:
+                if _names_secret(model.model_fields[key].annotation):
+                    yield names[0], key
+        yield from known(model)
+
+
+def _names_secret(annotation: Any) -> bool:
+    return annotation is Secret or any(map(_names_secret, typing.get_args(annotation)))
+
+
+def echo(request: Received) -> web.Response:
+    """All that was sent, in several ways; a 500, so that there is a next attempt."""
+    headers = {f"X-Echo-{name}": value for name, value in request.headers.items()}
+    headers |= {"Set-Cookie": request.headers["X-Default-Token"], "webhook-signature": "v1,echo"}
+    said = "\n".join(
+        [
+            request.path,
+            json.dumps(dict(request.headers)),
+            *request.headers.values(),
+            *(base64.b64encode(value.encode()).decode() for value in request.headers.values()),
+            *(quote(value, safe="") for value in request.headers.values()),
+            request.body.decode("utf-8", "replace"),
+        ]
+    )
+    # What is kept of the answer ends in the middle of a secret.
+    secret = request.headers["X-Default-Token"]
+    cut = secret[: len(secret) // 2 if request.n % 2 else -1]
+    padding = KEPT - len(said.encode()) - len(cut)
+    assert padding > 0
+    return web.Response(status=500, headers=headers, text=said + "." * padding + secret)
+
+
+@asynccontextmanager
+async def raw_echo() -> AsyncIterator[str]:
+    """A server that sends back the bytes it got: not HTTP at all."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@dataclass
+class Seen:
+    """All that anyone can see of a relay, by where it was seen."""
+
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, where: str, text: bytes | str) -> None:
+        self.texts[where] = text.encode() if isinstance(text, str) else text
+
+
+async def post(session: aiohttp.ClientSession, url: str, inbound: Inbound) -> tuple[int, bytes]:
+    async with session.post(url, data=inbound.body, headers=inbound.headers) as response:
+        return response.status, await response.read()
+
+
+def genuine(runtime: Runtime) -> Iterator[tuple[str, Inbound]]:
+    """A request that each source takes, and what else its secrets travel in."""
+    now = datetime.now(UTC)
+    for source in runtime.sources.values():
+        body = b'{"auth":{"key":""},"id":"1"}' if source.name == "shop" else None
+        yield source.path, request_for(source, None, body, now)
+    task = b'{"action":"task_execution","task":{"id":1},"space_id":2,"dialog_values":{"secret":""}}'
+    yield "/in/www", request_for(runtime.sources["www"], None, task, now)
+
+
+async def everything_happens(relay: RelayProcess, document: dict[str, Any], canary: Canaries, seen: Seen) -> None:
+    """Events, deliveries, refusals, reloads; and a look at every page of the admin side after them."""
+    runtime = build(load(relay.config), 1, datetime.now(UTC))
+    headers = {"Authorization": f"Bearer {canary.values['admin']}"}
+    async with aiohttp.ClientSession() as session, aiohttp.ClientSession(headers=headers) as admin:
+        for path, inbound in genuine(runtime):
+            status, answer = await post(session, relay.public + path, inbound)
+            assert status == 200, (path, answer)
+            seen.add(f"answer of {path}", answer)
+        for number, (path, inbound) in enumerate(list(genuine(runtime))):
+            elsewhere = ("/in/pay", "/in/repo")[number % 2] if path not in ("/in/pay", "/in/repo") else "/in/content"
+            status, answer = await post(session, relay.public + elsewhere, inbound)  # entered at the wrong address
+            assert status in (400, 401, 429), elsewhere
+            seen.add(f"answer of {elsewhere} to {path}", answer)
+            broken = Inbound(inbound.headers, inbound.body[:-2])
+            seen.add(f"answer of {path} to half a body", (await post(session, relay.public + path, broken))[1])
+
+        async def ask(method: str, path: str, **options: Any) -> bytes:
+            async with admin.request(method, relay.admin + path, **options) as response:
+                text = await response.read()
+                seen.add(f"{method} {path} {options or ''}".strip(), text)
+                seen.add(f"headers of {method} {path} {options or ''}".strip(), str(response.headers))
+                return text
+
+        async with asyncio.timeout(PATIENCE):
+            while json.loads(await ask("GET", "/logs?status=pending&route=bearer,not-http,nobody"))["items"]:
+                await asyncio.sleep(0.02)
+        shown = json.loads(await ask("GET", "/logs?limit=1000"))["items"]
+        assert {item["status"] for item in shown if item["route"] != "basic"} == {"failed"}
+        assert {item["error"]["code"] for item in shown} == {"http_status", "protocol_error", "connect_error"}
+        shown += json.loads(await ask("GET", "/logs?status=rejected&limit=1000"))["items"]
+        assert {item["status"] for item in shown} >= {"failed", "rejected"}
+        for item in shown:
+            await ask("GET", f"/logs/{item['id']}")
+        for item in shown[:3]:
+            await ask("GET", f"/logs/{item['event_id']}")
+            await ask("POST", f"/logs/{item['id']}/retry")
+        for path in ("/health", "/health/live", "/metrics", "/logs?x=1", "/logs/x", "/nothing"):
+            await ask("GET", path)
+        for wrong in (canary.values["ci"], canary.values["bearer"]):
+            for method, path in (("POST", "/reload"), ("DELETE", "/logs")):
+                await ask(method, path, headers={"Authorization": f"Bearer {wrong}"})
+        good = relay.config.read_text()
+        for number, bad in enumerate(mistakes(document, canary)):
+            relay.config.write_text(bad)
+            assert json.loads(await ask("POST", "/reload", params={"n": str(number)}))["error"] == "invalid_config"
+            await ask("GET", f"/health?n={number}")
+            for verb in (["check"], ["routes", "--expanded"]):
+                seen.add(f"{verb} of mistake {number}", await run(relay.config, *verb))
+        relay.config.write_text(good)
+        await ask("POST", "/reload")
+    for verb in (["check"], ["check", "--no-secrets"], ["routes"], ["routes", "--expanded"], ["routes", "--json"]):
+        seen.add(" ".join(verb), await run(relay.config, *verb, status=0))
+    sample = relay.config.parent / "sample.json"
+    inbound = request_for(runtime.sources["misc"], None, b'{"id":"1"}', datetime.now(UTC))
+    pairs = [[name, value] for name, value in inbound.headers.items()]
+    sample.write_text(json.dumps({"headers": pairs, "body": inbound.body.decode()}))
+    for more in ([], ["--json"]):
+        seen.add(
+            f"explain {more}", await run(relay.config, "explain", str(sample), "--source", "misc", *more, status=0)
+        )
+        seen.add(f"logs {more}", await run(relay.config, "logs", *more))
+
+
+def as_text(document: dict[str, Any]) -> str:
+    """A config file, its sections one to a line."""
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in document.items())
+
+
+def mistakes(document: dict[str, Any], canary: Canaries) -> Iterator[str]:
+    """Configs that are not taken: what is wrong with them is told without the values."""
+
+    def changed(change: Any) -> str:
+        copy = json.loads(json.dumps(document))
+        change(copy)
+        return as_text(copy)
+
+    file = document["routes"][0]["to"]["headers"]["X-Plain"]
+    bearer = document["routes"][0]["to"]["auth"]["token"]
+    yield changed(lambda c: c["routes"][0].update(sources=file))
+    yield changed(lambda c: c["routes"][0].update(payload=file))
+    yield changed(lambda c: c["routes"][0].update(match={"where": file}))
+    yield changed(lambda c: c["routes"][0].update(max_age=file, concurrency=file, name=file))
+    yield changed(lambda c: c["routes"][0]["to"].update(method=file, timeout=file, url=file))
+    yield changed(lambda c: c["routes"][0]["to"]["auth"].update(token=[bearer], type="bearr"))
+    yield changed(lambda c: c["routes"][0]["to"].update(url=f"ftp://x/{bearer}", headers={"X-Api-Key": bearer + "\n"}))
+    yield changed(lambda c: c["routes"][0].update(sign=[{"scheme": "standard", "secret": bearer}]))
+    yield changed(lambda c: c["sources"]["blog"].update(token={"nested": canary.values["strapi-token"]}))
+    yield changed(lambda c: c["sources"]["blog"].update(headers=canary.values["strapi-header"]))
+    yield changed(lambda c: c["sources"]["blog"].update(token=" " + canary.values["strapi-token"]))
+    yield changed(lambda c: c["sources"]["shop"].update(map={"event": file}, path=file, allow_ips=[file]))
+    yield changed(lambda c: c["server"].update(listen=file, max_body=file))
+    yield changed(lambda c: c["admin"].update(token={"a": canary.values["admin"]}, hosts=file))
+    yield changed(lambda c: c["store"].update(url=file))
+    yield changed(lambda c: c["log"].update(level=file))
+    yield as_text(document).replace("routes:", "rowtes:", 1)
+    yield as_text(document)[:-40]  # half written
+
+
+async def run(config: Path, verb: str, *more: str, status: int | None = None) -> bytes:
+    """What a verb of the command line says."""
+    command = [verb, "--config", str(config), *more]
+    ended = await asyncio.to_thread(CliRunner().invoke, relay_command, command)
+    assert isinstance(ended.exception, SystemExit | None), ended.exc_info
+    assert status is None or ended.exit_code == status, ended.output
+    return ended.output.encode()
+
+
+async def test_no_secret_is_seen_anywhere(tmp_path: Path) -> None:
+    canary, seen = Canaries(), Seen()
+    async with sink(echo) as destination, raw_echo() as raw:
+        document = config(tmp_path, canary, destination.url, raw)
+        async with relay_process(tmp_path, as_text(document)) as relay:
+            await everything_happens(relay, document, canary, seen)
+            for path in tmp_path.glob("relay.db*"):
+                seen.add(f"{path.name} while it runs", path.read_bytes())
+            assert await relay.stop() == 0
+        seen.add("log", relay.log.read_bytes())
+        seen.add("relay.db", (tmp_path / "relay.db").read_bytes())
+    # The canaries were at work: the destinations saw those that were meant for them.
+    sent = [f"{request.path}\n{dict(request.headers)}".encode() for request in destination.received]
+    arrived = {name for text_sent in sent for name in canary.seen_in(text_sent)}
+    meant = {"default-header", "file-default", "file-path", "url-query", "query", "file-query", "api-key"}
+    assert arrived == meant | {"file-header", "bearer", "basic-auth"}
+    assert len(destination.received) > 10
+    assert {"store", "log"} <= {where.partition(".")[0].replace("relay", "store") for where in seen.texts}
+    assert b"***" in seen.texts["relay.db"]
+    leaks = {where: names for where, text_seen in seen.texts.items() if (names := canary.seen_in(text_seen))}
+    assert leaks == {}
+    # Of a secret that was cut in two where the answer was, no half is left.
+    half = canary.values["default-header"][:12].encode()
+    assert [where for where, text_seen in seen.texts.items() if half in text_seen] == []
+
+
+def test_every_key_that_may_hold_a_secret_is_in_that_config(tmp_path: Path) -> None:
+    types()
+    text = as_text(config(tmp_path, Canaries(), "http://127.0.0.1:1", "http://127.0.0.1:2"))
+    assert set(held(load(write_config(tmp_path, text)).config)) == {
+        (model, key) for model, key in known() if model.startswith("relay.")
+    }
