@@ -37,9 +37,9 @@ wrk.headers["X-Strapi-Event"] = "entry.publish"
 local filler = string.rep("x", 250)
 request = function()
   n = n + 1
-  return wrk.format(nil, nil, nil, '{"event":"entry.publish","createdAt":"2026-11-23T12:00:00.000Z","model":"article",' ..
-    '"uid":"api::article.article","entry":{"id":' .. n .. ',"documentId":"doc' .. n .. '","title":"' .. filler ..
-    '","publishedAt":"2026-11-23T12:00:00.000Z","locale":"en"}}')
+  return wrk.format(nil, nil, nil, '{"event":"entry.publish","createdAt":"2026-11-23T12:00:00.000Z",' ..
+    '"model":"article","uid":"api::article.article","entry":{"id":' .. n .. ',"documentId":"doc' .. n ..
+    '","title":"' .. filler .. '","publishedAt":"2026-11-23T12:00:00.000Z","locale":"en"}}')
 end
 """.replace("TOKEN", TOKEN)
 NGINX = """

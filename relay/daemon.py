@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+import ssl
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -126,14 +127,13 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
 
         async def swap(runtime: Runtime) -> None:
             configure_journal(runtime)
-            if first.tls is not None and runtime.config.server.tls is not None:
-                # The listener keeps its context; that the pair fits was seen when the Runtime was built.
-                first.tls.load_cert_chain(runtime.config.server.tls.cert, runtime.config.server.tls.key)
             ingest.follow(runtime)
             await transport.follow(runtime.config.server.egress.policy())
             await dispatcher.follow(runtime.routing.routes)
 
         reloader.on_swap = swap
+        if first.tls is not None:
+            first.tls.sni_callback = lambda connection, name, context: _newest_certificate(connection, reloader)
         handed_over = systemd.sockets()
         admin = Admin(store, dispatcher, reloader, health, clock, metrics)
         runner, admin_server = await application_server(admin.application())
@@ -162,6 +162,13 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
             yield relay
         finally:
             await relay.wind_down()
+
+
+def _newest_certificate(connection: ssl.SSLObject | ssl.SSLSocket, reloader: Reloader) -> None:
+    """Each new connection gets the certificate of the running config. The listener keeps the context it began with."""
+    newest = reloader.runtime.tls
+    if newest is not None:
+        connection.context = newest
 
 
 def configure_journal(runtime: Runtime) -> None:

@@ -63,7 +63,7 @@ class Change:
     entry_id: str | None = None
 
     def as_json(self) -> dict[str, str | None]:
-        """The shape of SPEC section 2."""
+        """The change as descriptions show it."""
         return {"model": self.model, "stage": self.stage, "action": self.action, "entry_id": self.entry_id}
 
 
@@ -108,7 +108,7 @@ class Event:
     document: Any = None  # the parsed body, None where it is not JSON; not stored
 
     def as_json(self, id_text: str) -> dict[str, Any]:
-        """The description object of SPEC section 2; `id_text` is the event's id as users see it."""
+        """The description as users see it; `id_text` is the event's id as users see it."""
         what = self.description
         common = what.common
         return {

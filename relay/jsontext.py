@@ -1,7 +1,7 @@
 """JSON as senders write it: strict where Python's own parser is lax, and never an exception but Malformed.
 
 orjson already refuses NaN, infinities, `1e999`, a byte order mark, bytes that are not UTF-8 and nesting past 1,024
-levels. Two things it does otherwise than SPEC section 3 asks: it refuses the lone surrogate escapes that JavaScript
+levels. Two things it does otherwise than senders need: it refuses the lone surrogate escapes that JavaScript
 writes, and it rounds integers past 64 bits. Bodies that may hold one of these take the standard parser, hardened.
 """
 

@@ -202,6 +202,11 @@ class Store(LogReader, Protocol):
         """What an operator should know of this store and would not guess: said once, at start-up."""
         ...
 
+    def stalled(self) -> str | None:
+        """Since when a commit has not ended, or None. Ask each second or so: what stands still is told by looking
+        twice. A restart may help against this, unlike against a full disk."""
+        ...
+
     def trouble(self) -> str | None:
         """Why the store cannot write at present, or None: the last commit failed, or one does not end. Ask each
         second or so: what stands still is told by looking twice."""

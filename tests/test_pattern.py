@@ -1,4 +1,4 @@
-"""What filters take: SPEC 4.1 as tables, and properties that hold for every filter and event."""
+"""What filters take: as tables, and properties that hold for every filter and event."""
 
 from __future__ import annotations
 

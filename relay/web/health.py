@@ -53,7 +53,7 @@ class Health:
     @property
     def alive(self) -> bool:
         """Whether loop and store get on: what the watchdog stands for."""
-        return self._stuck() is None
+        return self._stuck() is None and self._store.stalled() is None
 
     def _stuck(self) -> str | None:
         idle = self._clock.monotonic() - self._dispatcher.progress_at

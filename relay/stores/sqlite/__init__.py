@@ -161,10 +161,9 @@ class SqliteStore:
 
     def trouble(self) -> str | None:
         self._look()
-        return self._writer.trouble or self._disk_trouble or self._stalled()
+        return self._writer.trouble or self._disk_trouble or self.stalled()
 
-    def _stalled(self) -> str | None:
-        """Says so when the same commit has been running for long: a disk that hangs raises no error."""
+    def stalled(self) -> str | None:
         running, now = self._writer.running, self._clock.monotonic()
         if running is None or running != self._seen_running[0]:
             self._seen_running = (running, now)
