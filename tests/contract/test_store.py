@@ -388,7 +388,7 @@ async def test_retry_says_what_to_do_instead(desk: Desk) -> None:
     (done,), (held,) = await desk.add("www"), await desk.add("old")
     await desk.store.record(delivered(done))
     await desk.store.settle(["www"], [])
-    with pytest.raises(WrongState, match="replay its event") as caught:
+    with pytest.raises(WrongState, match="nothing to retry") as caught:
         await desk.store.retry(done.id, NOON)
     assert caught.value.state is State.DELIVERED
     with pytest.raises(WrongState, match="held") as caught:

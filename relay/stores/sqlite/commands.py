@@ -27,7 +27,7 @@ _ROUTES = """
 _WHAT_INSTEAD = {
     State.HELD: "it is held: resume or enable its route, or bring the route back into the config",
     State.MERGED: "it was merged into another delivery: retry that one",
-    State.DELIVERED: "it was delivered: to send it again, replay its event",
+    State.DELIVERED: "it was delivered: there is nothing to retry",
 }
 
 
