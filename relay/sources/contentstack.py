@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
 
-from relay import proof
+from relay import proof, proofschema
 from relay.clock import parse_rfc3339, rfc3339, to_ms
 from relay.event import Change, Description, Inbound
 from relay.fields import Duration, SecretTexts, Unresolved
@@ -73,17 +73,17 @@ def _listed(value: object) -> object:
 PublicKeys = Annotated[tuple[Annotated[str, WrapValidator(_pem)], ...], BeforeValidator(_listed)]
 
 
-class Config(proof.HeaderProofs):
+class Config(proofschema.HeaderProofs):
     """A webhook of a Contentstack stack."""
 
     type: Literal["contentstack"]
     public_key: PublicKeys | None = None
     secret: SecretTexts | None = None
-    basic: proof.BasicAuth | None = None
+    basic: proofschema.BasicAuth | None = None
     tolerance: Duration = timedelta(minutes=5)
 
     def proofs(self) -> tuple[str, ...]:
-        return proof.configured(self, "public_key", "secret", "basic", "token", "headers")
+        return proofschema.configured(self, "public_key", "secret", "basic", "token", "headers")
 
 
 class RequestSignature:
@@ -149,7 +149,7 @@ class Adapter:
             self._checks.append(proof.StampedBody(_HMAC_SIGNATURE, code, config.tolerance))
         if config.public_key is not None:
             self._checks.append(RequestSignature(config.public_key, config.tolerance))
-        self.proof_headers = proof.masked(config, _RSA_SIGNATURE, _HMAC_SIGNATURE, _LEGACY_SIGNATURE)
+        self.proof_headers = proofschema.masked(config, _RSA_SIGNATURE, _HMAC_SIGNATURE, _LEGACY_SIGNATURE)
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         return proof.verify(self._checks, inbound, now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from relay import proof
+from relay import proof, proofschema
 from relay.event import Description, Inbound
 from relay.fields import HeaderName, SecretTexts, Section
 from relay.source import Proof
@@ -26,16 +26,16 @@ class HmacKeys(Section):
     prefix: str = ""
 
 
-class Config(proof.HeaderProofs):
+class Config(proofschema.HeaderProofs):
     """A sender without a type of its own."""
 
     type: Literal["generic"]
     hmac: HmacKeys | None = None
-    basic: proof.BasicAuth | None = None
-    body_secret: proof.BodySecretKeys | None = None
+    basic: proofschema.BasicAuth | None = None
+    body_secret: proofschema.BodySecretKeys | None = None
 
     def proofs(self) -> tuple[str, ...]:
-        return proof.configured(self, "hmac", "basic", "token", "headers", "body_secret")
+        return proofschema.configured(self, "hmac", "basic", "token", "headers", "body_secret")
 
 
 class Adapter:
@@ -59,7 +59,7 @@ class Adapter:
             code = proof.Hmac("hmac.secret", proof.reveal(keys.secret), keys.algorithm, keys.encoding)
             self._checks.append(proof.SignedBody(keys.header, code, keys.prefix, any_case=keys.encoding == "hex"))
             own = (keys.header,)
-        self.proof_headers = proof.masked(config, *own)
+        self.proof_headers = proofschema.masked(config, *own)
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         return proof.verify(self._checks, inbound, now)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from multidict import CIMultiDict
 
-from relay import proof
+from relay import proof, proofschema
 from relay.clock import to_ms
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
@@ -36,7 +36,7 @@ class Config(SourceConfig):
     secret: SecretTexts | None = None
 
     def proofs(self) -> tuple[str, ...]:
-        return proof.configured(self, "secret")
+        return proofschema.configured(self, "secret")
 
 
 class Adapter:
@@ -50,7 +50,7 @@ class Adapter:
         if config.secret is not None:
             code = proof.Hmac("secret", proof.reveal(config.secret))
             self._checks.append(proof.SignedBody(_SIGNATURE, code, "sha256="))
-        self.proof_headers = proof.masked(config, _SIGNATURE, "X-Hub-Signature")
+        self.proof_headers = proofschema.masked(config, _SIGNATURE, "X-Hub-Signature")
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         return proof.verify(self._checks, inbound, now)

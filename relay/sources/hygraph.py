@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 import orjson
 from pydantic import AfterValidator
 
-from relay import proof
+from relay import proof, proofschema
 from relay.clock import from_ms, parse_rfc3339, to_ms
 from relay.event import Change, Description, Inbound
 from relay.fields import Duration, SecretTexts
@@ -43,7 +43,7 @@ class Config(SourceConfig):
     tolerance: Annotated[Duration, AfterValidator(_off_or_long)] = timedelta(0)
 
     def proofs(self) -> tuple[str, ...]:
-        return proof.configured(self, "secret")
+        return proofschema.configured(self, "secret")
 
 
 class _Signed(NamedTuple):
@@ -113,7 +113,7 @@ class Adapter:
         if config.secret is not None:
             code = proof.Hmac("secret", proof.reveal(config.secret), encoding="base64")
             self._checks.append(GcmsSignature(code, config.tolerance))
-        self.proof_headers = proof.masked(config, _SIGNATURE)
+        self.proof_headers = proofschema.masked(config, _SIGNATURE)
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         return proof.verify(self._checks, inbound, now)

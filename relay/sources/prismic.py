@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal
 
-from relay import proof
+from relay import proof, proofschema
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
 from relay.jsontext import at, said
@@ -26,7 +26,7 @@ _PARTS = (("releases", "release"), ("tags", "tag"), ("masks", "custom_type"), ("
 _VERBS = (("addition", "create"), ("update", "update"), ("deletion", "delete"))
 
 
-class Config(proof.HeaderProofs):
+class Config(proofschema.HeaderProofs):
     """A webhook of a Prismic repository."""
 
     type: Literal["prismic"]
@@ -34,7 +34,7 @@ class Config(proof.HeaderProofs):
     action: Literal["publish", "unpublish"] | None = None
 
     def proofs(self) -> tuple[str, ...]:
-        return proof.configured(self, "secret", "token", "headers")
+        return proofschema.configured(self, "secret", "token", "headers")
 
 
 class BodySecret(proof.BodySecret):
@@ -57,7 +57,7 @@ class Adapter:
         if config.secret is not None:
             self._checks.append(BodySecret("secret", _SECRET, config.secret))
         self._checks += config.header_checks()
-        self.proof_headers = proof.masked(config)
+        self.proof_headers = proofschema.masked(config)
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         return proof.verify(self._checks, inbound, now)

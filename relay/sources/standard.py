@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
 
-from relay import proof
+from relay import proof, proofschema
 from relay.clock import parse_rfc3339, to_ms
 from relay.event import Change, Description, Inbound
 from relay.fields import Duration, SecretTexts, Unresolved
@@ -84,7 +84,7 @@ class Config(SourceConfig):
     tolerance: Duration = timedelta(minutes=5)
 
     def proofs(self) -> tuple[str, ...]:
-        return proof.configured(self, "secret", "public_key")
+        return proofschema.configured(self, "secret", "public_key")
 
 
 def _signed(inbound: Inbound, now: datetime, tolerance: timedelta) -> tuple[bytes, list[tuple[str, str]]]:
@@ -185,7 +185,7 @@ class Adapter:
             self._checks.append(SymmetricSignature(config.secret, config.tolerance))
         if config.public_key is not None:
             self._checks.append(AsymmetricSignature(config.public_key, config.tolerance))
-        self.proof_headers = proof.masked(config, "webhook-signature", "svix-signature")
+        self.proof_headers = proofschema.masked(config, "webhook-signature", "svix-signature")
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         return proof.verify(self._checks, inbound, now)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from relay import proof
+from relay import proof, proofschema
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
 from relay.jsontext import Malformed, at, said, whole
@@ -33,10 +33,10 @@ class Config(SourceConfig):
 
     type: Literal["storyblok"]
     secret: SecretTexts | None = None
-    body_secret: proof.BodySecretKeys | None = None
+    body_secret: proofschema.BodySecretKeys | None = None
 
     def proofs(self) -> tuple[str, ...]:
-        return proof.configured(self, "secret", "body_secret")
+        return proofschema.configured(self, "secret", "body_secret")
 
 
 class _Meaning(NamedTuple):
@@ -106,7 +106,7 @@ class Adapter:
             path = config.body_secret.path or path
             self._dialog = proof.BodySecret("body_secret", path, config.body_secret.value)
         self.body_proofs: tuple[tuple[str, ...], ...] = (path,)
-        self.proof_headers = proof.masked(config, _SIGNATURE)
+        self.proof_headers = proofschema.masked(config, _SIGNATURE)
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         return proof.verify((self._check_for(inbound),), inbound, now)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from relay import proof
+from relay import proof, proofschema
 from relay.clock import parse_rfc3339
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
@@ -36,7 +36,7 @@ _ENTRY_ACTIONS = {
 _MEDIA_ACTIONS = {"media.create": "create", "media.update": "update", "media.delete": "delete"}
 
 
-class Config(proof.HeaderProofs):
+class Config(proofschema.HeaderProofs):
     """A Strapi server's webhook."""
 
     type: Literal["strapi"]
@@ -44,7 +44,7 @@ class Config(proof.HeaderProofs):
     plugins: bool = False
 
     def proofs(self) -> tuple[str, ...]:
-        return proof.configured(self, "token", "headers", "secret")
+        return proofschema.configured(self, "token", "headers", "secret")
 
 
 class Adapter:
@@ -59,7 +59,7 @@ class Adapter:
         if config.secret is not None:
             code = proof.Hmac("secret", proof.reveal(config.secret))
             self._checks.append(proof.SignedBody(_SIGNATURE, code, "sha256="))
-        self.proof_headers = proof.masked(config, _SIGNATURE)
+        self.proof_headers = proofschema.masked(config, _SIGNATURE)
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         return proof.verify(self._checks, inbound, now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Literal
 
-from relay import proof
+from relay import proof, proofschema
 from relay.clock import from_ms
 from relay.event import Change, Description, Inbound
 from relay.fields import Duration, SecretTexts
@@ -31,7 +31,7 @@ class Config(SourceConfig):
     tolerance: Duration = timedelta(minutes=5)
 
     def proofs(self) -> tuple[str, ...]:
-        return proof.configured(self, "secret")
+        return proofschema.configured(self, "secret")
 
 
 class Adapter:
@@ -45,7 +45,7 @@ class Adapter:
         if config.secret is not None:
             code = proof.Hmac("secret", proof.reveal(config.secret))
             self._checks.append(proof.StampedBody(_SIGNATURE, code, config.tolerance))
-        self.proof_headers = proof.masked(config, _SIGNATURE)
+        self.proof_headers = proofschema.masked(config, _SIGNATURE)
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         return proof.verify(self._checks, inbound, now)

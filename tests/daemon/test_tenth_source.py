@@ -22,7 +22,7 @@ from typing import Literal
 
 from multidict import CIMultiDict
 
-from relay import proof
+from relay import proof, proofschema
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
 from relay.source import Proof, SourceConfig
@@ -39,7 +39,7 @@ class Config(SourceConfig):
 
 
 class Adapter:
-    proof_headers = proof.ALWAYS_MASKED | {"x-acme-word"}
+    proof_headers = proofschema.ALWAYS_MASKED | {"x-acme-word"}
     body_proofs: tuple[tuple[str, ...], ...] = ()
     retries = True
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay import proof, retryschema, routeschema, schema
+from relay import proofschema, retryschema, routeschema, schema, signschema
 from relay.config import load
 from relay.fields import Section
 from relay.source import SourceConfig, types
@@ -29,12 +29,12 @@ SECTIONS: dict[str, tuple[type[Section], ...]] = {
     "defaults": (schema.Defaults,),
     "sources": (SourceConfig,),
     "generic.hmac": (generic.HmacKeys,),
-    "basic": (proof.BasicAuth,),
-    "body_secret": (proof.BodySecretKeys,),
+    "basic": (proofschema.BasicAuth,),
+    "body_secret": (proofschema.BodySecretKeys,),
     "routes": (schema.Route,),
     "routes.to": (schema.To,),
     "routes.to.auth": (routeschema.Basic, routeschema.Bearer),
-    "routes.sign": (routeschema.StandardSign,),
+    "routes.sign": tuple(signschema.SIGNS.values()),
     "routes.retry": (retryschema.Exponential, retryschema.Fixed, retryschema.Schedule, retryschema.NoRetry),
     "Match": (schema.Match,),
 }

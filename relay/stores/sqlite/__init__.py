@@ -20,8 +20,9 @@ from relay.delivery import Delivery, Rejection, Result, StoredEvent
 from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
 from relay.store import Counts, DeliveryDetail, LogQuery, Page, Settled, StoreStatus, Unavailable, Unusable
-from relay.stores.sqlite import commands, opening, rows, writer
+from relay.stores.sqlite import commands, opening, rows
 from relay.stores.sqlite import reader as readers
+from relay.stores.sqlite.connection import Replaced, explain, identity
 from relay.stores.sqlite.lock import Lock, lock
 from relay.stores.sqlite.opening import affected_by_wal_reset_bug
 from relay.stores.sqlite.reader import Reader
@@ -49,7 +50,7 @@ class SqliteStore:
         self._writer = write
         self._claims = claims
         self._logs = logs
-        self._file = writer.identity(path)
+        self._file = identity(path)
         self._looked = float("-inf")
         self._seen_running: tuple[int | None, float] = (None, 0.0)
         self._disk_trouble: str | None = None
@@ -204,8 +205,8 @@ class SqliteStore:
         if now - self._looked < _LOOK_EVERY:
             return
         self._looked = now
-        replaced = writer.identity(self.path) != self._file
-        self._disk_trouble = writer.explain(writer.Replaced()) if replaced else None
+        replaced = identity(self.path) != self._file
+        self._disk_trouble = explain(Replaced()) if replaced else None
         free, mark = _space(self.path)
         self._no_space = (
             f"no space: {free >> 20} MiB are left on the disk of {self.path}, {mark >> 20} MiB are kept for results"
@@ -273,7 +274,7 @@ async def open_reader(path: Path) -> Reader:
     Raises Unusable for a file that is missing, foreign, newer, older or corrupt.
     """
     path = opening.place(path)
-    if writer.identity(path) is None:
+    if identity(path) is None:
         raise Unusable(f"cannot open the store {path}: there is no such file")
     ids = await asyncio.to_thread(opening.ids_of, path)
     return await Reader.open(path, ids)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from relay.ids import Ids
 from relay.store import Counts, Unavailable, Unusable
-from relay.stores.sqlite import schema, transaction, writer
+from relay.stores.sqlite import schema, transaction
+from relay.stores.sqlite.connection import connect, identity, set_up
 
 # What another try may mend: the file itself is not to blame.
 _PASSING = (
@@ -52,12 +53,12 @@ def open_file(path: Path) -> Opened:
     as it is. Only one that holds nothing at all, not a byte or not a table, is made anew.
     """
     try:
-        if writer.identity(path) is None or (path.stat().st_size == 0 and not _wal(path)):
+        if identity(path) is None or (path.stat().st_size == 0 and not _wal(path)):
             _create(path)
             held = schema.VERSION
         else:
             held = look(path)
-        connection = writer.connect(path)
+        connection = connect(path)
         try:
             if held == 0:
                 schema.create(connection)
@@ -144,7 +145,7 @@ def _create(path: Path) -> None:
     with closing(sqlite3.connect(new, isolation_level=None)) as connection:
         connection.execute("PRAGMA page_size = 4096")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        writer.set_up(connection)
+        set_up(connection)
         schema.create(connection)
     if path.exists():
         shutil.copymode(path, new)

@@ -1,0 +1,261 @@
+"""The thread that commits: takes a batch as one job, one transaction, one fsync, and hands it back to the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import perf_counter
+from typing import Any
+
+from relay.store import Counts, Unavailable
+from relay.stores.sqlite import transaction
+from relay.stores.sqlite.connection import Replaced, connect, explain, identity
+from relay.stores.sqlite.rows import Row
+from relay.stores.sqlite.transaction import Add, Command, Deltas, Record
+
+_PROBE_EVERY = 1.0  # seconds between tries to write after a failure, when nobody else tries
+
+# A value that SQLite cannot take, or that breaks a constraint: the fault of one write.
+_OWN_FAULT = (
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    sqlite3.DataError,
+    OverflowError,
+    ValueError,
+    TypeError,
+)
+
+
+@dataclass(slots=True)
+class Call:
+    """A command, waiting."""
+
+    run: Command[Any]
+    done: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes, and what came of it."""
+
+    adds: list[Add] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    rejections: list[Row] = field(default_factory=list)
+    last: bool = False
+    probe: bool = False
+    """Nobody's: only to see whether one can write again."""
+    # Filled by the writer's thread:
+    failed: list[tuple[asyncio.Future[Any], BaseException]] = field(default_factory=list)
+    results: list[tuple[asyncio.Future[Any], Any]] = field(default_factory=list)
+    deltas: Deltas = field(default_factory=dict)
+    counts: dict[str, Counts] | None = None
+    """All counts, where they had to be read anew."""
+    trouble: str | None = None
+    seconds: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.adds or self.records or self.calls or self.rejections)
+
+
+class Committer:
+    """The writer's thread: takes batches from `jobs`, hands them back to the loop when they are on disk."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, answer: Callable[[Batch], None]) -> None:
+        self.jobs: SimpleQueue[Batch] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._answer = answer
+        self._path = path
+        self._connection: sqlite3.Connection | None = connection
+        self._file = identity(path)
+        self._recount = False
+        self._trouble: str | None = None
+        self._thread = threading.Thread(target=self._run, name="relay-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin taking batches."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the thread to end."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                batch = self.jobs.get(timeout=None if self._trouble is None else _PROBE_EVERY)
+            except Empty:
+                batch = Batch(probe=True)
+            began = perf_counter()
+            try:
+                self._write(batch)
+            except BaseException as error:  # noqa: BLE001 - a bug of ours must not leave senders waiting
+                self._fail(batch, Unavailable(f"relay failed to write: {type(error).__name__}: {error}"))
+            batch.seconds = perf_counter() - began
+            batch.trouble = self._trouble
+            if batch.last:
+                self._end()
+            try:
+                self._loop.call_soon_threadsafe(self._answer, batch)
+            except RuntimeError:  # the loop is gone, and with it everyone who waited
+                self._end()
+                return
+            if batch.last:
+                return
+
+    def _end(self) -> None:
+        if self._connection is not None:
+            with _suppressed():
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with _suppressed():
+                self._connection.close()
+            self._connection = None
+
+    # -- one batch ---------------------------------------------------------------------------------------------------
+
+    def _write(self, batch: Batch) -> None:
+        """One transaction for the whole batch; on somebody's own fault, one for each write."""
+        try:
+            try:
+                if not batch.last or batch:
+                    self._transaction(batch.adds, batch.records, batch.calls, batch.rejections, batch)
+            except _OWN_FAULT:
+                self._singly(batch)
+            self._trouble = None
+        except (sqlite3.Error, OSError, Replaced) as error:
+            self._trouble = explain(error)
+            self._fail(batch, Unavailable(self._trouble))
+
+    def _singly(self, batch: Batch) -> None:
+        """Each write in a transaction of its own, so that only the guilty one fails."""
+        jobs: list[tuple[list[Add], list[Record], list[Call], list[Row], asyncio.Future[Any] | None]] = [
+            *(([add], [], [], [], add.done) for add in batch.adds),
+            *(([], [record], [], [], record.done) for record in batch.records),
+            *(([], [], [call], [], call.done) for call in batch.calls),
+            *(([], [], [], [rejection], None) for rejection in batch.rejections),
+        ]
+        for adds, records, calls, rejections, done in jobs:
+            try:
+                self._transaction(adds, records, calls, rejections, batch)
+            except _OWN_FAULT as error:
+                if done is not None:
+                    batch.failed.append((done, error))
+
+    def _transaction(
+        self,
+        adds: Sequence[Add],
+        records: Sequence[Record],
+        calls: Sequence[Call],
+        rejections: Sequence[Row],
+        batch: Batch,
+    ) -> None:
+        """Write and commit, or raise with nothing written. Only then does `batch` learn of it."""
+        connection = self._open()
+        deltas: Deltas = {}
+        failed: list[tuple[asyncio.Future[Any], BaseException]] = []
+        results: list[tuple[asyncio.Future[Any], Any]] = []
+        # A refused request is not worth an fsync: with NORMAL a commit is synced along with the next FULL one.
+        unsynced = bool(rejections) and not (adds or records or calls)
+        try:
+            if unsynced:
+                connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("BEGIN IMMEDIATE")
+            if adds:
+                transaction.insert(connection, adds, deltas)
+                results.extend((add.done, None) for add in adds)
+            if records:
+                transaction.record(connection, records, deltas)
+                results.extend((record.done, None) for record in records)
+            for call in calls:
+                try:
+                    results.append((call.done, transaction.run(connection, call.run, deltas)))
+                except Exception as error:  # its caller's to judge
+                    if _is_the_disks(error):
+                        raise
+                    failed.append((call.done, error))
+            if rejections:
+                transaction.reject(connection, rejections)
+            if not (adds or records or calls or rejections):
+                connection.execute("UPDATE meta SET value = value WHERE key = 'store'")
+            counts = transaction.count(connection) if self._recount else None
+            if identity(self._path) != self._file:
+                raise Replaced
+            self._commit(connection)
+        except BaseException as error:
+            self._undo(connection, error)
+            raise
+        finally:
+            if unsynced and self._connection is not None:
+                connection.execute("PRAGMA synchronous = FULL")
+        batch.failed.extend(failed)
+        batch.results.extend(results)
+        if counts is not None:
+            self._recount = False
+            batch.counts, batch.deltas = counts, {}
+        else:
+            for route, (pending, held) in deltas.items():
+                transaction.shift(batch.deltas, route, pending, held)
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("COMMIT")
+        except BaseException:
+            # What a failed commit left behind, only the file knows: a new connection asks it.
+            self._close(connection)
+            raise
+
+    def _undo(self, connection: sqlite3.Connection, error: BaseException) -> None:
+        if self._connection is None:
+            return
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._close(connection)
+        else:
+            if _is_the_disks(error) and not _passes(error):
+                self._close(connection)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            if identity(self._path) != self._file:
+                raise Replaced
+            self._connection = connect(self._path)
+        return self._connection
+
+    def _close(self, connection: sqlite3.Connection) -> None:
+        self._connection = None
+        self._recount = True
+        with _suppressed():
+            connection.close()
+
+    def _fail(self, batch: Batch, error: BaseException) -> None:
+        """Everyone is told, but for those whose write is already on disk."""
+        served = {id(future) for future, _ in (*batch.results, *batch.failed)}
+        jobs: Iterable[Add | Record | Call] = (*batch.adds, *batch.records, *batch.calls)
+        batch.failed.extend((job.done, error) for job in jobs if id(job.done) not in served)
+
+
+def _is_the_disks(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_FAULT)
+
+
+def _passes(error: BaseException) -> bool:
+    """True for what a connection survives: no space, or somebody else's lock."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+
+
+class _suppressed:  # noqa: N801 - used as a statement
+    """Errors of a connection that is being given up."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, sqlite3.Error)

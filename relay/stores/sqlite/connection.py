@@ -1,0 +1,60 @@
+"""The connection that writes: how it is set up, whether its file is still there, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+
+class Replaced(Exception):
+    """The file at the database's path is no longer the one that is open."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The writing connection. Never creates a file."""
+    uri = f"{path.as_uri()}?mode=rw"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        set_up(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def set_up(connection: sqlite3.Connection) -> None:
+    """The settings that durability and speed rest on."""
+    for pragma in (
+        "busy_timeout = 5000",
+        "trusted_schema = OFF",
+        "cell_size_check = ON",
+        "foreign_keys = OFF",  # see schema
+        "temp_store = MEMORY",
+        "mmap_size = 0",  # an I/O error through a mapping is a SIGBUS
+        "journal_mode = WAL",
+        "synchronous = FULL",  # NORMAL loses acknowledged commits at a power loss
+        "wal_autocheckpoint = 1000",
+        "journal_size_limit = 67108864",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchone()
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file lies at a path; None when there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def explain(error: BaseException) -> str:
+    """Why the store cannot write, for the operator."""
+    match error:
+        case Replaced():
+            return "the database file was replaced or removed while relay was running: restart relay"
+        case sqlite3.Error():
+            return f"the database cannot be written: {error} ({getattr(error, 'sqlite_errorname', 'SQLite')})"
+        case _:
+            return f"the database cannot be written: {error}"
