@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, Protocol
 
-from relay import source
+from relay import source, unmatchable
 from relay.destination import HOP_BY_HOP, OWN_HEADERS
 from relay.effective import is_secret_header, secrets_in
 from relay.fieldmap import FieldMap
@@ -159,6 +159,7 @@ class CrossCheck:
         selected = self._selected((*place, "sources"), raw.get("sources", ["*"]))
         if selected:
             self._types((*place, "match"), _mapping(raw.get("match")), selected)
+            self._unmatchable((*place, "match"), _mapping(raw.get("match")), selected)
         elif not self._raw_sources:
             self._warning(place, "there is no source whose events it could match", UNKNOWN_KEY)
         self._headers(place, raw, selected)
@@ -197,6 +198,21 @@ class CrossCheck:
             if not any(patterns.takes(name) for name in known):
                 message = f"no source of this route is of this type (they are: {', '.join(sorted(known))})"
                 self._warning((*where, "type"), message)
+
+    def _unmatchable(self, place: Path, match: Mapping[str, Any], selected: list[str]) -> None:
+        """What the route asks for, and none of its sources ever says."""
+        never: frozenset[str] | None = None
+        knows_actions = True
+        for name in selected:
+            adapter = self._adapters.get(name)
+            if adapter is None:
+                return
+            mapped = _mapping(_mapping(self._raw_sources[name]).get("map"))
+            unsaid = adapter.never - frozenset(_strings(mapped))
+            never = unsaid if never is None else never & unsaid
+            knows_actions = knows_actions and adapter.own_actions and "action" not in mapped
+        for where, message in unmatchable.reasons(place, match, never or frozenset(), knows_actions):
+            self._warning(where, message)
 
     def _type(self, name: str) -> str | None:
         """The source's type by its own name, not an alias."""

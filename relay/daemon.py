@@ -123,10 +123,12 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
         metrics.watch(health.gauges)
         store.on_commit(metrics.commit.observe)
         ingest = Ingest(lambda: reloader.runtime, pipeline, dispatcher.offer, store, clock, metrics)
+        _count_filter_errors(first, metrics)
         await dispatcher.follow(first.routing.routes)
 
         async def swap(runtime: Runtime) -> None:
             configure_journal(runtime)
+            _count_filter_errors(runtime, metrics)
             ingest.follow(runtime)
             await transport.follow(runtime.config.server.egress.policy())
             await dispatcher.follow(runtime.routing.routes)
@@ -162,6 +164,12 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
             yield relay
         finally:
             await relay.wind_down()
+
+
+def _count_filter_errors(runtime: Runtime, metrics: Metrics) -> None:
+    for name, route in runtime.routing.routes.items():
+        counter = metrics.filter_errors.labels(name)
+        route.filter.on_error = lambda reason, counter=counter: counter.inc()
 
 
 def _newest_certificate(connection: ssl.SSLObject | ssl.SSLSocket, reloader: Reloader) -> None:

@@ -186,6 +186,8 @@ class LogItem:
     updated_at: datetime
     next_attempt_at: datetime | None
     duration_ms: int | None
+    reason: str | None = None
+    """Why a request was rejected; deliveries say it in `error`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,16 +28,19 @@ _READY_LEAST = 64
 _READY_BYTES = 64 << 20
 _RECORD_AGAIN = 0.5  # seconds between tries to record a result that the store could not take
 
+_RECORDING = 5.0  # seconds for the results of attempts that were cut off
+
 Attempt = Callable[[Route, Delivery], Awaitable[Result]]
 
 
 class _Lane:
-    """The deliveries of one route that are in memory."""
+    """The deliveries of one route that are in memory. It outlives its route while attempts of it are in flight, so that
+    a route that returns does not send again what is being sent."""
 
     __slots__ = ("behind", "claiming", "ready", "route", "sending", "stuck", "workers")
 
     def __init__(self, route: Route) -> None:
-        self.route = route
+        self.route: Route | None = route
         self.ready: deque[Delivery] = deque()
         self.sending: dict[DeliveryId, Delivery] = {}
         self.stuck: set[DeliveryId] = set()  # sent, but the result cannot be recorded: not to be sent again
@@ -46,8 +49,12 @@ class _Lane:
         self.claiming = False
 
     @property
+    def slots(self) -> int:
+        return self.route.concurrency if self.route is not None else 0
+
+    @property
     def room(self) -> int:
-        return max(_READY_LEAST, self.route.concurrency * _READY_PER_SLOT) - len(self.ready)
+        return max(_READY_LEAST, self.slots * _READY_PER_SLOT) - len(self.ready)
 
 
 class Dispatcher:
@@ -61,6 +68,7 @@ class Dispatcher:
         self._lanes: dict[str, _Lane] = {}
         self._disabled: frozenset[str] = frozenset()
         self._due: list[tuple[datetime, str]] = []
+        self._next: dict[str, datetime] = {}  # by route: the one moment it is to be looked at next
         self._bytes = 0
         self._stopping = False
         self._strays = False
@@ -90,13 +98,16 @@ class Dispatcher:
         enabled = {name: route for name, route in routes.items() if route.enabled}
         self._disabled = frozenset(routes.keys() - enabled.keys())
         for name in self._lanes.keys() - enabled.keys():
-            self._forget(self._lanes.pop(name))
+            lane = self._lanes[name]
+            lane.route = None
+            self._forget(lane)
+            self._let_go(name, lane)
         for name, route in enabled.items():
-            lane = self._lanes.get(name)
-            if lane is None:
+            known = self._lanes.get(name)
+            if known is None:
                 self._lanes[name] = _Lane(route)
             else:
-                lane.route = route
+                known.route = route
         await self._settle()
         self._look_everywhere()
 
@@ -104,7 +115,7 @@ class Dispatcher:
         """Hand over what was just committed. What does not fit now is found in the store later."""
         for delivery in deliveries:
             lane = self._lanes.get(delivery.route)
-            if lane is None:  # its route went away between match and commit
+            if lane is None or lane.route is None:  # its route went away between match and commit
                 self._strays = True
                 self._wake.set()
             elif lane.behind or lane.claiming or lane.room <= 0 or self._bytes > _READY_BYTES:
@@ -118,7 +129,7 @@ class Dispatcher:
     def look(self, route: str) -> None:
         """Something of this route became due by other means than `offer`: a retry by hand, a release."""
         lane = self._lanes.get(route)
-        if lane is None:  # nobody sends it now: it is to be held
+        if lane is None or lane.route is None:  # nobody sends it now: it is to be held
             self._strays = True
             self._wake.set()
         else:
@@ -150,43 +161,46 @@ class Dispatcher:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._drain)
+            await asyncio.wait(self._tasks, timeout=_RECORDING)
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def _pump(self, lane: _Lane) -> None:
         """Start what the lane has room for."""
-        if self._stopping:
+        route = lane.route
+        if self._stopping or route is None:
             return
-        while lane.workers < lane.route.concurrency and lane.workers < len(lane.ready) + len(lane.sending):
+        while lane.workers < lane.slots and lane.workers < len(lane.ready) + len(lane.sending):
             lane.workers += 1
-            self._start(self._work(lane))
-        if lane.behind and not lane.claiming and len(lane.ready) < lane.route.concurrency:
+            self._start(self._work(route.name, lane))
+        if lane.behind and not lane.claiming and len(lane.ready) < lane.slots:
             lane.claiming = True
-            self._start(self._claim(lane))
+            self._start(self._claim(route, lane))
 
     def _start(self, coroutine: Coroutine[object, object, None]) -> None:
         task = self._group.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, lane: _Lane) -> None:
+    async def _work(self, name: str, lane: _Lane) -> None:
         """Send one delivery after another until the lane has no more for this slot."""
         try:
-            while lane.ready and lane.workers <= lane.route.concurrency and not self._stopping:
+            while lane.ready and lane.route is not None and lane.workers <= lane.slots and not self._stopping:
+                route = lane.route
                 delivery = lane.ready.popleft()
                 self._bytes -= len(delivery.event.body)
                 lane.sending[delivery.id] = delivery
                 try:
-                    await self._send(lane, delivery)
+                    await self._send(route, lane, delivery)
                 finally:
                     del lane.sending[delivery.id]
         finally:
             lane.workers -= 1
             self._pump(lane)
+            self._let_go(name, lane)
 
-    async def _send(self, lane: _Lane, delivery: Delivery) -> None:
-        result = await self._attempt(lane.route, delivery)
+    async def _send(self, route: Route, lane: _Lane, delivery: Delivery) -> None:
+        result = await self._attempt(route, delivery)
         # The slot is free only when the result is on disk: after a crash no more is repeated than was in flight, and
         # while the store cannot write nothing new is sent that could not be recorded.
         while True:
@@ -203,17 +217,17 @@ class Dispatcher:
         if result.state is State.PENDING and result.due is not None:
             self._expect(result.due, delivery.route)
 
-    async def _claim(self, lane: _Lane) -> None:
+    async def _claim(self, route: Route, lane: _Lane) -> None:
         """Read what is due from the store, as far as there is room for it.
 
         While this runs `offer` hands nothing over, so that what is read is either known here or not in memory at all.
         """
-        name, now = lane.route.name, self._clock.now()
+        name, now = route.name, self._clock.now()
         try:
             lane.behind = False
             known = {delivery.id for delivery in lane.ready} | lane.sending.keys() | lane.stuck
             found = await self._store.claim(name, now, max(1, lane.room), known)
-            if self._lanes.get(name) is not lane or self._stopping:
+            if lane.route is None or self._stopping:
                 return
             lane.ready.extend(found)
             self._bytes += sum(len(delivery.event.body) for delivery in found)
@@ -228,18 +242,28 @@ class Dispatcher:
             self._expect(now + timedelta(seconds=1), name)
         finally:
             lane.claiming = False
-            if self._lanes.get(name) is lane:
-                self._pump(lane)
+            self._pump(lane)
+            self._let_go(name, lane)
 
     def _forget(self, lane: _Lane) -> None:
         """Leave what has not begun to the store."""
         self._bytes -= sum(len(delivery.event.body) for delivery in lane.ready)
         lane.ready.clear()
 
+    def _let_go(self, name: str, lane: _Lane) -> None:
+        """A lane whose route is gone ends with its last attempt. What is stuck stays known."""
+        idle = not (lane.workers or lane.claiming or lane.stuck)
+        if lane.route is None and idle and self._lanes.get(name) is lane:
+            del self._lanes[name]
+
     # -- time --------------------------------------------------------------------------------------------------------
 
     def _expect(self, due: datetime, route: str) -> None:
         """Look at a route again when something of it becomes due."""
+        known = self._next.get(route)
+        if known is not None and known <= due:
+            return  # it is looked at before that, and then told what comes next
+        self._next[route] = due
         heapq.heappush(self._due, (due, route))
         if self._due[0] == (due, route):
             self._wake.set()
@@ -252,7 +276,10 @@ class Dispatcher:
             now = self._clock.now()
             due: set[str] = set()
             while self._due and self._due[0][0] <= now:
-                due.add(heapq.heappop(self._due)[1])
+                moment, name = heapq.heappop(self._due)
+                if self._next.get(name) == moment:
+                    del self._next[name]
+                    due.add(name)
             for name in due:
                 self.look(name)
             if self._clock.monotonic() >= look_at:
@@ -271,7 +298,8 @@ class Dispatcher:
     async def _settle(self) -> None:
         self._strays = False
         try:
-            settled = await self._store.settle(self._lanes.keys(), self._disabled)
+            active = {name for name, lane in self._lanes.items() if lane.route is not None}
+            settled = await self._store.settle(active, self._disabled)
         except Unavailable as error:
             self._strays = True
             journal.store_trouble(str(error))

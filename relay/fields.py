@@ -197,7 +197,7 @@ def word(*words: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = timedelta(days=3650)
 
@@ -210,10 +210,10 @@ def _duration(value: object) -> timedelta:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"expected a duration such as 500ms, 30s, 10m, 12h or 30d, got {got(value)}")
-    duration = timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
-    if duration > _LONGEST:
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST.total_seconds():
         raise ValueError(f"expected at most 3650d, got {got(value)}")
-    return duration
+    return timedelta(seconds=seconds)
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
@@ -228,7 +228,7 @@ def _positive(value: object) -> timedelta:
 
 PositiveDuration = Annotated[timedelta, BeforeValidator(_positive)]
 
-_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB)")
+_SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -257,7 +257,7 @@ class Rate:
         return self.count / self.seconds
 
 
-_RATE = re.compile(r"(\d+)/(s|m|h)")
+_RATE = re.compile(r"([0-9]{1,9})/(s|m|h)")
 
 
 def _rate(value: object) -> Rate:

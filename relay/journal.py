@@ -5,14 +5,19 @@ Lines go to standard error: JSON, or aligned and coloured on a terminal. Callers
 
 from __future__ import annotations
 
+import atexit
 import logging
+import queue
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import orjson
 import structlog
 
+from relay.clock import rfc3339
 from relay.delivery import Delivered, Delivery, Outcome, Rejection, Result
 from relay.event import Event
 
@@ -43,6 +48,68 @@ class Redaction:
 redaction = Redaction()
 
 
+class Outlet:
+    """Standard error, written by a thread: a reader that is slow or gone neither stops relay nor ends it.
+
+    Lines wait in a bounded queue; what does not fit, or cannot be written, is dropped and counted.
+    """
+
+    _MOST_LINES = 10_000
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._lines: queue.Queue[bytes] = queue.Queue(self._MOST_LINES)
+        self._thread: threading.Thread | None = None
+
+    def write(self, data: bytes) -> int:
+        """Have some bytes written; never raises, never waits."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="relay-journal", daemon=True)
+            self._thread.start()
+        try:
+            self._lines.put_nowait(data)
+        except queue.Full:
+            self.dropped += 1
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing waits here for whoever writes."""
+
+    def drain(self, seconds: float) -> None:
+        """Give what waits some time to be written, at the end."""
+        deadline = time.monotonic() + seconds
+        while self._lines.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def _run(self) -> None:
+        while True:
+            data = self._lines.get()
+            try:
+                sys.stderr.buffer.write(data)
+                sys.stderr.buffer.flush()
+            except (OSError, ValueError, AttributeError):  # nobody reads, it is closed, or there is none
+                self.dropped += 1
+            finally:
+                self._lines.task_done()
+
+
+class _Text:
+    """The outlet for what writes text."""
+
+    def __init__(self, to: Outlet) -> None:
+        self._to = to
+
+    def write(self, text: str) -> int:
+        return self._to.write(text.encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        """See Outlet.flush."""
+
+
+outlet = Outlet()
+atexit.register(outlet.drain, 2.0)
+
+
 def configure(level: str, form: str) -> None:
     """Set level (`debug info warning error`) and form (`auto json console`); may be called again at reload."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
@@ -57,10 +124,10 @@ def configure(level: str, form: str) -> None:
     if console:
         render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         shared.append(_printable)
-        logger_factory = structlog.PrintLoggerFactory(sys.stderr)
+        logger_factory = structlog.PrintLoggerFactory(_Text(outlet))  # type: ignore[arg-type]
     else:
         render = structlog.processors.JSONRenderer(serializer=_dumps)
-        logger_factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
+        logger_factory = structlog.BytesLoggerFactory(outlet)  # type: ignore[arg-type]
     global _log  # noqa: PLW0603 - bound once per configuration: a lazy proxy would bind on every line
     structlog.configure(
         processors=[*shared, render],
@@ -154,7 +221,7 @@ def attempted(delivery: Delivery, ids: tuple[str, str], result: Result, outcome:
         state=result.state.value,
         code=result.failure.code.value if result.failure else None,
         error=result.failure.message if result.failure else None,
-        next=result.due.isoformat(timespec="milliseconds") if result.due else None,
+        next=rfc3339(result.due) if result.due else None,
     )
 
 

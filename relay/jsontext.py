@@ -42,6 +42,8 @@ def _parse_slowly(body: bytes) -> Any:
     except RecursionError:
         raise Malformed("the body is nested too deeply") from None
     except ValueError as error:  # also UnicodeDecodeError, and integers past 4,300 digits
+        if "int_max_str_digits" in str(error):
+            raise Malformed("the body is not JSON: a number has too many digits") from None
         raise Malformed(f"the body is not JSON: {error}") from None
 
 

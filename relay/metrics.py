@@ -66,6 +66,9 @@ class Metrics:
             buckets=_LATENCY,
             registry=self.registry,
         )
+        self.filter_errors = Counter(
+            "relay_filter_errors", "Events for which a route's where raised", ["route"], registry=self.registry
+        )
         self.commit = Histogram(
             "relay_store_commit_seconds",
             "How long the store's commits took, fsync included",

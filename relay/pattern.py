@@ -170,8 +170,6 @@ class Filter:
         self._where = query.compile(where) if where is not None else None
         self.on_error: Callable[[str], None] | None = None
         """Told of each `where` that raised, with the reason."""
-        self.errors = 0
-        """How often `where` raised."""
 
     def matches(self, subject: Subject) -> bool:
         """Whether the route wants the event."""
@@ -185,10 +183,8 @@ class Filter:
         if self._where is None:
             return True
         held, error = self._asked(subject)
-        if error is not None:
-            self.errors += 1
-            if self.on_error is not None:
-                self.on_error(error)
+        if error is not None and self.on_error is not None:
+            self.on_error(error)
         return held
 
     def explain(self, subject: Subject) -> list[Clause]:

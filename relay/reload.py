@@ -88,6 +88,9 @@ class Reloader:
             journal.config_rejected(old.generation, [str(problem) for problem in problems])
             self._counted("rejected")
             return Reloaded(old.generation, problems)
+        for name, source in new.sources.items():
+            if name in old.sources:
+                source.inherit(old.sources[name])
         self.runtime = new
         self.last = LastReload(True, now)
         for warning in new.warnings:

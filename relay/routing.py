@@ -35,16 +35,6 @@ class Routing:
             name: tuple(route for route in routes if route.enabled and name in route.sources) for name in names
         }
 
-    @property
-    def active(self) -> frozenset[str]:
-        """Names of the routes that send."""
-        return frozenset(route.name for route in self.routes.values() if route.enabled)
-
-    @property
-    def disabled(self) -> frozenset[str]:
-        """Names of the routes that are in the config but switched off."""
-        return frozenset(route.name for route in self.routes.values() if not route.enabled)
-
     def match(self, subject: Subject) -> list[Route]:
         """The enabled routes whose filter takes the event."""
         return [route for route in self._by_source.get(subject.source, ()) if route.filter.matches(subject)]

@@ -86,6 +86,10 @@ class SourceAdapter(Protocol):
     """Where proofs travel in the body, as paths of keys: blanked before hash, dedup and storage."""
     retries: bool
     """Whether the sender tries again after a refusal (a `rate_limit` on one that never does loses events)."""
+    never: frozenset[str]
+    """Fields of the description that no event of this sender has."""
+    own_actions: bool
+    """Whether its actions are told in relay's own words: `publish`, not `published`."""
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         """Check every configured proof over the raw bytes. Raises Rejected, or Malformed where the proof is in a
@@ -116,7 +120,13 @@ class Source:
         self.trusting = config.verify == "none"
         self._networks = config.allow_ips
         self._fields = FieldMap(config.map, adapter.proof_headers) if config.map else None
+        self._rate = config.rate_limit
         self._bucket = TokenBucket(config.rate_limit) if config.rate_limit is not None else None
+
+    def inherit(self, before: Source) -> None:
+        """Go on with what the same source of the config before has used of its rate."""
+        if self._rate == before._rate:
+            self._bucket = before._bucket
 
     def allows(self, client: str) -> bool:
         """Whether a client address may send here."""

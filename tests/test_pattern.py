@@ -202,13 +202,13 @@ def test_a_where_that_raises_does_not_match_says_so_and_is_counted() -> None:
     wanted.on_error = heard.append
     broken = subject(document={"entry": 5})
     assert not wanted.matches(broken)
-    assert (wanted.errors, len(heard)) == (1, 1)
+    assert len(heard) == 1
     [*_, clause] = wanted.explain(broken)
     assert clause.key == "where"
     assert not clause.matched
     assert clause.note == heard[0]
     assert "length" in heard[0]
-    assert wanted.errors == 1, "explaining counts nothing"
+    assert len(heard) == 1, "explaining counts nothing"
 
 
 @pytest.mark.parametrize("where", ["lengthh(body)", "length(body, body)", "!body.entry", "body.["])

@@ -29,6 +29,7 @@ from relay.stores import open_store as open_by_url
 from relay.stores.sqlite import (
     SqliteStore,
     affected_by_wal_reset_bug,
+    committer,
     open_reader,
     open_store,
     opening,
@@ -267,7 +268,7 @@ async def test_a_full_disk_refuses_everything_and_heals(desk: Desk, path: Path) 
 
 
 async def test_trouble_ends_by_itself_when_the_disk_is_well(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_PROBE_EVERY", 0.01)
+    monkeypatch.setattr(committer, "_PROBE_EVERY", 0.01)
     connection = sqlite(desk)._writer._thread._connection
     assert connection is not None
     connection.execute("PRAGMA query_only = 1")

@@ -138,6 +138,8 @@ class Adapter:
     """Contentstack's signatures and events."""
 
     retries = True
+    never: frozenset[str] = frozenset()
+    own_actions = True
     body_proofs: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, config: Config) -> None:

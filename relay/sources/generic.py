@@ -42,6 +42,8 @@ class Adapter:
     """Whatever proofs are configured; the description is left to `map`."""
 
     retries = True
+    never = frozenset({"event", "model", "stage", "action", "entry_id", "environment", "branch", "locale"})
+    own_actions = False
 
     def __init__(self, config: Config) -> None:
         self._checks: list[proof.Check] = []

@@ -43,6 +43,8 @@ class Adapter:
     """GitHub's signature and events."""
 
     retries = True
+    never = frozenset({"stage", "entry_id", "environment", "branch", "locale"})
+    own_actions = False
     body_proofs: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, config: Config) -> None:

@@ -106,6 +106,8 @@ class Adapter:
     """Hygraph's signature and events."""
 
     retries = True
+    never = frozenset({"branch", "locale"})
+    own_actions = True
     body_proofs: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, config: Config) -> None:

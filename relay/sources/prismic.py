@@ -49,6 +49,8 @@ class Adapter:
     """Prismic's secret and events."""
 
     retries = True
+    never = frozenset({"environment", "branch", "locale"})
+    own_actions = True
     body_proofs: tuple[tuple[str, ...], ...] = (_SECRET,)
 
     def __init__(self, config: Config) -> None:

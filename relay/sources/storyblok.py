@@ -93,6 +93,8 @@ class Adapter:
     """Storyblok's signature and events."""
 
     retries = False
+    never = frozenset({"environment", "locale"})
+    own_actions = True
 
     def __init__(self, config: Config) -> None:
         self._signature: proof.Check | None = None

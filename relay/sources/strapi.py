@@ -51,6 +51,8 @@ class Adapter:
     """Strapi's headers and events."""
 
     retries = False
+    never = frozenset({"environment", "branch"})
+    own_actions = True
     body_proofs: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, config: Config) -> None:

@@ -38,6 +38,8 @@ class Adapter:
     """Stripe's signature and events."""
 
     retries = True
+    never = frozenset({"stage", "environment", "branch", "locale"})
+    own_actions = False
     body_proofs: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, config: Config) -> None:

@@ -19,7 +19,7 @@ from relay.web.auth import Denied, admit
 from relay.web.health import Health
 
 _OPEN = ("/health/live", "/health/ready")
-_PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_PRIVATE = {"Server": "relay", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 WHO = web.RequestKey("who", str)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -27,7 +27,7 @@ from relay.web.body import read
 from relay.web.peer import client_address
 from relay.web.refusal import Refusal
 
-_JSON = {"Content-Type": "application/json"}
+_JSON = {"Content-Type": "application/json", "Server": "relay"}
 _IN_FLIGHT = 64 << 20
 _SILENCE = 60.0
 
@@ -97,7 +97,7 @@ class Ingest:
         except Rejected as error:
             wait = self._failures.take(client)
             if wait:
-                raise Refusal(429, "rate_limited", None, retry_after=wait) from None
+                raise Refusal(429, "rate_limited", None, retry_after=wait, outcome="unauthenticated") from None
             raise Refusal(401, "unauthenticated", error.reason) from None
         except RateLimited as error:
             raise Refusal(429, "rate_limited", "past the source's rate_limit", retry_after=error.retry_after) from None
@@ -131,7 +131,7 @@ class Ingest:
     def _refuse(
         self, request: web.BaseRequest, runtime: Runtime, source: Source, client: str, refusal: Refusal
     ) -> web.Response:
-        self._metrics.events.labels(source.name, refusal.word).inc()
+        self._metrics.events.labels(source.name, refusal.outcome).inc()
         if refusal.reason is not None:
             now = self._clock.now()
             rejection = Rejection(

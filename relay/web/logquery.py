@@ -17,7 +17,7 @@ FILTERS = (*LISTS, "event_id", "status", "since", "until", "limit", "cursor", "o
 STATUSES = (*(state.value for state in State), "unmatched", "rejected")
 MOST = 1000
 
-_AGE = re.compile(r"(\d{1,9})(s|m|h|d)")
+_AGE = re.compile(r"([0-9]{1,9})(s|m|h|d)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

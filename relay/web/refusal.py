@@ -7,7 +7,14 @@ class Refusal(Exception):
     """An answer other than yes. `reason` is for the operator; None keeps no record of the request."""
 
     def __init__(
-        self, status: int, word: str, reason: str | None, *, detail: str | None = None, retry_after: float | None = None
+        self,
+        status: int,
+        word: str,
+        reason: str | None,
+        *,
+        detail: str | None = None,
+        retry_after: float | None = None,
+        outcome: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.status = status
@@ -17,3 +24,5 @@ class Refusal(Exception):
         """What the sender may know, beside the word."""
         self.retry_after = retry_after
         """Seconds until it makes sense to come back."""
+        self.outcome = outcome or word
+        """How it is counted."""

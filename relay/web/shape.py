@@ -39,7 +39,7 @@ def item(row: LogItem) -> dict[str, Any]:
         "status": row.status,
         "attempts": row.attempts,
         "code": row.code,
-        "error": failure(row.error),
+        "error": failure(row.error) if row.reason is None else {"code": None, "message": row.reason},
         "merged_into": row.merged_into,
         "created_at": when(row.created_at),
         "updated_at": when(row.updated_at),

@@ -21,6 +21,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 import relay
+from relay import journal
 from relay.config import ConfigError, load
 from relay.delivery import Code
 from relay.runtime import build
@@ -244,6 +245,7 @@ async def test_at_start_the_journal_names_the_store_and_what_waits_in_it(
     capsysbinary.readouterr()
     async with relay_here(tmp_path, routes(entry)) as running:
         version = (await running.get("/health"))["store"]["version"]
+    journal.outlet.drain(10)
     lines = [json.loads(line) for line in capsysbinary.readouterr().err.splitlines()]
     [opened] = [line for line in lines if line["event"] == "store_opened"]
     facts = {key: opened[key] for key in ("backend", "version", "path", "pending", "held")}
@@ -615,6 +617,7 @@ async def test_what_is_done_by_hand_is_logged_with_the_tokens_name(
 ) -> None:
     async with relay_and_sink(tmp_path, "name: r, to: {url: SINK}", head=TOKENS) as (running, _):
         assert (await running.ask("POST", "/reload", headers=bearer(OPERATE)))[0] == 200
+    journal.outlet.drain(10)
     lines = [json.loads(line) for line in capsysbinary.readouterr().err.splitlines()]
     [line] = [line for line in lines if line["event"] == "manual_action"]
     assert (line["action"], line["who"]) == ("reload", "admin")
@@ -627,7 +630,7 @@ METRICS = {
     "relay_delivery_latency_seconds", "relay_pending", "relay_oldest_pending_seconds", "relay_route_state",
     "relay_store_commit_seconds", "relay_config_last_reload_successful",
     "relay_config_last_reload_success_timestamp_seconds", "relay_config_info", "relay_held", "relay_store_ok",
-    "relay_store_size_bytes", "relay_config_reloads_total", "relay_build_info",
+    "relay_store_size_bytes", "relay_config_reloads_total", "relay_build_info", "relay_filter_errors_total",
 }  # fmt: skip
 
 

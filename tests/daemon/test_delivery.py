@@ -395,3 +395,54 @@ async def test_an_open_connection_is_not_used_once_its_address_is_denied(tmp_pat
             items = await relay.logs_when(lambda items: items[0]["attempts"] == 1)
             assert items[0]["error"]["code"] == "blocked_address"
             assert len(destination.received) == 1
+
+
+@pytest.mark.parametrize(("word", "away"), [("enabled: true", "enabled: false"), ("name: r}", "name: other}")])
+async def test_a_route_that_goes_and_returns_does_not_send_again_what_is_being_sent(
+    tmp_path: Path, word: str, away: str
+) -> None:
+    release = asyncio.Event()
+
+    async def answer(request: Received) -> int:
+        await release.wait()
+        return 200
+
+    async with sink(answer) as destination:
+        on = routes(f"enabled: true, concurrency: 2, to: {{url: {destination.url}}}, name: r")
+        async with relay_here(tmp_path, on) as relay:
+            path = tmp_path / "config.yaml"
+            here = path.read_text()
+            gone = here.replace(word, away)
+            await publish(relay)
+            await destination.wait_count(1)
+            for text in (gone, here):
+                path.write_text(text)
+                assert (await relay.ask("POST", "/reload"))[0] == 200
+            assert relay.running is not None
+            assert relay.running.dispatcher.in_flight == 1
+            await publish(relay)  # the second slot is free
+            await destination.wait_count(2)
+            release.set()
+            await relay.logs_when(lambda items: len(items) == 2, "?status=delivered")
+            assert len({request.id for request in destination.received}) == 2
+            assert len(destination.received) == 2
+
+
+async def test_a_where_that_raises_is_counted(tmp_path: Path) -> None:
+    async with relay_here(
+        tmp_path, routes("""name: r, match: {where: "length(body.entry.id) > `1`"}, to: {url: 'http://127.0.0.1:9'}""")
+    ) as relay:
+        assert (await publish(relay))["routes"] == []
+        async with relay.session.get(relay.admin + "/metrics") as response:
+            assert 'relay_filter_errors_total{route="r"} 1.0' in await response.text()
+
+
+async def test_however_many_deliveries_wait_a_route_is_looked_at_for_one_moment(tmp_path: Path) -> None:
+    async with sink(lambda request: 503) as destination:
+        text = routes(f"name: r, to: {{url: {destination.url}}}, retry: {{policy: fixed, every: 1h, attempts: 5}}")
+        async with relay_here(tmp_path, text) as relay:
+            for _ in range(40):
+                await publish(relay)
+            await relay.logs_when(lambda items: sum(item["attempts"] for item in items) == 40)
+            assert relay.running is not None
+            assert len(relay.running.dispatcher._next) == 1

@@ -42,6 +42,8 @@ class Adapter:
     proof_headers = proofschema.ALWAYS_MASKED | {"x-acme-word"}
     body_proofs: tuple[tuple[str, ...], ...] = ()
     retries = True
+    never: frozenset[str] = frozenset()
+    own_actions = False
 
     def __init__(self, config: Config) -> None:
         words = config.word or ()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay import proofschema, retryschema, routeschema, schema, signschema
+from relay import proofschema, retryschema, routeschema, schema
 from relay.config import load
 from relay.fields import Section
 from relay.source import SourceConfig, types
@@ -34,7 +34,7 @@ SECTIONS: dict[str, tuple[type[Section], ...]] = {
     "routes": (schema.Route,),
     "routes.to": (schema.To,),
     "routes.to.auth": (routeschema.Basic, routeschema.Bearer),
-    "routes.sign": tuple(signschema.SIGNS.values()),
+    "routes.sign": tuple(routeschema.SIGNS.values()),
     "routes.retry": (retryschema.Exponential, retryschema.Fixed, retryschema.Schedule, retryschema.NoRetry),
     "Match": (schema.Match,),
 }

@@ -326,4 +326,5 @@ def to_rejected_item(row: Sequence[Any], ids: Ids) -> LogItem:
         updated_at=created,
         next_attempt_at=None,
         duration_ms=None,
+        reason=row[4],
     )
