@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import io
-import os
 import socket
-import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
 from typing import NamedTuple, Protocol, Self
 
 import aiohttp
-from aiohttp import AddrInfoType, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import AddrInfoType, ClientRequest, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 
-from relay.delivery import Code, Failure, Response
+from relay.delivery import Code, Response
 from relay.destination import Limits, Outbound
 from relay.egress import Egress
 from relay.jsontext import whole
 from relay.resolver import Resolver
+from relay.unreachable import (
+    Blocked,
+    Exchange,
+    Progress,
+    Stage,
+    Unreachable,
+    explain,
+    progress,
+    proxy_refusal,
+    reached,
+)
+
+__all__ = ["HttpTransport", "Reply", "Transport", "Unreachable"]
 
 
 class Reply(NamedTuple):
@@ -25,14 +41,6 @@ class Reply(NamedTuple):
 
     response: Response
     retry_after: str | None
-
-
-class Unreachable(Exception):
-    """No answer came. Holds why."""
-
-    def __init__(self, code: Code, message: str) -> None:
-        super().__init__(message)
-        self.failure = Failure(code, message)
 
 
 class Transport(Protocol):
@@ -47,13 +55,33 @@ _LARGE = 256 << 10
 _AUTOMATIC = ("Content-Type", "User-Agent", "Accept", "Accept-Encoding")
 
 
-class _Blocked(OSError):
-    """An address that `server.egress` denies. aiohttp joins several errors into one text: this is how we know ours."""
+class _Protocol(ResponseHandler):
+    """aiohttp 3.14 forgets a body in which a chunk is malformed: whoever reads it would wait until the deadline."""
 
-    sign = "denied by server.egress"
+    def connection_lost(self, exc: BaseException | None) -> None:
+        body = self._payload
+        super().connection_lost(exc)
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError("the body is cut off"))
 
-    def __init__(self, address: str, rule: str) -> None:
-        super().__init__(f"{address} is {self.sign} ({rule})")
+
+class _Connector(TCPConnector):
+    """Says how far the connection has come that it makes."""
+
+    def __init__(self, connecting: Callable[[AddrInfoType], socket.socket]) -> None:
+        super().__init__(
+            limit=0, resolver=Resolver(), ttl_dns_cache=10, keepalive_timeout=15, socket_factory=connecting
+        )
+        protocol: type[ResponseHandler] = _Protocol
+        self._factory = partial(protocol, loop=self._loop)
+
+    async def _create_connection(
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> ResponseHandler:
+        reached(Stage.LOOKUP)
+        connection = await super()._create_connection(req, traces, timeout)
+        reached(Stage.ANSWER)
+        return connection
 
 
 @dataclass(slots=True, eq=False)
@@ -98,17 +126,16 @@ class HttpTransport:
     def _open(policy: Egress) -> _Pool:
         def connecting(info: AddrInfoType) -> socket.socket:
             # The last moment before a connection, with the address itself: literals and rebinding names come by here.
+            reached(Stage.CONNECT)
             family, kind, proto, _, sockaddr = info
             address = str(sockaddr[0])
             rule = policy.refuses(address)
             if rule is not None:
-                raise _Blocked(address, rule)
+                raise Blocked(address, rule)
             return socket.socket(family, kind, proto)
 
         session = ClientSession(
-            connector=TCPConnector(
-                limit=0, resolver=Resolver(), ttl_dns_cache=10, keepalive_timeout=15, socket_factory=connecting
-            ),
+            connector=_Connector(connecting),
             cookie_jar=DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -121,25 +148,38 @@ class HttpTransport:
         pool = self._pool
         pool.users += 1
         try:
-            return await self._exchange(pool.session, request, limits)
+            return await self._exchange(pool, request, limits)
         finally:
             pool.users -= 1
             if pool is not self._pool:
                 await self._close_unused(pool)
 
-    async def _exchange(self, session: ClientSession, request: Outbound, limits: Limits) -> Reply:
+    async def _exchange(self, pool: _Pool, request: Outbound, limits: Limits) -> Reply:
+        wire = request.wire
+        if wire.proxy is not None:
+            _refuse_literal(request.url.host or "", pool.policy)
+        made = Progress()
+        progress.set(made)
         try:
-            response = await session.request(
+            response = await pool.session.request(
                 request.method,
                 request.url,
                 data=_sent(request.body),
                 headers=CIMultiDict(request.headers),
                 allow_redirects=False,
+                ssl=wire.tls if wire.tls is not None else True,
+                proxy=wire.proxy,
                 # The total deadline also covers a peer that drips a byte a second, which read timeouts never catch.
-                timeout=ClientTimeout(total=limits.total, sock_connect=limits.connect),
+                timeout=ClientTimeout(total=limits.total, connect=limits.connect, ceil_threshold=3600),
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise _unreachable(error, limits) from error
+            proxy = wire.proxy.host_port_subcomponent if wire.proxy is not None else None
+            tried = Exchange(request.url.host or "", proxy, limits.total, limits.connect)
+            raise explain(error, tried, made.stage) from error
+        if response.status == 407 and wire.proxy is not None:
+            response.close()
+            proxy = wire.proxy.host_port_subcomponent
+            raise Unreachable(Code.CONNECT_ERROR, proxy_refusal(407, response.reason, proxy))
         try:
             body, truncated = await _read(response, limits.response_body)
         finally:
@@ -150,6 +190,18 @@ class HttpTransport:
                 response.close()
         headers = tuple((name, whole(value)) for name, value in response.headers.items())
         return Reply(Response(response.status, headers, body, truncated), response.headers.get("Retry-After"))
+
+
+def _refuse_literal(host: str, policy: Egress) -> None:
+    """A proxy connects where it is told: an address that is denied is not even named to it. Raises Unreachable."""
+    address = "127.0.0.1" if host.rstrip(".").lower() in ("localhost", "ip6-localhost") else host.rstrip(".")
+    try:
+        ip_address(address.partition("%")[0])
+    except ValueError:
+        return
+    rule = policy.refuses(address)
+    if rule is not None:
+        raise Unreachable(Code.BLOCKED_ADDRESS, str(Blocked(host, rule)))
 
 
 def _sent(body: bytes) -> bytes | io.BytesIO | None:
@@ -170,50 +222,3 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, boo
     except (aiohttp.ClientError, OSError, TimeoutError):
         return bytes(kept), True
     return bytes(kept), False
-
-
-def _unreachable(error: BaseException, limits: Limits) -> Unreachable:
-    """Why no answer came, in words for the person who must act."""
-    match error:
-        case aiohttp.ConnectionTimeoutError() | aiohttp.SocketTimeoutError():
-            return Unreachable(Code.TIMEOUT, f"no connection within {limits.connect:g} s")
-        case TimeoutError():
-            return Unreachable(Code.TIMEOUT, f"no answer within {limits.total:g} s")
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-            return Unreachable(Code.TLS_ERROR, _tls_message(error))
-        case aiohttp.ClientConnectorDNSError():
-            return Unreachable(Code.DNS_ERROR, f"the name {error.host} does not resolve: {_os_message(error.os_error)}")
-        case aiohttp.ClientConnectorError() if _Blocked.sign in str(error.os_error):
-            return Unreachable(Code.BLOCKED_ADDRESS, str(error.os_error))
-        case aiohttp.ClientConnectorError():
-            return Unreachable(Code.CONNECT_ERROR, f"no connection: {_os_message(error.os_error)}")
-        case aiohttp.ServerDisconnectedError():
-            return Unreachable(Code.CONNECTION_RESET, "the destination closed the connection without an answer")
-        case aiohttp.ClientOSError() | ConnectionError():
-            return Unreachable(Code.CONNECTION_RESET, f"the connection broke: {_os_message(error)}")
-        case aiohttp.ClientResponseError():
-            return Unreachable(Code.PROTOCOL_ERROR, f"the answer is not HTTP: {error.message.splitlines()[0]}")
-        case socket.gaierror():
-            return Unreachable(Code.DNS_ERROR, f"the name does not resolve: {error.strerror}")
-        case OSError():
-            return Unreachable(Code.CONNECT_ERROR, f"no connection: {_os_message(error)}")
-        case _:
-            return Unreachable(Code.PROTOCOL_ERROR, f"the exchange failed: {type(error).__name__}")
-
-
-def _os_message(error: OSError) -> str:
-    """The system's own words, without the addresses that aiohttp adds."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or type(error).__name__
-
-
-def _tls_message(error: BaseException) -> str:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = getattr(cause, "certificate_error", None) or getattr(cause, "os_error", None) or cause.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the certificate is not to be trusted: {cause.verify_message}"
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS failed: {(cause.reason or 'handshake failure').replace('_', ' ').lower()}"
-    return "TLS failed"

@@ -74,22 +74,25 @@ def load(
     name: str | None = None,
     environ: Mapping[str, str] = os.environ,
     no_secrets: bool = False,
+    try_samples: bool = False,
 ) -> Loaded:
     """The config in a file, or in bytes; `name` is the file as messages show it. Raises ConfigError.
 
-    With `no_secrets` no variable, file or credential is looked up, and what they would say is not judged.
+    With `no_secrets` no variable, file or credential is looked up, and what they would say is not judged. With
+    `try_samples` payloads are tried on the samples of the sources, and warned of where they fail.
     """
     file = name or (str(origin) if isinstance(origin, Path) else "config.yaml")
-    data = origin if isinstance(origin, bytes) else _contents(origin, file)
+    data = origin if isinstance(origin, bytes) else contents(origin, file)
     try:
         document = yamlfile.read(data, environ, no_secrets=no_secrets)
     except yamlfile.NotYaml as error:
         fault = error.fault
         raise ConfigError([Problem(file, fault.line, fault.col, "", fault.message)]) from None
-    return _Reading(file, document).result(sha256(data).hexdigest())
+    return _Reading(file, document).result(sha256(data).hexdigest(), try_samples)
 
 
-def _contents(path: Path, file: str) -> bytes:
+def contents(path: Path, file: str) -> bytes:
+    """What a config file holds; `file` is its name in messages. Raises ConfigError."""
     try:
         with path.open("rb") as opened:
             return opened.read(LARGEST + 1)
@@ -107,7 +110,7 @@ class _Reading:
         self._problems: list[Problem] = []
         self._warnings: list[Problem] = []
 
-    def result(self, digest: str) -> Loaded:
+    def result(self, digest: str, try_samples: bool) -> Loaded:
         for fault in self._document.faults:
             self._add(self._problems, (fault.line, fault.col), fault.path, fault.message)
         raw = self._top()
@@ -115,6 +118,8 @@ class _Reading:
         sources = self._sources(raw.get("sources"))
         routes = self._routes(raw.get("routes"))
         CrossCheck(raw, sections, sources, routes, self.problem, self.warning).run()
+        if try_samples:
+            self._try(sources, routes)
         read = [*(s for s in sections.values() if s is not None), *sources.values(), *routes.values()]
         secrets = self._secrets(read)
         redact = Redactor(secrets)
@@ -196,6 +201,15 @@ class _Reading:
             for line in error.errors():
                 self.problem((*place, *line["loc"]), line["msg"], line["type"])
             return None
+
+    def _try(self, sources: Mapping[str, SourceConfig], routes: Mapping[int, Route]) -> None:
+        from relay.trial import Trial
+
+        trial = Trial(sources)
+        for place, route in routes.items():
+            key = "payload" if "payload" in route.model_fields_set else "to"
+            for message in trial.failures(route):
+                self.warning(("routes", place, key), message)
 
     # --- problems ---
 

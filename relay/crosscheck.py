@@ -11,21 +11,21 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, Protocol
 
-from relay import source, unmatchable
+from relay import signschema, source, unmatchable
+from relay.authschema import OAuth2
 from relay.destination import HOP_BY_HOP, OWN_HEADERS
 from relay.effective import is_secret_header, secrets_in
 from relay.fieldmap import FieldMap
 from relay.fields import UNKNOWN_KEY, Section, Unresolved
 from relay.pattern import Patterns
 from relay.problems import Path, did_you_mean
-from relay.schema import Admin, Route, Server, TcpAddress, is_loopback
-from relay.signing import StandardSigner
+from relay.schema import Admin, Defaults, Route, Server, TcpAddress, is_loopback
 from relay.source import SourceAdapter, SourceConfig
 
 _SHORTEST_SECRET = 16
 _PATH = re.compile(r"/(?!/)(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2}|/(?!/))*")
 _DOTS = re.compile(r"/\.\.?(?:/|$)")
-_SIGNATURE_HEADERS = {"standard": StandardSigner.headers}
+_IN_BETWEEN = "whoever sits on the way can read and change what is sent"
 _STATIC_PROOFS = ("token", "basic", "headers")
 
 
@@ -69,11 +69,13 @@ class CrossCheck:
             self._source(name, config)
         self._route_names()
         self._default_headers()
+        self._default_wire()
         for place, raw in enumerate(self._raw_routes):
             if isinstance(raw, dict):
                 self._route(("routes", place), raw)
         for place, route in self._routes.items():
             self._in_the_clear(("routes", place), route)
+            self._wire(("routes", place), route)
         for section, value in self._read():
             self._short_secrets(section, value)
 
@@ -201,16 +203,16 @@ class CrossCheck:
 
     def _unmatchable(self, place: Path, match: Mapping[str, Any], selected: list[str]) -> None:
         """What the route asks for, and none of its sources ever says."""
+        adapters = [(name, self._adapters.get(name)) for name in selected]
         never: frozenset[str] | None = None
         knows_actions = True
-        for name in selected:
-            adapter = self._adapters.get(name)
+        for name, adapter in adapters:
             if adapter is None:
                 return
-            mapped = _mapping(_mapping(self._raw_sources[name]).get("map"))
+            mapped = _mapping(self._raw_sources[name]).get("map")
             unsaid = adapter.never - frozenset(_strings(mapped))
             never = unsaid if never is None else never & unsaid
-            knows_actions = knows_actions and adapter.own_actions and "action" not in mapped
+            knows_actions = knows_actions and adapter.own_actions and "action" not in _mapping(mapped)
         for where, message in unmatchable.reasons(place, match, never or frozenset(), knows_actions):
             self._warning(where, message)
 
@@ -228,13 +230,8 @@ class CrossCheck:
     def _headers(self, place: Path, raw: dict[str, Any], selected: list[str]) -> None:
         to = _mapping(raw.get("to"))
         signed = _signature_headers(raw)
-        written: set[str] = set()
-        for number, scheme in enumerate(_schemes(raw)):
-            headers = _SIGNATURE_HEADERS.get(scheme, frozenset())
-            for header in sorted(headers & written):
-                self._problem((*place, "sign", number), f"another scheme already writes {header}", UNKNOWN_KEY)
-            written |= headers
-        if isinstance(to.get("auth"), dict):
+        self._signatures(place, raw, to)
+        if isinstance(to.get("auth"), dict) or self._preset_auth(place):
             signed |= {"authorization"}
         for name in _strings(to.get("headers")):
             self._own_header((*place, "to", "headers", name), name, signed, UNKNOWN_KEY)
@@ -252,6 +249,34 @@ class CrossCheck:
                 if adapter is not None and name.lower() in adapter.proof_headers:
                     self._problem(where, f"{name} carries a proof of source '{source_name}': it is never sent on")
                     break
+
+    def _preset_auth(self, place: Path) -> bool:
+        """Whether a route's preset brings an `auth` of its own."""
+        route = self._routes.get(place[1]) if isinstance(place[1], int) else None
+        return route is not None and route.to.auth is not None
+
+    def _signatures(self, place: Path, raw: Mapping[str, Any], to: Mapping[str, Any]) -> None:
+        """Schemes that write over each other, over relay's own headers, or into a body that has no place for it."""
+        others = frozenset({"authorization"}) if isinstance(to.get("auth"), dict) else frozenset()
+        written: set[str] = set()
+        filled = False
+        for number, entry in enumerate(_signs(raw)):
+            here = (*place, "sign", number)
+            header = signschema.header_of(entry)
+            if header in written:
+                self._problem(here, f"another scheme already writes {header}", UNKNOWN_KEY)
+            elif header is not None and entry["scheme"] == "hmac":
+                self._own_header((*here, "header"), entry["header"], others)
+            if header is not None:
+                written.add(header)
+            if not signschema.fills_body(entry):
+                continue
+            if filled:
+                self._problem(here, "another scheme already puts a secret into the body", UNKNOWN_KEY)
+            elif (what := signschema.never_an_object(raw.get("payload"))) is not None:
+                message = f"prismic puts its secret into a JSON object, which {what} is not"
+                self._problem((*here, "scheme"), message)
+            filled = True
 
     def _own_header(self, place: Path, name: str, signed: frozenset[str], kind: str = "") -> bool:
         """Whether a header is not a route's to write; it has been said then."""
@@ -273,9 +298,26 @@ class CrossCheck:
         url = route.to.url
         if url.scheme != "http" or _near(url.host or ""):
             return
-        if route.to.auth is not None or any(is_secret_header(name) for name in route.to.headers):
+        secrets = route.to.auth is not None or any(entry.scheme == "prismic" for entry in route.sign)
+        if secrets or any(is_secret_header(name) for name in route.to.headers):
             message = f"credentials travel to {url.host} unencrypted (use https)"
             self._warning((*place, "to", "url"), message)
+
+    def _wire(self, place: Path, route: Route) -> None:
+        """What weakens the way to a destination, or to its token."""
+        if not route.to.tls.verify:
+            message = f"the destination is not asked to prove who it is: {_IN_BETWEEN}"
+            self._warning((*place, "to", "tls", "verify"), message)
+        auth = route.to.auth
+        if isinstance(auth, OAuth2) and auth.token_url.scheme == "http" and not _near(auth.token_url.host or ""):
+            message = f"credentials travel to {auth.token_url.host} unencrypted (use https)"
+            self._warning((*place, "to", "auth", "token_url"), message)
+
+    def _default_wire(self) -> None:
+        defaults = self._sections.get("defaults")
+        if isinstance(defaults, Defaults) and defaults.tls is not None and not defaults.tls.verify:
+            message = f"destinations are not asked to prove who they are: {_IN_BETWEEN}"
+            self._warning(("defaults", "tls", "verify"), message)
 
     def _inbound_in_the_clear(self, place: Path, proofs: tuple[str, ...]) -> None:
         """A proof that is the same in every request, taken over plain HTTP from other machines."""
@@ -326,13 +368,14 @@ def _texts(value: object) -> Iterator[object]:
         yield value
 
 
-def _schemes(raw: Mapping[str, Any]) -> list[str]:
+def _signs(raw: Mapping[str, Any]) -> list[Any]:
     signs = raw.get("sign")
-    return [str(_mapping(sign).get("scheme")) for sign in signs] if isinstance(signs, list) else []
+    return signs if isinstance(signs, list) else []
 
 
 def _signature_headers(raw: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset().union(*(_SIGNATURE_HEADERS.get(scheme, frozenset()) for scheme in _schemes(raw)))
+    headers = (signschema.header_of(entry) for entry in _signs(raw))
+    return frozenset(header for header in headers if header is not None)
 
 
 def _with_alternatives(place: Path, match: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:

@@ -61,6 +61,14 @@ class Failure:
     message: str
 
 
+class Unsendable(Exception):
+    """The request cannot be made, now or later."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 @dataclass(slots=True)
 class Delivery:
     """One event owed to one route. Lives in memory only while it is being sent or about to be."""

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from yarl import URL
 
 from relay import __version__
 from relay.delivery import Code, Delivered, Delivery, Failure, Outcome, Refused, Request, Response, Retryable
+from relay.delivery import Unsendable as Unsendable
 from relay.event import Event
 from relay.jsontext import Malformed
-from relay.payload import Payload
+from relay.payload import Content, Payload
 from relay.retry import parse_retry_after
 from relay.secret import MASK, Redactor
 from relay.signing import Message, Signer
+
+if TYPE_CHECKING:
+    from relay.client import Reply, Transport
+    from relay.clock import Clock
 
 MOST_HOPS = 5
 OWN_HEADERS = frozenset(
@@ -33,14 +40,6 @@ SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "s
 _UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-class Unsendable(Exception):
-    """The request cannot be made, now or later."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How long an attempt may take, in seconds, and how many bytes of the answer's body are kept."""
@@ -51,6 +50,18 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Wire:
+    """How connections to a destination are made."""
+
+    tls: ssl.SSLContext | None = None
+    """Whom to trust, and as whom to come; None for what the system trusts."""
+    proxy: URL | None = None
+
+
+PLAIN = Wire()
+
+
+@dataclass(frozen=True, slots=True)
 class Outbound:
     """A request ready for the wire."""
 
@@ -58,6 +69,27 @@ class Outbound:
     url: URL
     headers: list[tuple[str, str]]
     body: bytes
+    wire: Wire = PLAIN
+
+
+class Exchanging(Protocol):
+    """How a request is exchanged for its answer. Raises Unreachable."""
+
+    def __call__(self, request: Outbound, limits: Limits, transport: Transport, clock: Clock) -> Awaitable[Reply]: ...
+
+
+def at_once(request: Outbound, limits: Limits, transport: Transport, clock: Clock) -> Awaitable[Reply]:
+    """All that the request needs is in it."""
+    return transport.send(request, limits)
+
+
+class Target(NamedTuple):
+    """What one event is to come to, where a destination has several requests for different events."""
+
+    method: str
+    url: URL
+    bodiless: bool
+    """There is nothing to say but the URL: the payload is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +111,15 @@ class Destination:
     give_up_on: Container[int]
     redact: Redactor
     """Masks the config's secrets in text that is to be shown."""
+    wire: Wire = PLAIN
+    exchange: Exchanging = at_once
+    """Puts in what is not known before a request is made, such as a token: `authorization` is *** until then."""
+    aim: Callable[[Event], Target] | None = None
+    """For a destination whose method and URL depend on the event; raises Unsendable."""
+    show: Callable[[URL], str] | None = None
+    """How a URL that `aim` gives is shown."""
+    long: bool = False
+    """Rendering may take long enough to hold up others: it is not to be done on the event loop."""
 
     def render(self, delivery: Delivery, delivery_id: str, event_id: str, now: datetime) -> Outbound:
         """The request for the next attempt of a delivery. Raises Unsendable."""
@@ -88,8 +129,10 @@ class Destination:
             raise Unsendable(
                 Failure(Code.REFUSED, f"the event has passed {MOST_HOPS} relays: their routes form a loop")
             )
-        content = self.payload(event, event_id)
-        message = Message(delivery_id, now, event.description.environment)
+        target = self.aim(event) if self.aim is not None else Target(self.method, self.url, bodiless=False)
+        content = self._content(event, event_id) if not target.bodiless else Content(b"", None)
+        environment = event.description.environment
+        message = Message(delivery_id, now, _sendable(environment) if environment is not None else None)
         body = self._filled(content.body)
         named: dict[str, tuple[str, str]] = {}
 
@@ -121,7 +164,13 @@ class Destination:
         for signer in self.signers:
             for name, value in signer.sign(message, body):
                 put(name, value)
-        return Outbound(self.method, self.url, list(named.values()), body)
+        return Outbound(target.method, target.url, list(named.values()), body, self.wire)
+
+    def _content(self, event: Event, event_id: str) -> Content:
+        try:
+            return self.payload(event, event_id)
+        except Unsendable as error:
+            raise Unsendable(self.told(error.failure)) from None
 
     def _filled(self, body: bytes) -> bytes:
         """The body with the secrets that travel in it."""
@@ -139,20 +188,21 @@ class Destination:
         headers = tuple(
             (name, MASK if name.lower() in hidden else self.redact(value)) for name, value in outbound.headers
         )
-        return Request(outbound.method, self.shown_url, headers)
+        url = self.shown_url
+        if self.show is not None and outbound.url is not self.url:
+            url = self.redact(self.show(outbound.url))
+        return Request(outbound.method, url, headers)
+
+    def shown_body(self, outbound: Outbound) -> bytes:
+        """Its body as anyone may see it: secrets that were put into it as ***."""
+        body = outbound.body
+        for signer in self.signers:
+            body = signer.hide(body)
+        return body
 
     def masked(self, response: Response) -> Response:
         """An answer as it may be kept: receivers echo what they were sent, secrets too."""
-        hidden = self._hidden
-        headers = tuple(
-            (name, MASK if name.lower() in hidden else self.redact(value)) for name, value in response.headers
-        )
-        body = response.body
-        if body:
-            text = body.decode("utf-8", "surrogateescape")
-            text = self.redact.cut(text) if response.truncated else self.redact(text)
-            body = text.encode("utf-8", "surrogateescape")
-        return Response(response.status, headers, body, response.truncated)
+        return without_secrets(response, self.redact, self._hidden)
 
     def told(self, failure: Failure) -> Failure:
         """Why no answer came, as it may be kept: what is not HTTP is quoted in it, and may be an echo."""
@@ -173,6 +223,17 @@ class Destination:
             return Refused(Failure(Code.REFUSED, f"HTTP {status}: the destination refuses this event"))
         asked = parse_retry_after(retry_after, now) if status in (429, 503) else None
         return Retryable(Failure(Code.HTTP_STATUS, f"HTTP {status}"), asked)
+
+
+def without_secrets(response: Response, redact: Redactor, hidden: Container[str] = ()) -> Response:
+    """An answer with the secrets that a redactor knows, and all values of the headers in `hidden`, as ***."""
+    headers = tuple((name, MASK if name.lower() in hidden else redact(value)) for name, value in response.headers)
+    body = response.body
+    if body:
+        text = body.decode("utf-8", "surrogateescape")
+        text = redact.cut(text) if response.truncated else redact(text)
+        body = text.encode("utf-8", "surrogateescape")
+    return Response(response.status, headers, body, response.truncated)
 
 
 def expired(delivery: Delivery, max_age: timedelta | None, now: datetime) -> Failure | None:

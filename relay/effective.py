@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
+from urllib.parse import quote_plus
 
 from pydantic import BaseModel
 from yarl import URL
 
 from relay import fields
+from relay.authschema import OAuth2
 from relay.destination import SECRET_HEADERS
 from relay.fields import Rate, Unresolved
 from relay.problems import Path
@@ -39,11 +41,14 @@ def _shown(value: object, path: Path, hidden: frozenset[Path], redact: Redactor)
         return MASK
     match value:
         case BaseModel():
-            return {
+            shown = {
                 key: _shown_field(value, key, child, (*path, key), hidden, redact)
                 for key in type(value).model_fields
                 if (child := getattr(value, key)) is not None
             }
+            if isinstance(value, To) and (requests := value.requests()):
+                shown["requests"] = {actions: redact(text) for actions, text in requests.items()}
+            return shown
         case Mapping():
             return {key: _shown(child, (*path, key), hidden, redact) for key, child in value.items()}
         case tuple() | list():
@@ -67,9 +72,11 @@ def _shown_field(
     section: BaseModel, key: str, value: object, path: Path, hidden: frozenset[Path], redact: Redactor
 ) -> Any:
     """A field whose kind depends on more than its value's type."""
+    if isinstance(section, To) and key == "url":
+        return MASK if path in hidden else redact(section.show(section.url))
     if isinstance(value, Mapping) and key == "query":
         return dict.fromkeys(value, MASK)
-    if isinstance(value, Mapping) and key == "headers":
+    if isinstance(value, Mapping) and key in ("headers", "params"):
         return {
             name: MASK if is_secret_header(name) else _shown(text, (*path, name), hidden, redact)
             for name, text in value.items()
@@ -124,6 +131,20 @@ def hidden_texts(value: object) -> Iterator[str]:
             yield from (pair.partition("=")[2] for pair in url.raw_query_string.split("&"))
             yield from (text for name, text in value.headers.items() if is_secret_header(name))
             yield from hidden_texts(value.auth)
+            yield from value.hidden
+            yield from hidden_texts(value.proxy)
+        case URL():
+            # The user name of a proxy is a secret where it stands alone: it is a token then.
+            yield from (text for text in (value.password or value.user, value.raw_password) if text)
+            if value.password:
+                yield f"{value.user or ''}:{value.password}"
+        case OAuth2():
+            secret = value.client_secret.reveal()
+            yield f"{value.client_id}:{secret}"
+            yield f"{quote_plus(value.client_id)}:{quote_plus(secret)}"
+            yield from value.token_url.query.values()
+            yield from value.query.values()
+            yield from (text for name, text in value.params.items() if is_secret_header(name))
         case BaseModel():
             user, password = getattr(value, "username", None), getattr(value, "password", None)
             for secret in password if isinstance(password, tuple) else (password,):

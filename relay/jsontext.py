@@ -47,6 +47,26 @@ def _parse_slowly(body: bytes) -> Any:
         raise Malformed(f"the body is not JSON: {error}") from None
 
 
+def dumps(value: object, indent: bool = False) -> bytes:
+    """A value as JSON. Half a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD. Raises Malformed."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None)
+    except (orjson.JSONEncodeError, RecursionError):
+        return _dump_slowly(value, 2 if indent else None)
+
+
+def _dump_slowly(value: object, indent: int | None) -> bytes:
+    """As orjson, which refuses whole numbers past 64 bits, halves of surrogate pairs and depth past 254."""
+    separators = (",", ": " if indent else ":")
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators, indent=indent)
+    except RecursionError:
+        raise Malformed("the value is nested too deeply for JSON") from None
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"not JSON: {error}") from None
+    return whole(text).encode()
+
+
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import orjson
 
+from relay import jsontext, query, source
+from relay.delivery import Code, Failure, Unsendable
 from relay.event import Event
+from relay.secret import Secret
+from relay.work import TooMuch, Work
 
 
 class Content(NamedTuple):
@@ -18,7 +23,11 @@ class Content(NamedTuple):
 
 
 Payload = Callable[[Event, str], Content]
-"""Renders an event; the second argument is the event's id as users see it."""
+"""Renders an event; the second argument is the event's id as users see it. Raises Unsendable."""
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+TEXT = "text/plain; charset=utf-8"
 
 
 def full(event: Event, event_id: str) -> Content:
@@ -26,9 +35,18 @@ def full(event: Event, event_id: str) -> Content:
     return Content(event.body, header(event, "content-type") or "application/octet-stream")
 
 
+def concise(event: Event, event_id: str) -> Content:
+    """The sender's body without the content's fields, where its type has such a form; else as `normalized`."""
+    shorten = getattr(source.types().get(event.type), "concise", None)
+    body = document(event)
+    if shorten is None or not isinstance(body, dict):
+        return normalized(event, event_id)
+    return Content(_json(shorten(body)), JSON)
+
+
 def normalized(event: Event, event_id: str) -> Content:
     """The event's description."""
-    return Content(orjson.dumps(event.as_json(event_id)), "application/json")
+    return Content(_json(event.as_json(event_id)), JSON)
 
 
 def empty(event: Event, event_id: str) -> Content:
@@ -36,7 +54,86 @@ def empty(event: Event, event_id: str) -> Content:
     return Content(b"", None)
 
 
-PAYLOADS: dict[str, Payload] = {"full": full, "normalized": normalized, "empty": empty}
+PAYLOADS: dict[str, Payload] = {"full": full, "concise": concise, "normalized": normalized, "empty": empty}
+
+
+def selected(expression: str) -> Payload:
+    """What a JMESPath expression selects, as JSON."""
+    compiled = query.compile(expression)
+
+    def render(event: Event, event_id: str) -> Content:
+        try:
+            result = compiled.search(seen(event, event_id))
+            Work().weigh(result)
+        except (query.QueryError, TooMuch) as error:
+            raise failed(f"the jmespath fails: {error}") from None
+        return Content(_json(result), JSON)
+
+    return render
+
+
+def templated(text: str, route: str) -> Payload:
+    """What a template makes of it: JSON where that is what it makes, else text."""
+    from relay.template import TemplateFailed, compiled  # not imported where no route needs it: memory
+
+    template = compiled(text)
+
+    def render(event: Event, event_id: str) -> Content:
+        try:
+            body = template.render({**seen(event, event_id), "route": route}).encode()
+        except TemplateFailed as error:
+            raise failed(f"the template fails: {error}") from None
+        if not body:
+            return Content(body, None)
+        try:
+            orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return Content(body, TEXT)
+        return Content(body, JSON)
+
+    return render
+
+
+def form(fields: Mapping[str, str | Secret]) -> Payload:
+    """A form: each field is a secret, or what an expression gives; one that gives nothing is left out."""
+    given = {name: query.compile(text) for name, text in fields.items() if isinstance(text, str)}
+
+    def render(event: Event, event_id: str) -> Content:
+        data = seen(event, event_id)
+        pairs = []
+        for name, value in fields.items():
+            said = value.reveal() if isinstance(value, Secret) else jsontext.scalar_text(given[name].search(data))
+            if said is not None:
+                pairs.append((name, said))
+        return Content(urlencode(pairs).encode(), FORM)
+
+    return render
+
+
+def seen(event: Event, event_id: str) -> dict[str, Any]:
+    """What payloads are made of. Proofs in the headers are masked."""
+    description = event.as_json(event_id)
+    return {
+        "event": description,
+        "events": [description],
+        "body": document(event),
+        "headers": query.headers_object(event.headers),
+    }
+
+
+def document(event: Event) -> Any:
+    """The parsed body; None where it is not JSON. It is not stored: what was read back is parsed when it is needed."""
+    if event.document is not None:
+        return event.document
+    try:
+        return jsontext.parse(event.body)
+    except jsontext.Malformed:
+        return None
+
+
+def failed(message: str) -> Unsendable:
+    """The payload cannot be made."""
+    return Unsendable(Failure(Code.TEMPLATE_ERROR, message))
 
 
 def header(event: Event, lower_name: str) -> str | None:
@@ -45,3 +142,10 @@ def header(event: Event, lower_name: str) -> str | None:
         if name.lower() == lower_name:
             return value
     return None
+
+
+def _json(value: object) -> bytes:
+    try:
+        return jsontext.dumps(value)
+    except jsontext.Malformed as error:
+        raise failed(f"the payload cannot be made: {error}") from None

@@ -32,7 +32,7 @@ from relay.delivery import (
     Retryable,
     State,
 )
-from relay.destination import Unsendable, expired
+from relay.destination import Destination, Outbound, Unsendable, expired
 from relay.event import Description, Event, Inbound
 from relay.health import RouteHealth
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId
@@ -41,6 +41,8 @@ from relay.pattern import Subject
 from relay.routing import Route, Routing
 from relay.source import Ignored, Source
 from relay.store import Store
+
+_LONG_RENDERINGS = 2  # at once: threads share one processor with the loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Pipeline:
         self._clock = clock
         self._metrics = metrics
         self._health = health
+        self._rendering = asyncio.Semaphore(_LONG_RENDERINGS)
 
     async def accept(self, source: Source, routing: Routing, inbound: Inbound) -> Accepted:
         """Take an event in. Raises Rejected, Malformed, RateLimited or Unavailable, and then nothing was promised."""
@@ -113,9 +116,9 @@ class Pipeline:
         began = self._clock.monotonic()
         outcome: Outcome
         try:
-            outbound = destination.render(delivery, *ids, now)
+            outbound = await self._render(destination, delivery, ids, now)
             request = destination.shown(outbound)
-            reply = await self._transport.send(outbound, destination.limits)
+            reply = await destination.exchange(outbound, destination.limits, self._transport, self._clock)
             response = destination.masked(reply.response)
             outcome = destination.judge(response, reply.retry_after, self._clock.now())
         except Unsendable as error:
@@ -134,6 +137,15 @@ class Pipeline:
         duration = round((self._clock.monotonic() - began) * 1000)
         failure = None if isinstance(outcome, Delivered) else outcome.failure
         return Attempt(delivery.attempts + 1, delivery.trigger, now, duration, request, response, failure), outcome
+
+    async def _render(
+        self, destination: Destination, delivery: Delivery, ids: tuple[str, str], now: datetime
+    ) -> Outbound:
+        """The request. What may take long is rendered beside the loop: other routes go on. Raises Unsendable."""
+        if not destination.long:
+            return destination.render(delivery, *ids, now)
+        async with self._rendering:
+            return await asyncio.to_thread(destination.render, delivery, *ids, now)
 
     def _event(self, source: Source, inbound: Inbound, description: Description, now: datetime) -> Event:
         return Event(

@@ -76,7 +76,7 @@ class Reloader:
         old = self.runtime
         problems: tuple[Problem, ...] = ()
         try:
-            new = await asyncio.to_thread(read, self.path, old.generation + 1, now)
+            new = await asyncio.to_thread(read, self.path, old.generation + 1, now, old)
             self.refuse_unguarded(new)
         except ConfigError as error:
             problems = tuple(error.problems)
@@ -113,10 +113,10 @@ class Reloader:
             raise ConfigError([Problem(str(self.path), 0, 0, "admin.token", message)])
 
 
-def read(path: Path, generation: int, now: datetime) -> Runtime:
-    """The Runtime that a file describes. Raises ConfigError with every mistake in it."""
+def read(path: Path, generation: int, now: datetime, before: Runtime | None = None) -> Runtime:
+    """The Runtime that a file describes, after the one `before`. Raises ConfigError with every mistake in it."""
     loaded: Loaded = config_file.load(path)
-    return build(loaded, generation, now)
+    return build(loaded, generation, now, before)
 
 
 def differences(old: Runtime, new: Runtime) -> dict[str, Any]:

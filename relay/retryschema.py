@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -70,6 +70,9 @@ _Jitter = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class RetrySection(Section):
     """How a route tries again."""
 
+    success: ClassVar[Statuses | None] = None
+    """What counts as delivered where neither the route nor the defaults say."""
+
     policy: str
     give_up_on: GiveUpOn = _REFUSALS
     jitter: _Jitter = 0.2
@@ -128,7 +131,36 @@ _POLICIES: dict[str, type[RetrySection]] = {
     "schedule": Schedule,
     "none": NoRetry,
 }
-_RETRY_PRESETS = frozenset({"storyblok", "prismic", "contentstack", "standard-webhooks"})
+
+
+class Prismic(Fixed):
+    """As Prismic does it, which counts anything but 200 as a failure."""
+
+    success: ClassVar[Statuses | None] = statuses([200])
+
+
+def _schedule(*delays: timedelta, jitter: float) -> Schedule:
+    return Schedule(policy="schedule", delays=delays, jitter=jitter)
+
+
+RETRY_PRESETS: dict[str, RetrySection] = {
+    # https://www.storyblok.com/docs/concepts/webhooks: sent once.
+    "storyblok": NoRetry(policy="none"),
+    # https://prismic.io/docs/webhooks
+    "prismic": Prismic(policy="fixed", every=timedelta(minutes=10), attempts=5, jitter=0, give_up_on=statuses([])),
+    # https://www.contentstack.com/docs/developers/set-up-webhooks/webhook-retry-policy
+    "contentstack": _schedule(*(timedelta(seconds=seconds) for seconds in (5, 25, 125, 625)), jitter=0),
+    # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md, which also asks for
+    # jitter.
+    "standard-webhooks": _schedule(
+        timedelta(seconds=5),
+        timedelta(minutes=5),
+        timedelta(minutes=30),
+        *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
+        jitter=0.2,
+    ),
+}
+"""What other senders do, by name."""
 
 
 def _retry(value: object) -> object:
@@ -137,10 +169,10 @@ def _retry(value: object) -> object:
     if isinstance(value, Unresolved):
         return Exponential()
     if isinstance(value, str):
-        if value in _RETRY_PRESETS:
-            raise ValueError(f"the preset '{value}' is not supported yet")
+        if value in RETRY_PRESETS:
+            return RETRY_PRESETS[value]
         if value not in _POLICIES:
-            near = did_you_mean(value, [*_POLICIES, *_RETRY_PRESETS])
+            near = did_you_mean(value, [*_POLICIES, *RETRY_PRESETS])
             raise ValueError(f"expected a mapping such as {{policy: exponential}}, or none, got {got(value)}{near}")
         return _POLICIES[value].model_validate({"policy": value})
     if not isinstance(value, dict):

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
 from yarl import URL
 
 from relay import fields, query, signing
+from relay.authschema import Auth
+from relay.destination import Target
+from relay.event import Event
 from relay.fields import (
     HeaderName,
     HeaderValue,
     PositiveDuration,
-    SecretText,
-    SecretTexts,
     Section,
     Texts,
     Unresolved,
-    any_of,
     got,
     quote_hint,
     shown,
 )
 from relay.pattern import CHANGE_KEYS, EVENT_KEYS, Filter, Patterns
-from relay.problems import did_you_mean
+from relay.payload import Payload
+from relay.payloadschema import Kind, Made, build
 from relay.retryschema import Exponential, Retry, Success, statuses
-from relay.secret import MASK, Secret
+from relay.signschema import Sign
+from relay.wireschema import ClientTls, Proxy, Url, shown_url
 
 # --- match ------------------------------------------------------------------------------------------------------------
 
@@ -91,119 +92,6 @@ class Match(Alternative):
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
-class Basic(Section):
-    """User name and password."""
-
-    type: Literal["basic"]
-    username: str
-    password: SecretText
-
-    @property
-    def header(self) -> str:
-        """The value of `Authorization`."""
-        return "Basic " + base64.b64encode(f"{self.username}:{self.password.reveal()}".encode()).decode()
-
-
-class Bearer(Section):
-    """A token."""
-
-    type: Literal["bearer"]
-    token: SecretText
-
-    @property
-    def header(self) -> str:
-        """The value of `Authorization`."""
-        return f"Bearer {self.token.reveal()}"
-
-
-_AUTHS: dict[str, type[Section]] = {"basic": Basic, "bearer": Bearer}
-
-
-def _auth(value: object) -> object:
-    if isinstance(value, (Basic, Bearer)):
-        return value
-    if not isinstance(value, dict):
-        raise ValueError("expected a mapping such as {type: bearer, token: …}")
-    if "type" not in value:
-        raise fields.missing("type")
-    return fields.chosen(value, "type", _AUTHS, ("oauth2",))
-
-
-Auth = Annotated[Basic | Bearer, BeforeValidator(_auth)]
-
-
-def _keyed(value: object) -> object:
-    for secret in value if isinstance(value, (list, tuple)) else (value,):
-        text = secret.reveal() if isinstance(secret, Secret) else secret
-        if isinstance(text, str) and text and not isinstance(text, Unresolved):
-            signing.standard_key(text)
-    return value
-
-
-class StandardSign(Section):
-    """Standard Webhooks v1."""
-
-    scheme: Literal["standard"]
-    secret: Annotated[SecretTexts, BeforeValidator(_keyed)]
-
-    def build(self) -> signing.Signer:
-        """The signer itself."""
-        return signing.StandardSigner([secret.reveal() for secret in self.secret])
-
-
-SIGNS: dict[str, type[StandardSign]] = {"standard": StandardSign}
-_LATER_SIGNS = ("standard-asymmetric", "hygraph", "storyblok", "prismic", "github", "hmac")
-
-
-def _sign(value: object) -> object:
-    if isinstance(value, StandardSign):
-        return value
-    if not isinstance(value, dict):
-        raise ValueError("expected a mapping such as {scheme: standard, secret: whsec_…}")
-    if "scheme" not in value:
-        raise fields.missing("scheme")
-    return fields.chosen(value, "scheme", SIGNS, _LATER_SIGNS)
-
-
-Sign = Annotated[StandardSign, BeforeValidator(_sign)]
-
-_NOWHERE = URL("https://unresolved.invalid/")
-
-
-def _url(value: object) -> object:
-    if isinstance(value, URL):
-        return value
-    if isinstance(value, Unresolved):
-        return _NOWHERE
-    if not isinstance(value, str):
-        raise ValueError(f"expected a string, got {shown(value)}{quote_hint(value)}")
-    # The URL itself is not shown: it may hold secrets.
-    try:
-        url = URL(value)
-    except ValueError:
-        raise ValueError("expected an http:// or https:// URL") from None
-    if url.scheme not in ("http", "https"):
-        raise ValueError("expected an http:// or https:// URL")
-    if not url.host or any(ord(c) <= 32 or ord(c) == 127 for c in value):
-        raise ValueError("expected an http:// or https:// URL with a host and without white space")
-    if url.user is not None or url.password is not None:
-        raise ValueError("a user name or password does not go into the URL: use to.auth")
-    if "#" in value:
-        raise ValueError("a URL to send to has no fragment (#…)")
-    return url
-
-
-Url = Annotated[URL, BeforeValidator(_url)]
-
-
-def shown_url(url: URL) -> str:
-    """A URL as anyone may see it: without user and password, its query values as ***."""
-    text = f"{url.scheme}://{url.host_port_subcomponent}{url.raw_path}"
-    if url.query_string:
-        text += "?" + "&".join(f"{name}={MASK}" for name in url.query)
-    return text
-
-
 def _method(value: object) -> object:
     if isinstance(value, Unresolved):
         return "POST"
@@ -227,14 +115,14 @@ Headers = Annotated[Mapping[HeaderName, HeaderValue], BeforeValidator(_headers)]
 class To(Section):
     """Where a route sends."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"tls", "proxy", "preset", "hook", "repo", "token", "event_type"})
-
     url: Url
     method: Annotated[str, BeforeValidator(_method)] = "POST"
     headers: Headers = Field(default_factory=dict)
     pass_headers: tuple[HeaderName, ...] = ()
     query: Mapping[str, str] = Field(default_factory=dict)
     auth: Auth | None = None
+    tls: ClientTls = ClientTls()
+    proxy: Proxy = None
     timeout: PositiveDuration = timedelta(seconds=30)
     connect_timeout: PositiveDuration = timedelta(seconds=5)
     success: Success = statuses(["200-299"])
@@ -244,19 +132,46 @@ class To(Section):
         """The URL with `query` added."""
         return self.url.extend_query(self.query) if self.query else self.url
 
+    # What a preset knows better.
 
-_PAYLOADS = ("full", "normalized", "empty")
+    @property
+    def shown_url(self) -> str:
+        """The URL as anyone may see it."""
+        return self.show(self.request_url)
+
+    def show(self, url: URL) -> str:
+        """Any URL of this destination as anyone may see it."""
+        return shown_url(url)
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """What else of it nobody may see."""
+        return ()
+
+    @property
+    def payload(self) -> str | Made | None:
+        """What is sent where the route does not say."""
+        return None
+
+    def requests(self) -> Mapping[str, str]:
+        """For people: which actions come to which request, where they differ."""
+        return {}
+
+    def aim(self) -> Callable[[Event], Target] | None:
+        """The request that each event is to come to, where they differ."""
+        return None
+
+    def checked(self, payload: Payload) -> Payload:
+        """The payload, refused where the destination is known to refuse it."""
+        return payload
 
 
-def _payload(value: object) -> object:
-    if isinstance(value, Unresolved):
-        return "full"
-    kind = next(iter(value), None) if isinstance(value, dict) and len(value) == 1 else value
-    if (isinstance(value, dict) and kind in ("template", "jmespath")) or value == "concise":
-        raise ValueError(f"'{kind}' is not supported yet")
-    if not isinstance(value, str) or value not in _PAYLOADS:
-        raise ValueError(f"expected {any_of(_PAYLOADS)}, got {got(value)}{did_you_mean(value, _PAYLOADS)}")
-    return value
+def _to(value: object) -> object:
+    if not isinstance(value, dict) or "preset" not in value:
+        return value
+    from relay import preset  # a preset is a To itself
+
+    return preset.of(value)
 
 
 def _age(value: object) -> object:
@@ -278,15 +193,15 @@ class Route(Section):
     """A filter, a destination and a delivery policy, with a name. What it does not say, `defaults` does."""
 
     later: ClassVar[frozenset[str]] = _LATER_ROUTE | {"debounce", "batch", "delay", "order"}
-    elsewhere: ClassVar[Mapping[str, str]] = {key: f"to.{key}" for key in To.model_fields}
+    elsewhere: ClassVar[Mapping[str, str]] = {key: f"to.{key}" for key in (*To.model_fields, "preset", "hook")}
 
     name: Annotated[str, BeforeValidator(_name)]
     description: str = ""
     enabled: bool = True
     sources: Texts = ("*",)
     match: Match | None = None
-    to: To
-    payload: Annotated[Literal["full", "normalized", "empty"], BeforeValidator(_payload)] = "full"
+    to: Annotated[To, BeforeValidator(_to)]
+    payload: Kind = "full"
     sign: tuple[Sign, ...] = ()
     retry: Retry = Exponential()
     max_age: Annotated[timedelta | None, BeforeValidator(_age)] = None
@@ -301,6 +216,15 @@ class Route(Section):
         """The compiled filter."""
         return self.match.filter() if self.match is not None else Filter()
 
+    @property
+    def sent(self) -> str | Made:
+        """What is sent: as the route says, else as its preset does."""
+        return self.payload if "payload" in self.model_fields_set else self.to.payload or self.payload
+
+    def content(self) -> Payload:
+        """The payload, compiled."""
+        return self.to.checked(build(self.sent, self.name))
+
     def signers(self) -> list[signing.Signer]:
         """The signers of `sign`, in order."""
         return [entry.build() for entry in self.sign]
@@ -309,19 +233,27 @@ class Route(Section):
 class Defaults(Section):
     """For routes that do not say. `headers` are sent under the route's own; the others are taken whole."""
 
-    later: ClassVar[frozenset[str]] = _LATER_ROUTE | {"tls", "proxy"}
+    later: ClassVar[frozenset[str]] = _LATER_ROUTE
 
     headers: Headers = Field(default_factory=dict)
     timeout: PositiveDuration | None = None
     connect_timeout: PositiveDuration | None = None
+    tls: ClientTls | None = None
+    proxy: Proxy = None
     success: Success | None = None
     retry: Retry | None = None
     concurrency: Concurrency | None = None
 
     def applied(self, route: Route) -> Route:
         """The route with what it leaves to the defaults."""
-        to = self._given(("timeout", "connect_timeout", "success"), route.to)
+        to = self._given(("timeout", "connect_timeout", "tls", "proxy", "success"), route.to)
         own = self._given(("retry", "concurrency"), route)
+        judged = own.get("retry", route.retry).success
+        if judged is not None and "success" not in route.to.model_fields_set:
+            # A route's own preset of `retry` says more about it than what the defaults say of success.
+            to = {"success": judged} | to if "retry" in own else to | {"success": judged}
+        if route.sent is not route.payload:
+            own["payload"] = route.sent
         if to:
             own["to"] = route.to.model_copy(update=to)
         return route.model_copy(update=own) if own else route

@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from relay.auth import Tokens
+from relay.authschema import OAuth2
 from relay.config import Loaded
-from relay.destination import Destination, Limits
-from relay.payload import PAYLOADS
-from relay.problems import ConfigError, Problem
+from relay.destination import Destination, Exchanging, Limits, Wire, at_once
+from relay.payloadschema import Made
+from relay.problems import ConfigError, Path, Problem, path_text
 from relay.routing import Route, Routing
-from relay.schema import Config, Tls, UnixAddress, shown_url
+from relay.schema import Config, Tls, UnixAddress
 from relay.schema import Route as RouteSection
-from relay.secret import Redactor
+from relay.secret import MASK, Redactor
 from relay.source import Source, types
+from relay.tls import Contexts, Unusable
 from relay.web.auth import OPERATE, Gate, Token
 from relay.web.peer import TrustedProxies
 
@@ -36,12 +39,24 @@ class Runtime:
     trusted_proxies: TrustedProxies
     gate: Gate
     tls: ssl.SSLContext | None
+    contexts: Contexts
+    tokens: Tokens
 
 
-def build(loaded: Loaded, generation: int, now: datetime) -> Runtime:
-    """Compile a checked config. Raises ConfigError for what only building can find: certificates."""
+def build(loaded: Loaded, generation: int, now: datetime, before: Runtime | None = None) -> Runtime:
+    """Compile a checked config. Raises ConfigError for what only building can find: certificates.
+
+    From the Runtime `before` come TLS contexts whose files have not changed, so that connections stay open, and
+    tokens.
+    """
     config = loaded.config
     redact = Redactor(loaded.secrets)
+    contexts = Contexts(before.contexts if before is not None else None)
+    tokens = Tokens(before.tokens if before is not None else None)
+    wires = _wires(loaded, contexts)
+    routes = [_route(section, config, redact, wire, tokens) for section, wire in zip(config.routes, wires, strict=True)]
+    contexts.settle()
+    tokens.settle()
     sources = {name: _source(name, section) for name, section in config.sources.items()}
     return Runtime(
         config=config,
@@ -51,7 +66,7 @@ def build(loaded: Loaded, generation: int, now: datetime) -> Runtime:
         loaded_at=now,
         sources=sources,
         by_path={source.path: source for source in sources.values()},
-        routing=Routing([_route(section, config, redact) for section in config.routes]),
+        routing=Routing(routes),
         redact=redact,
         trusted_proxies=TrustedProxies(
             networks=tuple(proxy for proxy in config.server.trusted_proxies if not isinstance(proxy, str)),
@@ -59,6 +74,8 @@ def build(loaded: Loaded, generation: int, now: datetime) -> Runtime:
         ),
         gate=_gate(config),
         tls=_tls(config.server.tls, loaded) if config.server.tls is not None else None,
+        contexts=contexts,
+        tokens=tokens,
     )
 
 
@@ -67,12 +84,30 @@ def _source(name: str, section: object) -> Source:
     return Source(name, section, module.Adapter(section), module.__name__.rpartition(".")[2])  # type: ignore[arg-type]
 
 
-def _route(section: RouteSection, config: Config, redact: Redactor) -> Route:
+def _wires(loaded: Loaded, contexts: Contexts) -> list[Wire]:
+    """How each route connects. Raises ConfigError with every file that cannot be used."""
+    wires = []
+    problems: dict[Problem, None] = {}
+    for place, section in enumerate(loaded.config.routes):
+        try:
+            wires.append(Wire(contexts.of(section.to.tls), section.to.proxy))
+        except Unusable as error:
+            own: Path = ("routes", place, "to", "tls")
+            path = loaded.marks.existing(
+                (*(own if loaded.marks.existing(own) == own else ("defaults", "tls")), error.key)
+            )
+            problems[Problem(loaded.file, *loaded.place(path), path_text(path), str(error))] = None
+    if problems:
+        raise ConfigError(list(problems))
+    return wires
+
+
+def _route(section: RouteSection, config: Config, redact: Redactor, wire: Wire, tokens: Tokens) -> Route:
     return Route(
         name=section.name,
         sources=section.selected(config.sources),
         filter=section.filter(),
-        destination=_destination(section, config, redact),
+        destination=_destination(section, config, redact, wire, tokens),
         retry=section.retry.build(),
         max_age=section.max_age,
         concurrency=section.concurrency,
@@ -80,24 +115,36 @@ def _route(section: RouteSection, config: Config, redact: Redactor) -> Route:
     )
 
 
-def _destination(section: RouteSection, config: Config, redact: Redactor) -> Destination:
+def _destination(section: RouteSection, config: Config, redact: Redactor, wire: Wire, tokens: Tokens) -> Destination:
     to = section.to
+    authorization: str | None = None
+    exchange: Exchanging = at_once
+    if isinstance(to.auth, OAuth2):
+        authorization, exchange = MASK, tokens.of(to.auth, wire).exchange
+    elif to.auth is not None:
+        authorization = to.auth.header
     url = to.request_url
     own = {name.lower() for name in to.headers}
     return Destination(
         url=url,
-        shown_url=redact(shown_url(url)),
+        shown_url=redact(to.shown_url),
         method=to.method,
         headers=to.headers,
         default_headers={name: value for name, value in config.defaults.headers.items() if name.lower() not in own},
         pass_headers=to.pass_headers,
-        authorization=to.auth.header if to.auth is not None else None,
-        payload=PAYLOADS[section.payload],
+        authorization=authorization,
+        payload=section.content(),
         signers=section.signers(),
         limits=Limits(to.timeout.total_seconds(), to.connect_timeout.total_seconds(), config.store.response_body),
         success=to.success,
         give_up_on=section.retry.give_up_on,
         redact=redact,
+        wire=wire,
+        exchange=exchange,
+        aim=to.aim(),
+        show=to.show,
+        # What a preset brings is known to be quick; what a route says may be anything.
+        long=isinstance(section.sent, Made) and section.sent != to.payload,
     )
 
 

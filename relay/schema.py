@@ -27,9 +27,10 @@ from relay.fields import (
 )
 from relay.problems import Path as Place
 from relay.retryschema import Statuses
-from relay.routeschema import Defaults, Match, Route, To, shown_url
+from relay.routeschema import Defaults, Match, Route, To
 from relay.secret import Secret
 from relay.source import SourceConfig
+from relay.wireschema import shown_url
 
 __all__ = ["Config", "Defaults", "Match", "Route", "Statuses", "To", "shown_url"]
 

@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 
 from relay import bodyproof
 from relay.clock import to_ms
+from relay.secret import MASK
 
 Algorithm = Literal["sha1", "sha256", "sha512"]
 Encoding = Literal["hex", "base64"]
@@ -51,11 +52,18 @@ class Signer(Protocol):
         """The headers that prove the body."""
         ...
 
+    def hide(self, body: bytes) -> bytes:
+        """A filled body as anyone may see it."""
+        ...
+
 
 class _HeaderSigner:
     """Leaves the body alone."""
 
     def fill(self, body: bytes) -> bytes:
+        return body
+
+    def hide(self, body: bytes) -> bytes:
         return body
 
 
@@ -141,6 +149,9 @@ class PrismicSigner:
 
     def fill(self, body: bytes) -> bytes:
         return bodyproof.put(body, "secret", self._secret)
+
+    def hide(self, body: bytes) -> bytes:
+        return bodyproof.put(body, "secret", MASK)
 
     def sign(self, message: Message, body: bytes) -> list[tuple[str, str]]:
         return []

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.authschema import Basic, Bearer
 from relay.config import Config, ConfigError, Loaded, effective, find_config, load
 from relay.delivery import Code, Failure, Retryable
 from relay.problems import Problem, nearest, path_text
@@ -213,8 +214,8 @@ def test_the_query_is_added_to_the_url() -> None:
 def test_auth_makes_the_header() -> None:
     basic = route("      auth: {type: basic, username: me, password: 0123456789abcdef}\n").to.auth
     bearer = route("      auth: {type: bearer, token: 0123456789abcdef}\n").to.auth
-    assert basic is not None
-    assert bearer is not None
+    assert isinstance(basic, Basic)
+    assert isinstance(bearer, Bearer)
     assert basic.header == "Basic bWU6MDEyMzQ1Njc4OWFiY2RlZg=="
     assert bearer.header == "Bearer 0123456789abcdef"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -22,6 +23,8 @@ VERBS = {
     "show": "show everything about a delivery, an event or a rejected request",
     "retry": "send a failed or cancelled delivery again",
     "reload": "make the running daemon read its config again",
+    "import": "make a config of another system's webhooks",
+    "export": "print one route as a config of its own",
     "version": "say the version",
 }
 
@@ -37,7 +40,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"relay.cli.{cmd_name}").command
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = importlib.import_module(f"relay.cli.{module}").command
         return command
 
     def resolve_command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from urllib.parse import urlencode, urlsplit
 from relay.cli import term
 
 if TYPE_CHECKING:
-    from relay.config import Loaded
+    from relay.config import ConfigError, Loaded
+    from relay.schema import Admin
 
 _TIMEOUT = 30.0
 
@@ -24,11 +26,14 @@ class Unreachable(Exception):
 
 
 class Daemon:
-    """The admin side of one relay. `url` is `http://host:port` or `unix:/path`."""
+    """The admin side of one relay. `url` is `http://host:port` or `unix:/path`. Raises ConfigError where nobody answers
+    and the file that said where to ask has mistakes."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, mistakes: ConfigError | None = None) -> None:
         self.url = url
         self._token = token
+        self._mistakes = mistakes
+        """What is wrong with the file that named it: the more likely cause where nobody answers."""
         try:
             self._parts = urlsplit(url)
             usable = self._parts.port != 0 and self._parts.hostname is not None and self._parts.scheme[:4] == "http"
@@ -61,6 +66,8 @@ class Daemon:
         except http.client.HTTPException:
             self._not_relay()
         except OSError as error:
+            if self._mistakes is not None:
+                raise self._mistakes from None
             why = error.strerror or str(error)
             start = "start it with 'relay serve', or say with --url where it is"
             raise Unreachable(f"no relay answers at {self.url} ({why}): {start}") from None
@@ -111,13 +118,41 @@ def daemon(config: Path | None, url: str | None, token: str | None) -> Daemon:
     from relay.fields import Unresolved
     from relay.schema import local_url
 
-    found = load(config).config.admin
+    found, mistakes = _admin(config)
     if token is None and found.token is not None and not isinstance(found.token.reveal(), Unresolved):
         token = found.token.reveal()
     where = local_url(found.listen)
     if where.endswith(":0"):
         term.fail("admin.listen has port 0, so only the running relay knows its port: say --url", term.USAGE)
-    return Daemon(where, token)
+    return Daemon(where, token, mistakes)
+
+
+def _admin(config: Path | None) -> tuple[Admin, ConfigError | None]:
+    """The admin section, also of a file with mistakes elsewhere: the daemon runs on with what it read before them."""
+    from relay import config as config_file
+
+    try:
+        return load(config).config.admin, None
+    except config_file.ConfigError as error:
+        found = _admin_alone(config_file.find_config(config))
+        if found is None:
+            raise
+        return found, error
+
+
+def _admin_alone(path: Path) -> Admin | None:
+    """What a file says of the admin side, whatever else it says; None where even that cannot be read."""
+    from pydantic import ValidationError
+
+    from relay import yamlfile
+    from relay.schema import Admin
+
+    try:
+        document = yamlfile.read(path.read_bytes(), os.environ)
+        top = document.value if isinstance(document.value, dict) else {}
+        return Admin.model_validate(top.get("admin") or {})
+    except (OSError, yamlfile.NotYaml, ValidationError):
+        return None
 
 
 def load(config: Path | None) -> Loaded:

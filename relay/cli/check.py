@@ -31,7 +31,7 @@ def command(config: Path | None, file: Path | None, no_secrets: bool) -> None:
     if file is not None and config is not None:
         raise click.UsageError("name the config once: --config, or the file alone")
     path = config_file.find_config(file or config)
-    loaded = config_file.load(path, no_secrets=no_secrets)
+    loaded = config_file.load(path, no_secrets=no_secrets, try_samples=True)
     if not no_secrets:
         build(loaded, 1, SystemClock().now())
     for warning in loaded.warnings:

@@ -78,12 +78,13 @@ def _sinks(runtime: Runtime) -> list[tuple[str, int]]:
 async def _demo(path: Path, runtime: Runtime, clock: Clock) -> None:
     from relay import daemon
     from relay.cli.sink import Sink, open_sink, why
+    from relay.signschema import StandardSign
 
     secrets = [
         secret.reveal()
         for route in runtime.config.routes
         for signature in route.sign
-        if signature.scheme == "standard"
+        if isinstance(signature, StandardSign)
         for secret in signature.secret
     ]
     sink = Sink(click.echo, secrets=sorted(set(secrets)))

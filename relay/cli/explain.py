@@ -220,7 +220,7 @@ def _request(route: Route, event: Event, event_id: str, now: datetime) -> dict[s
         "method": request.method,
         "url": request.url,
         "headers": [list(pair) for pair in request.headers],
-        **shape.text("body", outbound.body),
+        **shape.text("body", route.destination.shown_body(outbound)),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -24,11 +24,7 @@ def command(config: Path | None, url: str | None, token: str | None) -> None:
     Example:
       relay check && relay reload
     """
-    daemon = _reach(config, url, token)
-    try:
-        status, answer = daemon.post("/reload")
-    except ask.Unreachable as error:
-        term.fail(str(error))
+    daemon, (status, answer) = _reach(config, url, token)
     if status == 422 and isinstance(answer, dict) and "errors" in answer:
         _refuse(answer["errors"])
     taken = daemon.require("generation", status, answer)
@@ -42,11 +38,15 @@ def command(config: Path | None, url: str | None, token: str | None) -> None:
         click.echo(term.printable(warning), err=True)
 
 
-def _reach(config: Path | None, url: str | None, token: str | None) -> ask.Daemon:
+def _reach(config: Path | None, url: str | None, token: str | None) -> tuple[ask.Daemon, tuple[int, Any]]:
+    """The daemon, and its answer."""
     from relay.config import ConfigError
 
     try:
-        return ask.daemon(config, url, token)
+        daemon = ask.daemon(config, url, token)
+        return daemon, daemon.post("/reload")
+    except ask.Unreachable as error:
+        term.fail(str(error))
     except ConfigError as error:
         _refuse([str(problem) for problem in error.problems])
 

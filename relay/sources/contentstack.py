@@ -187,6 +187,28 @@ class Adapter:
         )
 
 
+_CONCISE = {"uid", "title", "locale", "_version"}
+_CONCISE_TYPE = {"uid", "title"}
+
+
+def concise(body: dict[str, Any]) -> dict[str, Any]:
+    """The body as Contentstack makes it for a webhook with "Send concise payload".
+
+    https://www.contentstack.com/docs/developers/set-up-webhooks/send-concise-webhook-payload
+    """
+    data = body.get("data")
+    if not isinstance(data, dict):
+        return body
+    kept = {"entry": _CONCISE, "asset": _CONCISE, "content_type": _CONCISE_TYPE, "global_field": _CONCISE_TYPE}
+    short = {
+        key: {name: field for name, field in value.items() if name in kept[key]}
+        if key in kept and isinstance(value, dict)
+        else value
+        for key, value in data.items()
+    }
+    return body | {"data": short}
+
+
 # `publish.start`, `create-completed`: the docs spell both.
 _PHASED = re.compile(r"(.+)[.\-]([a-z]+)")
 _PHASES = {

@@ -10,7 +10,7 @@ not documented: so there is no tolerance unless one of 30 minutes or more is set
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
 from pydantic import AfterValidator
@@ -149,6 +149,14 @@ class Adapter:
             environment=whole(signed.env) if signed else None,
             extra={"locales": locales} if locales else {},
         )
+
+
+def concise(body: dict[str, Any]) -> dict[str, Any]:
+    """Operation and entry, without the entry's fields."""
+    data = body.get("data")
+    given = data if isinstance(data, dict) else {}
+    kept = {name: given[name] for name in ("__typename", "id", "stage") if name in given}
+    return {"operation": body.get("operation"), "data": kept}
 
 
 def _moment(at_ms: int) -> datetime | None:

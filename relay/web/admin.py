@@ -10,6 +10,7 @@ from aiohttp import web
 from relay import journal, metrics
 from relay.clock import Clock
 from relay.dispatcher import Dispatcher
+from relay.effective import effective
 from relay.ids import DELIVERY, DeliveryId, UnknownId
 from relay.metrics import Metrics
 from relay.reload import Reloader
@@ -55,6 +56,7 @@ class Admin:
                 web.get("/logs", self._get_logs),
                 web.get("/logs/{id}", self._get_log),
                 web.post("/logs/{id}/retry", self._post_retry),
+                web.get("/config", self._get_config),
                 web.post("/reload", self._post_reload),
                 web.get("/metrics", self._get_metrics),
             ]
@@ -117,6 +119,11 @@ class Admin:
         self._dispatcher.look(route)
         found = await self._store.delivery(number)
         return answer(200, {"delivery": shape.item(found.item) if found is not None else None})
+
+    async def _get_config(self, request: web.Request) -> web.Response:
+        runtime = self._reloader.runtime
+        shown = {"generation": runtime.generation, "sha256": runtime.sha256, "config": effective(runtime.config)}
+        return answer(200, shown)
 
     async def _post_reload(self, request: web.Request) -> web.Response:
         journal.manual("reload", request[WHO])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay import proofschema, retryschema, routeschema, schema
+from relay import authschema, proofschema, retryschema, schema, signschema
 from relay.config import load
 from relay.fields import Section
 from relay.source import SourceConfig, types
@@ -33,8 +33,8 @@ SECTIONS: dict[str, tuple[type[Section], ...]] = {
     "body_secret": (proofschema.BodySecretKeys,),
     "routes": (schema.Route,),
     "routes.to": (schema.To,),
-    "routes.to.auth": (routeschema.Basic, routeschema.Bearer),
-    "routes.sign": tuple(routeschema.SIGNS.values()),
+    "routes.to.auth": (authschema.Basic, authschema.Bearer, authschema.OAuth2),
+    "routes.sign": tuple(signschema.SIGNS.values()),
     "routes.retry": (retryschema.Exponential, retryschema.Fixed, retryschema.Schedule, retryschema.NoRetry),
     "Match": (schema.Match,),
 }

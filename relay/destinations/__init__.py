@@ -1,0 +1,1 @@
+"""Services that relay knows how to call, one module each; `relay.preset` is their contract."""

@@ -1,0 +1,1 @@
+"""Configs made of what other systems export: one module for each of them."""

@@ -1,0 +1,419 @@
+"""A Contentstack webhook export as a config: one source, and a route for each destination of each webhook.
+
+https://www.contentstack.com/docs/developers/apis/content-management-api/webhooks
+
+What cannot be told in a config is said in it as a comment, and to who imports as a note. Nothing secret is copied:
+passwords, tokens, header values that look like one and query values become `${…}`, whether masked in the export or not.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from relay import yamltext
+from relay.destination import HOP_BY_HOP, OWN_HEADERS
+from relay.effective import is_secret_header
+from relay.imports import channels
+from relay.variables import Variables
+from relay.wireschema import parsed_url
+from relay.yamltext import literal, reference
+
+SOURCE = "contentstack"
+
+_LONGEST_NAME = 60
+_MASK = re.compile(r"\*{3,}|•{3,}")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CREDENTIALS = re.compile(r"(?:basic|bearer|token|digest|hmac|key)\s+\S{4,}", re.IGNORECASE)
+_LONG_WORD = re.compile(r"[A-Za-z0-9+/_=.~-]{16,}")
+# Parameters of a token request that name a thing and prove nothing.
+_OPEN_PARAMETERS = frozenset({"audience", "resource", "scope", "grant_type", "tenant"})
+_RETRIES = [
+    "5s",
+    "25s",
+    "125s",
+    "625s",
+]  # https://www.contentstack.com/docs/developers/set-up-webhooks/webhook-retry-policy
+
+
+class NotAnExport(ValueError):
+    """A document that is no webhook export; the text says where."""
+
+
+@dataclass(slots=True)
+class Imported:
+    """A config, and what remains to be done by hand."""
+
+    webhooks: int = 0
+    routes: list[tuple[list[str], dict[str, Any]]] = field(default_factory=list)
+    """Comments and keys of each."""
+    variables: Variables = field(default_factory=Variables)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The config file."""
+        variables = self.variables.made
+        source = {SOURCE: {"type": "contentstack", "token": variables[0].reference}}
+        lines = [
+            f"# Made from {self.webhooks} {'webhook' if self.webhooks == 1 else 'webhooks'} of Contentstack.",
+            "# There, one webhook takes their place: to relay's /in/contentstack, with all of their channels, the full",
+            "# payload, automatic retries and bearer authentication.",
+            "# Set before `relay check`:",
+            *(f"#   {variable.name}" for variable in variables),
+            "sources:",
+            "  # The token that its bearer authentication sends; `public_key` proves Contentstack's signature besides.",
+            *yamltext.lines(source, 1),
+            "routes:",
+        ]
+        for comments, route in self.routes:
+            lines += [f"  # {_line(comment)}" for comment in comments]
+            lines += yamltext.lines([route], 1)
+        return "".join(f"{line}\n" for line in lines)
+
+
+def read(document: object) -> Imported:
+    """The config that an export comes to. Raises NotAnExport."""
+    reading = _Reading()
+    for place, webhook in _webhooks(document):
+        reading.webhook(place, webhook)
+    return reading.result
+
+
+def _webhooks(document: object) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each webhook and where it stands: of `{"webhook": …}`, `{"webhooks": […]}`, or of one or a list of them."""
+    place, value = "", document
+    if isinstance(document, dict):
+        for key in ("webhooks", "webhook"):
+            if key in document:
+                place, value = key, document[key]
+                break
+        else:
+            if "destinations" not in document:
+                raise NotAnExport("expected a webhook, or an object with webhook or webhooks")
+    if isinstance(value, list) and not value:
+        raise NotAnExport("there is no webhook in it")
+    for number, item in enumerate(value if isinstance(value, list) else [value]):
+        here = f"{place}[{number}]" if isinstance(value, list) else place
+        webhook = item
+        if isinstance(item, dict) and isinstance(item.get("webhook"), dict) and "destinations" not in item:
+            here, webhook = f"{here}.webhook", item["webhook"]
+        if not isinstance(webhook, dict):
+            raise NotAnExport(f"{here or 'it'}: expected a webhook, which is an object")
+        if not isinstance(webhook.get("destinations"), list):
+            raise NotAnExport(f"{here or 'the webhook'}: expected a list of destinations")
+        yield here, webhook
+
+
+class _Reading:
+    """One export on its way to a config."""
+
+    def __init__(self) -> None:
+        self.result = Imported()
+        self._names: set[str] = set()
+        chosen = "a token of your choice, by which Contentstack proves itself to relay"
+        self.result.variables.new("CONTENTSTACK_TOKEN", chosen, masked=True)
+
+    def webhook(self, place: str, webhook: dict[str, Any]) -> None:
+        """One webhook: a route for each of its destinations."""
+        self.result.webhooks += 1
+        title = _text(webhook.get("name")) or _text(webhook.get("uid")) or "webhook"
+        match, untold = self._match(place, webhook)
+        several = len(webhook["destinations"]) > 1
+        if not webhook["destinations"]:
+            self.result.notes.append(f"webhook '{_line(title)}' has no destination: it is left out")
+        for number, destination in enumerate(webhook["destinations"]):
+            here = f"{place}.destinations[{number}]".lstrip(".")
+            if not isinstance(destination, dict) or not isinstance(destination.get("target_url"), str):
+                raise NotAnExport(f"{here}: expected an object with a target_url")
+            name = self._unique(_slug(title) + (f"-{number + 1}" if several else ""))
+            self._route(name, title, webhook, destination, match, untold)
+
+    def _route(
+        self,
+        name: str,
+        title: str,
+        webhook: dict[str, Any],
+        destination: dict[str, Any],
+        match: dict[str, Any] | None,
+        untold: list[str],
+    ) -> None:
+        writing = _Route(name, self.result)
+        for channel in untold:
+            writing.remark(f"not translated: the channel {channel}")
+        if match is None:
+            writing.remark("none of its channels could be translated: say in match what it wants, then enable it")
+        told = _people(webhook.get("notifiers"))
+        if told:
+            writing.comments.append(f"Contentstack tells of its failures: {', '.join(told)}")
+        to = writing.destination(destination)
+        route: dict[str, Any] = {"name": name}
+        if title != name:
+            route["description"] = _line(title)
+        if webhook.get("disabled") is True or match is None or not writing.complete:
+            route["enabled"] = False
+        route["sources"] = [SOURCE]
+        if match:
+            route["match"] = match
+        route["to"] = to
+        if webhook.get("concise_payload") is True:
+            route["payload"] = "concise"
+        retry = _retry(webhook)
+        if retry is not None:
+            route["retry"] = retry
+        self.result.routes.append((writing.comments, route))
+
+    def _match(self, place: str, webhook: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+        """What its channels and branches come to, None if nothing, and the channels that could not be translated."""
+        named = webhook.get("channels")
+        if named is not None and (not isinstance(named, list) or not all(isinstance(one, str) for one in named)):
+            raise NotAnExport(f"{place or 'the webhook'}: expected channels to be a list of strings")
+        branches = webhook.get("branches") or []
+        if not isinstance(branches, list) or not all(isinstance(one, str) for one in branches):
+            raise NotAnExport(f"{place or 'the webhook'}: expected branches to be a list of strings")
+        if "$all" in branches:
+            branches = []
+        untold = [f"(branch) {branch}" for branch in branches if not channels.is_name(branch)]
+        scope = [branch for branch in branches if channels.is_name(branch)]
+        if untold and not scope:
+            return None, untold
+        matches = []
+        for channel in named or []:
+            found = channels.match_of(channel)
+            if found is None:
+                untold.append(channel)
+            else:
+                matches.append(channels.scoped(found, scope))
+        return channels.joined(matches) if matches else None, untold
+
+    def _unique(self, name: str) -> str:
+        number, found = 1, name
+        while found in self._names:
+            number += 1
+            found = f"{name}-{number}"
+        self._names.add(found)
+        return found
+
+
+class _Route:
+    """The destination of one route being written."""
+
+    def __init__(self, name: str, result: Imported) -> None:
+        self._name = name
+        self._result = result
+        self.comments: list[str] = []
+        self.complete = True
+        """Whether it would do what the webhook did."""
+
+    def remark(self, text: str) -> None:
+        """Say what could not be told in the config, in it and to who imports."""
+        self.comments.append(text)
+        self._result.notes.append(f"route {self._name}: {text}")
+
+    def secret(self, part: str, meaning: str, value: object) -> str:
+        """A reference in the place of a value that is nobody's business."""
+        text = _text(value)
+        masked = not text or _MASK.search(text) is not None
+        return self._result.variables.new(f"{self._name}_{part}", f"{meaning} of route {self._name}", masked)
+
+    def destination(self, destination: dict[str, Any]) -> dict[str, Any]:
+        """Its `to`."""
+        auth = self._auth(destination)
+        url, user = self._url(destination["target_url"], "URL")
+        if user is not None and auth is None:
+            username, password = user
+            auth = {
+                "type": "basic",
+                "username": username,
+                "password": self.secret("PASSWORD", "the password", password),
+            }
+        to: dict[str, Any] = {"url": url}
+        headers = dict(self._headers(destination.get("custom_header"), auth is not None))
+        if headers:
+            to["headers"] = headers
+        if auth is not None:
+            to["auth"] = auth
+        return to
+
+    def _url(self, text: str, part: str) -> tuple[str, tuple[str, str] | None]:
+        """A URL as relay takes it, its query's values as references, and the user name and password in it."""
+        what = "target_url" if part == "URL" else "access_token_url"
+        text = text.strip()
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is None:
+            text = f"https://{text}"
+            self.remark(f"the {what} is no http:// or https:// URL: https:// was put before it")
+        scheme, _, rest = text.partition("://")
+        rest, hashed, _ = rest.partition("#")
+        path_start = min((place for mark in "/?" if (place := rest.find(mark)) >= 0), default=len(rest))
+        authority, path = rest[:path_start], rest[path_start:]
+        user, at, host = authority.rpartition("@")
+        if hashed:
+            self.remark(f"the {what} had a fragment (#…), which no server sees: it is left out")
+        odd = not host or any(ord(c) <= 32 or ord(c) == 127 for c in host + path) or _MASK.search(host) is not None
+        if scheme.lower() not in ("http", "https") or odd or not _parses(f"{scheme}://{host}{path}"):
+            self.remark(f"the {what} is no URL that relay could send to")
+            return self.secret(part, f"the {what}", None), None
+        if at:
+            self.remark(f"the {what} held a user name and a password: they are in auth")
+        path, asked, query = path.partition("?")
+        pairs = [pair.partition("=") for pair in query.split("&")] if asked else []
+        said = "&".join(
+            literal(name) + (f"={self.secret(f'{part}_{name}', f'{name!r} in the {what}', value)}" if equal else "")
+            for name, equal, value in pairs
+        )
+        made = literal(f"{scheme.lower()}://{host}{path}{asked}") + said
+        name, _, password = user.partition(":")
+        return reference(made) if "${" in said or "${" in made else made, (name, password) if at else None
+
+    def _auth(self, destination: Mapping[str, Any]) -> dict[str, Any] | None:
+        kind = _text(destination.get("authentication_type")).casefold()
+        user, password = _text(destination.get("http_basic_auth")), destination.get("http_basic_password")
+        if kind == "basic" or (not kind and user):
+            if not user and not password:
+                return None  # what the form leaves behind: nothing was sent
+            username = self.secret("USERNAME", "the user name", user) if _hidden(user) or ":" in user else user
+            return {
+                "type": "basic",
+                "username": username,
+                "password": self.secret("PASSWORD", "the password", password),
+            }
+        if kind == "bearer":
+            return {
+                "type": "bearer",
+                "token": self.secret("TOKEN", "the bearer token", destination.get("bearer_token")),
+            }
+        if kind == "oauth2":
+            return self._oauth(destination)
+        if kind not in ("", "none"):
+            self.complete = False
+            self.remark(f"not translated: its authentication '{_line(kind)}'; it is disabled until auth is right")
+        return None
+
+    def _oauth(self, destination: Mapping[str, Any]) -> dict[str, Any]:
+        """Client credentials, as Contentstack asks for a token: by the form, its parameters on the URL."""
+        url, user = self._url(_text(destination.get("access_token_url")), "TOKEN_URL")
+        client = _text(destination.get("client_id"))
+        auth: dict[str, Any] = {"type": "oauth2", "token_url": url}
+        auth["client_id"] = self.secret("CLIENT_ID", "the client_id", client) if _hidden(client) else client
+        auth["client_secret"] = self.secret("CLIENT_SECRET", "the client_secret", destination.get("client_secret"))
+        scope = destination.get("scope")
+        scope = " ".join(_text(one) for one in scope) if isinstance(scope, list) else _text(scope)
+        if scope:
+            auth["scope"] = scope
+        if user is not None:
+            self.remark("not translated: the user name in its access_token_url")
+        query = {}
+        for name, value in self._parameters(destination.get("request_query_parameters")):
+            if name == "grant_type" and value == "client_credentials":
+                continue  # relay's own
+            if name in query:
+                self.remark(f"not translated: a second '{_line(name)}' in its request_query_parameters")
+            elif name in _OPEN_PARAMETERS and not _hidden(value):
+                query[name] = value
+            else:
+                query[name] = self.secret(f"TOKEN_{name}", f"'{_line(name)}' of the token request", value)
+        if query:
+            auth["query"] = query
+        return auth
+
+    def _parameters(self, value: object) -> list[tuple[str, str]]:
+        """`a=b&c=d`, or an object, or a list of names and values; a lone `=` is what the form leaves behind."""
+        if isinstance(value, str):
+            return [(name, text) for name, text in parse_qsl(value.lstrip("?"), keep_blank_values=True) if name]
+        if isinstance(value, dict):
+            return [(name, _text(text)) for name, text in value.items() if name]
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            pairs = [(_text(item.get("key") or item.get("name")), _text(item.get("value"))) for item in value]
+            return [(name, text) for name, text in pairs if name]
+        if value is not None:
+            self.remark("not translated: its request_query_parameters")
+        return []
+
+    def _headers(self, value: object, authorized: bool) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict):
+            value = [{"header_name": name, "value": text} for name, text in value.items()]
+        if value is not None and not isinstance(value, list):
+            raise NotAnExport(f"route {self._name}: expected custom_header to be a list")
+        seen: set[str] = set()
+        for item in value or []:
+            if not isinstance(item, dict):
+                raise NotAnExport(f"route {self._name}: expected custom_header to be a list of objects")
+            name, text = _text(item.get("header_name")).strip(), _text(item.get("value")).strip()
+            if not name or not text:
+                continue
+            reason = _unsendable(name, text, authorized) or ("it is given twice" if name.lower() in seen else None)
+            if reason is not None:
+                self.remark(f"left out: the header {_line(name)[:40]}, because {reason}")
+                continue
+            seen.add(name.lower())
+            yield name, self.secret(f"HEADER_{name}", f"the header {name}", text) if _telling(name, text) else text
+
+
+def _retry(webhook: Mapping[str, Any]) -> Any:
+    policy = _text(webhook.get("retry_policy")).casefold()
+    auto = webhook.get("retry")
+    if policy == "automatic" or (not policy and isinstance(auto, dict) and auto.get("auto") is True):
+        return {"policy": "schedule", "delays": list(_RETRIES)}
+    return "none" if policy == "manual" or (isinstance(auto, dict) and auto.get("auto") is False) else None
+
+
+def _unsendable(name: str, value: str, authorized: bool) -> str | None:
+    """Why a header cannot be a route's."""
+    lower = name.lower()
+    if _TOKEN.fullmatch(name) is None:
+        return "this is no header's name"
+    if _CONTROL.search(value):
+        return "its value has control characters"
+    if lower in OWN_HEADERS:
+        return "relay writes it"
+    if lower in HOP_BY_HOP:
+        return "it belongs to one connection"
+    if lower == "authorization" and authorized:
+        return "auth writes it"
+    return None
+
+
+def _telling(name: str, value: str) -> bool:
+    """Whether a header's value looks like a secret."""
+    if is_secret_header(name) or _MASK.search(value) or _CREDENTIALS.match(value):
+        return True
+    return any(any(c.isdigit() for c in word) and any(c.isalpha() for c in word) for word in _LONG_WORD.findall(value))
+
+
+def _hidden(text: str) -> bool:
+    return not text or _MASK.search(text) is not None
+
+
+def _people(value: object) -> list[str]:
+    """Who is told, of one address, several with commas, or a list."""
+    given = value if isinstance(value, list) else [value]
+    return [one.strip() for text in given for one in _text(text).split(",") if one.strip()]
+
+
+def _parses(url: str) -> bool:
+    try:
+        parsed_url(url)
+    except ValueError:
+        return False
+    return True
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return ""
+    return str(value) if isinstance(value, (str, int, float)) else ""
+
+
+def _line(text: str) -> str:
+    """Foreign text on one line of a comment."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _slug(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_LONGEST_NAME].strip("-") or "webhook"

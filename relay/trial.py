@@ -1,0 +1,88 @@
+"""Payloads tried on samples before the first event comes: what works may still fail, but most mistakes show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from relay import samples, source
+from relay.bodyproof import without_proofs
+from relay.delivery import Unsendable
+from relay.event import Event
+from relay.fields import Unresolved
+from relay.ids import EventId
+from relay.jsontext import Malformed
+from relay.pattern import Patterns, Subject
+from relay.payloadschema import Made
+from relay.routeschema import Route
+from relay.source import Ignored, Source, SourceConfig
+
+_THEN = datetime(2026, 1, 1, tzinfo=UTC)
+_ID = "evt_00000000000000000000000000"
+
+
+class Trial:
+    """The sample that stands for each source type, as an event of the first source of that type."""
+
+    def __init__(self, sources: Mapping[str, SourceConfig]) -> None:
+        self._sources = sources
+        self._events: dict[str, Event | None] = {}
+
+    def failures(self, route: Route) -> Iterator[str]:
+        """Why a route could not send some sample. Samples of types that `match.type` leaves out are not tried;
+        where not every event can be sent, nor those that `match` as a whole leaves out."""
+        aim = route.to.aim()
+        sent = route.sent.texts() if isinstance(route.sent, Made) else ()
+        if (not sent and aim is None) or any(isinstance(text, Unresolved) for text in sent):
+            return
+        payload = route.content()
+        wanted = Patterns(route.match.type) if route.match is not None and route.match.type is not None else None
+        taken = route.filter()
+        tried: set[str] = set()
+        for name in sorted(route.selected(self._sources)):
+            event = self._event(name)
+            if event is None or event.type in tried or (wanted is not None and not wanted.takes(event.type)):
+                continue
+            tried.add(event.type)
+            if aim is not None and not taken.matches(Subject.of(event, _ID)):
+                continue
+            try:
+                if aim is None or not aim(event).bodiless:
+                    payload(event, _ID)
+            except Unsendable as error:
+                yield f"{error.failure.message} (tried on the sample {_sample(event.type)} of {event.type})"
+
+    def _event(self, name: str) -> Event | None:
+        if name not in self._events:
+            self._events[name] = self._made(name)
+        return self._events[name]
+
+    def _made(self, name: str) -> Event | None:
+        config = self._sources[name]
+        module = source.types()[config.type]
+        kind = module.__name__.rpartition(".")[2]
+        try:
+            adapter = module.Adapter(config)
+            made = Source(name, config, adapter, kind)
+            inbound = without_proofs(samples.load(kind), adapter.body_proofs)
+            description = made.describe(inbound)
+        except (Malformed, ValueError):  # what is wrong with the source is said where it stands
+            return None
+        if isinstance(description, Ignored):
+            return None
+        return Event(
+            id=EventId(0),
+            source=name,
+            type=kind,
+            received_at=_THEN,
+            description=description,
+            headers=made.shown_headers(inbound.headers),
+            body=inbound.body,
+            sha256=sha256(inbound.body).digest(),
+            document=inbound.document_or_none(),
+        )
+
+
+def _sample(kind: str) -> str:
+    return str(source.types()[kind].SAMPLE)

@@ -1,0 +1,579 @@
+"""`import` and `export`: configs out of webhook exports, and routes out of configs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from relay.config import load
+from relay.imports.channels import joined, match_of, scoped
+from relay.pattern import Subject
+from tests.cli.running import Ended, complaint, run
+
+EXPORTS = Path(__file__).parent.parent / "samples" / "exports" / "contentstack"
+SEEDS = sorted(EXPORTS.glob("*.json"))
+VALUE = "value-of-a-variable-0123456789"
+
+
+def webhook(*destinations: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    return {"name": "Rebuild", "channels": ["assets.create"], "destinations": list(destinations)} | keys
+
+
+def to(**keys: Any) -> dict[str, Any]:
+    return {"target_url": "https://example.com/hook"} | keys
+
+
+def imported(folder: Path, export: object) -> tuple[Ended, dict[str, Any]]:
+    """The config that an export becomes, accepted by `check` once its variables are set."""
+    path = folder / "export.json"
+    path.write_text(json.dumps(export))
+    ended = run("import", "contentstack", path)
+    assert ended.code == 0, ended
+    assert run("import", "contentstack", path).out == ended.out
+    return ended, accepted(folder, ended.out)
+
+
+def accepted(folder: Path, config: str) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    path.write_text(config)
+    checked = run("check", path, environ=dict.fromkeys(names(config), VALUE))
+    assert checked.code == 0, checked.err + config
+    said: dict[str, Any] = yaml.safe_load(config)
+    return said
+
+
+def names(config: str) -> list[str]:
+    return re.findall(r"(?<!\$)\$\{(\w+)\}", config)
+
+
+def route_of(folder: Path, export: object) -> dict[str, Any]:
+    config = imported(folder, export)[1]
+    [route] = config["routes"]
+    assert isinstance(route, dict)
+    return route
+
+
+# --- what Contentstack documents --------------------------------------------------------------------------------------
+
+
+def test_the_documented_exports_are_there() -> None:
+    assert len(SEEDS) == 10
+
+
+@pytest.mark.parametrize("path", SEEDS, ids=lambda path: path.stem)
+def test_a_documented_export_becomes_a_config_and_each_of_its_routes_goes_out_again(tmp_path: Path, path: Path) -> None:
+    ended, config = imported(tmp_path, json.loads(path.read_text()))
+    assert "********" not in ended.out
+    assert set(names(ended.out)) == set(re.findall(r"to be set: (\w+)", ended.err))
+    for route in config["routes"]:
+        once = run("export", route["name"], "--config", tmp_path / "config.yaml")
+        assert (once.code, once.err) == (0, "")
+        again = tmp_path / "again.yaml"
+        again.write_text(once.out)
+        assert run("export", route["name"], "--config", again).out == once.out
+        folder = tmp_path / route["name"]
+        folder.mkdir()
+        assert accepted(folder, once.out) == {"sources": config["sources"], "routes": [route]}
+
+
+def test_all_webhooks_of_a_stack(tmp_path: Path) -> None:
+    _, config = imported(tmp_path, json.loads((EXPORTS / "get-all.json").read_text()))
+    assert config["sources"] == {"contentstack": {"type": "contentstack", "token": "${CONTENTSTACK_TOKEN}"}}
+    assert config["routes"] == [
+        {
+            "name": "basic-test",
+            "description": "Basic Test",
+            "sources": ["contentstack"],
+            "match": {"model": "asset", "action": "create"},
+            "to": {
+                "url": "http://example.com",
+                "auth": {"type": "basic", "username": "username", "password": "${BASIC_TEST_PASSWORD}"},
+            },
+            "payload": "concise",
+            "retry": "none",
+        },
+        {
+            "name": "aman-test",
+            "description": "Aman Test",
+            "sources": ["contentstack"],
+            "match": {"event": "entry.*", "action": "create"},
+            "to": {
+                "url": "http://example.com",
+                "auth": {
+                    "type": "oauth2",
+                    "token_url": "https://your_access_token_url",
+                    "client_id": "your_client_id",
+                    "client_secret": "${AMAN_TEST_CLIENT_SECRET}",
+                },
+            },
+            "retry": "none",
+        },
+    ]
+
+
+# --- authentication ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "auth"),
+    [
+        ({"authentication_type": "None"}, None),
+        ({"authentication_type": None}, None),
+        ({}, None),
+        ({"authentication_type": "Basic", "http_basic_auth": "", "http_basic_password": ""}, None),
+        (
+            {"authentication_type": "Basic", "http_basic_auth": "ann", "http_basic_password": "hush-hush"},
+            {"type": "basic", "username": "ann", "password": "${REBUILD_PASSWORD}"},
+        ),
+        (
+            {"http_basic_auth": "ann", "http_basic_password": "********"},
+            {"type": "basic", "username": "ann", "password": "${REBUILD_PASSWORD}"},
+        ),
+        (
+            {"authentication_type": "Basic", "http_basic_auth": "ann:hush-hush"},
+            {"type": "basic", "username": "${REBUILD_USERNAME}", "password": "${REBUILD_PASSWORD}"},
+        ),
+        (
+            {"authentication_type": "Bearer", "bearer_token": "hush-hush"},
+            {"type": "bearer", "token": "${REBUILD_TOKEN}"},
+        ),
+        (
+            {
+                "authentication_type": "OAuth2",
+                "access_token_url": "https://auth.example.com/token",
+                "client_id": "relay",
+                "client_secret": "hush-hush",
+                "scope": "build deploy",
+                "request_query_parameters": "audience=https://api.example.com&code=hush-hush&grant_type=client_credentials",
+            },
+            {
+                "type": "oauth2",
+                "token_url": "https://auth.example.com/token",
+                "client_id": "relay",
+                "client_secret": "${REBUILD_CLIENT_SECRET}",
+                "scope": "build deploy",
+                "query": {"audience": "https://api.example.com", "code": "${REBUILD_TOKEN_CODE}"},
+            },
+        ),
+        (
+            {
+                "authentication_type": "OAuth2",
+                "access_token_url": "https://ann:hush-hush@auth.example.com/token",
+                "client_id": "blt****",
+                "request_query_parameters": [{"key": "resource", "value": "x"}, {"key": "", "value": ""}],
+            },
+            {
+                "type": "oauth2",
+                "token_url": "https://auth.example.com/token",
+                "client_id": "${REBUILD_CLIENT_ID}",
+                "client_secret": "${REBUILD_CLIENT_SECRET}",
+                "query": {"resource": "x"},
+            },
+        ),
+    ],
+)
+def test_each_way_of_authentication(tmp_path: Path, given: dict[str, Any], auth: dict[str, Any] | None) -> None:
+    ended, config = imported(tmp_path, webhook(to(**given)))
+    assert config["routes"][0]["to"].get("auth") == auth
+    assert "hush-hush" not in ended.out + ended.err
+
+
+def test_an_authentication_that_relay_does_not_know_leaves_the_route_disabled(tmp_path: Path) -> None:
+    ended, config = imported(tmp_path, webhook(to(authentication_type="Kerberos")))
+    assert config["routes"][0]["enabled"] is False
+    assert "relay: route rebuild: not translated: its authentication 'kerberos'" in ended.err
+
+
+# --- URLs and headers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "expected", "auth"),
+    [
+        ("https://example.com", "https://example.com", None),
+        ("example.com/hook", "https://example.com/hook", None),
+        (" HTTPS://example.com/a ", "https://example.com/a", None),
+        ("https://example.com/a?key=hush-hush&b=&c",
+         "https://example.com/a?key=${REBUILD_URL_KEY}&b=${REBUILD_URL_B}&c", None),
+        ("https://example.com/${x}", "https://example.com/$${x}", None),
+        ("https://example.com/a#b", "https://example.com/a", None),
+        ("https://ann:hush-hush@example.com/a", "https://example.com/a",
+         {"type": "basic", "username": "ann", "password": "${REBUILD_PASSWORD}"}),
+    ],
+)  # fmt: skip
+def test_a_url_becomes_one_that_relay_takes(tmp_path: Path, url: str, expected: str, auth: object) -> None:
+    ended, config = imported(tmp_path, webhook(to(target_url=url)))
+    assert config["routes"][0]["to"]["url"] == expected
+    assert config["routes"][0]["to"].get("auth") == auth
+    assert "hush-hush" not in ended.out + ended.err
+
+
+def test_a_url_that_is_none_becomes_a_variable(tmp_path: Path) -> None:
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(webhook(to(target_url="ftp://ex ample/"))))
+    ended = run("import", "contentstack", path)
+    assert 'url: "${REBUILD_URL}"' in ended.out
+    assert "the target_url is no URL that relay could send to" in ended.err
+
+
+def test_headers_are_taken_over_but_empty_ones_and_secrets(tmp_path: Path) -> None:
+    given = {
+        "": "",
+        "X-Empty": "",
+        "X-Site": "www ${a}: # 'b'",
+        "X-Count": 5,
+        "X-Api-Key": "hush",
+        "X-Plain": "Bearer hush-hush",
+        "X-Long": "a8f5f167f44f4964e6c998dee827110c",
+        "X-Masked": "ab****",
+    }
+    listed = [{"header_name": name, "value": value} for name, value in given.items()]
+    ended, config = imported(tmp_path, webhook(to(custom_header=listed)))
+    assert config["routes"][0]["to"]["headers"] == {
+        "X-Site": "www $${a}: # 'b'",
+        "X-Count": "5",
+        "X-Api-Key": "${REBUILD_HEADER_X_API_KEY}",
+        "X-Plain": "${REBUILD_HEADER_X_PLAIN}",
+        "X-Long": "${REBUILD_HEADER_X_LONG}",
+        "X-Masked": "${REBUILD_HEADER_X_MASKED}",
+    }
+    assert "hush" not in ended.out + ended.err
+    assert "a8f5f1" not in ended.out + ended.err
+
+
+def test_headers_that_relay_could_not_send_are_left_out_and_said(tmp_path: Path) -> None:
+    names = ("Host", "Connection", "Authorization", "bad name", "X-Twice", "x-twice")
+    listed = [{"header_name": name, "value": "abc"} for name in names]
+    listed.append({"header_name": "X-Break", "value": "a\r\nX-Evil: 1"})
+    auth = {"authentication_type": "Bearer", "bearer_token": "hush-hush"}
+    ended, config = imported(tmp_path, webhook(to(custom_header=listed, **auth)))
+    assert config["routes"][0]["to"]["headers"] == {"X-Twice": "abc"}
+    for name, reason in (
+        ("Host", "relay writes it"),
+        ("Connection", "it belongs to one connection"),
+        ("Authorization", "auth writes it"),
+        ("bad name", "this is no header's name"),
+        ("x-twice", "it is given twice"),
+        ("X-Break", "its value has control characters"),
+    ):
+        assert f"relay: route rebuild: left out: the header {name}, because {reason}\n" in ended.err
+        assert f"  # left out: the header {name}, because {reason}\n" in ended.out
+
+
+# --- everything else of a webhook -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"retry_policy": "manual"}, {"retry": "none"}),
+        ({"retry_policy": "automatic"}, {"retry": {"policy": "schedule", "delays": ["5s", "25s", "125s", "625s"]}}),
+        ({"retry_policy": "manual", "retry": {"auto": True}}, {"retry": "none"}),
+        ({"retry": {"auto": True}}, {"retry": {"policy": "schedule", "delays": ["5s", "25s", "125s", "625s"]}}),
+        ({"disabled": True}, {"enabled": False}),
+        ({"disabled": False, "concise_payload": False}, {}),
+        ({"concise_payload": True}, {"payload": "concise"}),
+        ({"branches": []}, {}),
+        ({"branches": ["$all"]}, {}),
+        ({"branches": ["main"]}, {"match": {"model": "asset", "action": "create", "branch": "main"}}),
+        ({"branches": ["main", "dev"]}, {"match": {"model": "asset", "action": "create", "branch": ["main", "dev"]}}),
+        ({"name": "rebuild"}, {"description": None}),
+        ({"name": "Übersicht: Büro №1 ✓"}, {"name": "ubersicht-buro-no1", "description": "Übersicht: Büro №1 ✓"}),
+        ({"name": "***", "uid": "cs1"}, {"name": "webhook", "description": "***"}),
+        ({"name": None, "uid": "cs1-a"}, {"name": "cs1-a", "description": None}),
+    ],
+)
+def test_each_key_of_a_webhook(tmp_path: Path, keys: dict[str, Any], expected: dict[str, Any]) -> None:
+    plain = {
+        "name": "rebuild",
+        "description": "Rebuild",
+        "sources": ["contentstack"],
+        "match": {"model": "asset", "action": "create"},
+        "to": {"url": "https://example.com/hook"},
+    }
+    wanted = {key: value for key, value in (plain | expected).items() if value is not None}
+    assert route_of(tmp_path, webhook(to(), **keys)) == wanted
+
+
+@pytest.mark.parametrize("notifiers", ["a@example.com, b@example.com", ["a@example.com", "b@example.com"]])
+def test_who_is_notified_is_a_comment(tmp_path: Path, notifiers: object) -> None:
+    ended, _ = imported(tmp_path, webhook(to(), notifiers=notifiers))
+    assert "  # Contentstack tells of its failures: a@example.com, b@example.com\n  - name: rebuild\n" in ended.out
+
+
+@pytest.mark.parametrize("text", ["a\nroutes: []", "a\u2028b", "a\x85b: c", "\ud800"])
+def test_no_text_of_an_export_gets_out_of_its_place(tmp_path: Path, text: str) -> None:
+    odd = webhook(to(authentication_type=text, custom_header=[{"header_name": text, "value": text}]))
+    odd |= {"name": text, "notifiers": text, "channels": ["assets.create", text], "branches": [text, "main"]}
+    assert [route["match"] for route in imported(tmp_path, odd)[1]["routes"]] == [
+        {"model": "asset", "action": "create", "branch": "main"}
+    ]
+
+
+def test_every_destination_is_a_route_and_names_are_unique(tmp_path: Path) -> None:
+    several = [webhook(to(), to()), webhook(to()), webhook(to(), name="re build 1"), webhook(to(), name="REBUILD-1")]
+    secrets = {"authentication_type": "Bearer", "bearer_token": "x"}
+    several += [webhook(to(**secrets), name="a"), webhook(to(**secrets), name="a!")]
+    config = imported(tmp_path, {"webhooks": several})[1]
+    found = [route["name"] for route in config["routes"]]
+    assert found == ["rebuild-1", "rebuild-2", "rebuild", "re-build-1", "rebuild-1-2", "a", "a-2"]
+    tokens = [route["to"]["auth"]["token"] for route in config["routes"][-2:]]
+    assert tokens == ["${A_TOKEN}", "${A_2_TOKEN}"]
+
+
+def test_unknown_channels_are_said_and_a_webhook_of_nothing_else_is_disabled(tmp_path: Path) -> None:
+    ended, config = imported(
+        tmp_path,
+        [
+            webhook(to(), channels=["assets.create", "cs.apps.installations.install"]),
+            webhook(to(), name="other", channels=["cs.apps.installations.install"]),
+            webhook(to(), name="none", channels=[]),
+        ],
+    )
+    first, second, third = config["routes"]
+    assert first["match"] == {"model": "asset", "action": "create"}
+    assert "enabled" not in first
+    for route in (second, third):
+        assert route["enabled"] is False
+        assert "match" not in route
+    assert ended.out.count("# not translated: the channel cs.apps.installations.install\n") == 2
+    assert "relay: route other: not translated: the channel cs.apps.installations.install\n" in ended.err
+
+
+# --- channels ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("channel", "match"),
+    [
+        ("content_types.blog.entries.publish", {"model": "blog", "action": "publish"}),
+        ("content_types.blog.entries.blt1.update", {"model": "blog", "action": "update", "entry_id": "blt1"}),
+        ("content_types.entries.create", {"event": "entry.*", "action": "create"}),
+        ("content_types.entries.publish.success", {"event": "entry.*", "action": "publish"}),
+        ("content_types.entries.publish.fail", {"event": "entry.*", "action": "publish_fail"}),
+        ("content_types.entries.environments.publish.success", {"event": "entry.*", "action": "publish"}),
+        ("content_types.blog.entries.environments.production.unpublish.success",
+         {"model": "blog", "action": "unpublish", "environment": "production"}),
+        ("content_types.asset.entries.create", {"event": "entry.*", "model": "asset", "action": "create"}),
+        ("content_types.create", {"model": "content_type", "action": "create"}),
+        ("content_types.blog.update", {"model": "content_type", "action": "update", "entry_id": "blog"}),
+        ("content_types.entries.comments.create", {"model": "comment", "action": "create"}),
+        ("content_types.entries.discussions.resolve", {"model": "discussion", "action": "resolve"}),
+        ("assets.create", {"model": "asset", "action": "create"}),
+        ("assets.publish.success", {"model": "asset", "action": "publish"}),
+        ("assets.blt1.delete", {"model": "asset", "action": "delete", "entry_id": "blt1"}),
+        ("assets.environments.development.publish.success",
+         {"model": "asset", "action": "publish", "environment": "development"}),
+        ("global_fields.seo.update", {"model": "global_field", "action": "update", "entry_id": "seo"}),
+        ("releases.environments.deploy", {"model": "release", "action": "deploy"}),
+        ("releases.environments.production.deploy",
+         {"model": "release", "action": "deploy", "environment": "production"}),
+        ("branch.create.initiated", {"model": "branch", "action": "create_start"}),
+        ("branch.create-completed", {"model": "branch", "action": "create"}),
+        ("branch.dev.delete.completed", {"model": "branch", "action": "delete", "entry_id": "dev"}),
+        ("branch_alias.assigned", {"model": "branch_alias", "action": "assign"}),
+        ("taxonomies.color.update", {"model": "taxonomy", "action": "update", "entry_id": "color"}),
+        ("taxonomies.terms.create", {"model": "term", "action": "create"}),
+        ("content_types.blog.entries.comments.create", None),
+        ("content_types.entries.variants.create", None),
+        ("content_types.*.entries.create", None),
+        ("content_types.!blog.entries.create", None),
+        ("content_types..entries.create", None),
+        ("cs.apps.installations.install", None),
+        ("assets.publish.sometime", None),
+        ("assets", None),
+        ("create", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_a_channel_is_a_match_or_nothing(channel: str, match: dict[str, str] | None) -> None:
+    assert match_of(channel) == match
+
+
+@pytest.mark.parametrize(
+    ("channels", "match"),
+    [
+        (["assets.create", "assets.delete", "assets.create"], {"model": "asset", "action": ["create", "delete"]}),
+        (["content_types.a.entries.publish", "content_types.b.entries.publish"],
+         {"model": ["a", "b"], "action": "publish"}),
+        (["content_types.a.entries.publish", "assets.create"],
+         {"any": [{"model": "a", "action": "publish"}, {"model": "asset", "action": "create"}]}),
+        (["content_types.a.entries.x.delete", "content_types.a.entries.y.delete"],
+         {"model": "a", "action": "delete", "entry_id": ["x", "y"]}),
+        (["content_types.entries.publish", "content_types.entries.delete", "content_types.delete"],
+         {"any": [{"event": "entry.*", "action": ["publish", "delete"]},
+                  {"model": "content_type", "action": "delete"}]}),
+    ],
+)  # fmt: skip
+def test_several_channels_are_one_match(channels: list[str], match: dict[str, Any]) -> None:
+    assert joined(found for channel in channels if (found := match_of(channel))) == match
+
+
+def test_the_scope_of_branches_is_not_for_events_about_branches() -> None:
+    matches = [match_of("branch.create.completed"), match_of("assets.create")]
+    assert joined(scoped(match, ["main"]) for match in matches if match) == {
+        "action": "create",
+        "any": [{"model": "branch"}, {"model": "asset", "branch": "main"}],
+    }
+
+
+def test_imported_routes_take_the_events_of_their_channels_and_no_others(tmp_path: Path) -> None:
+    from relay import samples
+    from relay.clock import SystemClock
+    from relay.event import Description
+    from relay.runtime import build
+
+    ended, _ = imported(
+        tmp_path,
+        [
+            webhook(to(), name="entries", channels=["content_types.entries.publish.success"]),
+            webhook(to(), name="assets", channels=["assets.create", "assets.delete"]),
+            webhook(to(), name="types", channels=["content_types.create"]),
+            webhook(to(), name="releases", channels=["releases.environments.deploy"]),
+            webhook(to(), name="branches", channels=["branch.create.initiated"]),
+        ],
+    )
+    loaded = load(ended.out.encode(), environ=dict.fromkeys(names(ended.out), VALUE))
+    runtime = build(loaded, 1, SystemClock().now())
+    took: dict[str, list[str]] = {}
+    for name in samples.names("contentstack"):
+        inbound = samples.load("contentstack", name)
+        description = runtime.sources["contentstack"].describe(inbound)
+        assert isinstance(description, Description)
+        for route in runtime.routing.routes.values():
+            if route.filter.matches(Subject(description, "contentstack", "contentstack")):
+                took.setdefault(route.name, []).append(name)
+    assert took == {
+        "entries": ["entry.publish"],
+        "assets": ["asset.create", "asset.delete"],
+        "types": ["content_type.create"],
+        "releases": ["release.deploy"],
+        "branches": ["branch.create.initiated"],
+    }
+
+
+# --- files that are no exports ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is not JSON"),
+        (b"{", "the file is not JSON"),
+        (b"\xff{}", "the file is not JSON"),
+        (b"[" * 5000, "the file is"),
+        (b"5", "expected a webhook, which is an object"),
+        (b"null", "expected a webhook, which is an object"),
+        (b"[]", "there is no webhook in it"),
+        (b'{"webhooks": []}', "there is no webhook in it"),
+        (b"{}", "expected a webhook, or an object with webhook or webhooks"),
+        (b'{"webhook": 5}', "webhook: expected a webhook, which is an object"),
+        (b'{"webhooks": [{"name": "a"}]}', "webhooks[0]: expected a list of destinations"),
+        (b'[{"destinations": []}, 7]', "[1]: expected a webhook, which is an object"),
+        (b'{"destinations": {}}', "the webhook: expected a list of destinations"),
+        (b'{"destinations": ["x"]}', "destinations[0]: expected an object with a target_url"),
+        (b'{"webhook": {"destinations": [{"url": 1}]}}', "webhook.destinations[0]: expected an object with a target"),
+        (b'{"destinations": [], "channels": "assets.create"}', "expected channels to be a list of strings"),
+        (b'{"destinations": [], "branches": "main"}', "expected branches to be a list of strings"),
+        (b'{"destinations": [{"target_url": "https://a.example", "custom_header": 5}]}', "custom_header to be a list"),
+        (b'{"destinations": [{"target_url": "https://a.example", "custom_header": [5]}]}', "a list of objects"),
+    ],
+)  # fmt: skip
+def test_what_is_no_export_gives_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "export.json"
+    path.write_bytes(content)
+    assert said in complaint(run("import", "contentstack", path), 1)
+
+
+def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    assert "No such file" in complaint(run("import", "contentstack", tmp_path / "none.json"), 2)
+    assert "contentstack" in complaint(run("import", "contentful", tmp_path), 2)
+
+
+def test_an_export_may_come_by_standard_input() -> None:
+    assert "name: rebuild\n" in run("import", "contentstack", "-", stdin=json.dumps(webhook(to())).encode()).out
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+CONFIG = """
+server: {max_body: 2MiB}
+defaults: {headers: {X-Api-Key: hush-hush-defaults}, timeout: 10s}
+sources:
+  blog: {type: strapi, token: [hush-hush-blog-0123, "${OLD}"]}
+  www: {type: storyblok, secret: hush-hush-www-01234}
+routes:
+  - {name: other, sources: www, to: {url: https://example.com/}}
+  - name: search
+    description: "${A:-b} and $${c}"
+    sources: ["bl*"]
+    match: {action: [create, "!x"], entry_id: "5", where: "body.a == 'no'"}
+    to:
+      url: https://search.example.com/hooks/relay?key=hush-hush-q&b=
+      headers: {X-Index: www, X-Token: hush-hush-header}
+      query: {refresh: hush-hush-query}
+      auth: {type: bearer, token: "${file:/nowhere/at/all}"}
+    sign: [{scheme: github, secret: hush-hush-sign-0123}, {scheme: hmac, header: X-A, secret: "${SEARCH_SIGN_SECRET}"}]
+  - name: mixed
+    to: {url: "https://${HOST}/x?key=hush-hush&z=${Z}", auth: {type: basic, username: u, password: hush-hush-basic}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_a_route_goes_out_as_it_was_written_with_what_it_needs_and_without_secrets(
+    tmp_path: Path, config: Path
+) -> None:
+    ended = run("export", "search", "--config", config)
+    assert ended.code == 0
+    assert yaml.safe_load(ended.out) == {
+        "defaults": {"headers": {"X-Api-Key": "${DEFAULTS_HEADERS_X_API_KEY}"}, "timeout": "10s"},
+        "sources": {"blog": {"type": "strapi", "token": ["${BLOG_TOKEN}", "${OLD}"]}},
+        "routes": [
+            {
+                "name": "search",
+                "description": "${A:-b} and $${c}",
+                "sources": ["bl*"],
+                "match": {"action": ["create", "!x"], "entry_id": "5", "where": "body.a == 'no'"},
+                "to": {
+                    "url": "https://search.example.com/hooks/relay?key=${SEARCH_URL_KEY}&b=",
+                    "headers": {"X-Index": "www", "X-Token": "${SEARCH_HEADERS_X_TOKEN}"},
+                    "query": {"refresh": "${SEARCH_QUERY_REFRESH}"},
+                    "auth": {"type": "bearer", "token": "${file:/nowhere/at/all}"},
+                },
+                "sign": [
+                    {"scheme": "github", "secret": "${SEARCH_SIGN_SECRET_2}"},
+                    {"scheme": "hmac", "header": "X-A", "secret": "${SEARCH_SIGN_SECRET}"},
+                ],
+            }
+        ],
+    }
+    assert "hush" not in ended.out + ended.err
+    assert "relay: to be set: SEARCH_SIGN_SECRET_2, in the place of routes[0].sign[0].secret\n" in ended.err
+    again = tmp_path / "again.yaml"
+    again.write_text(ended.out)
+    assert run("check", "--no-secrets", again).code == 0
+    assert run("export", "search", "--config", again).out == ended.out
+
+
+@pytest.mark.parametrize("route", ["other", "mixed"])
+def test_no_secret_of_any_route_goes_out(config: Path, route: str) -> None:
+    ended = run("export", route, "--config", config)
+    assert ended.code == 0
+    assert "hush" not in ended.out + ended.err
+
+
+def test_what_cannot_be_exported_gives_one_line(config: Path) -> None:
+    assert "there is no route 'serch' (did you mean 'search'?)" in complaint(run("export", "serch", "-c", config), 2)
+    config.write_text("routes: [{name: a}]")
+    assert run("export", "a", "--config", config).code == 78
