@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from relay.event import Event
 from relay.ids import DeliveryId, EventId
+from relay.lane import Supersedes
+from relay.window import Grouping
 
 
 class State(StrEnum):
@@ -84,6 +86,87 @@ class Delivery:
     tries: int = 0
     """Attempts that count for the retry policy: a retry by hand starts anew, an interrupted one is not counted."""
     trigger: Trigger = Trigger.INITIAL
+    lane: str | None = None
+    """What it must keep its order in, see `relay.lane`; None for nothing."""
+    reserved: bool = True
+    """False where it may still change before its first attempt, by merging: it is to be taken from the store before it
+    is sent."""
+    events: tuple[Event, ...] = ()
+    """All events of a window, `event` being the last; empty where there is no window."""
+    grouping: str | None = None
+    """`debounce` or `batch`, for the carrier of a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A delivery that is about to be born, and how its route wants it to join the queue."""
+
+    delivery: Delivery
+    most: int
+    """Deliveries of the route that may wait; past it this one is born failed (`queue_full`)."""
+    paused: bool = False
+    """Its route is paused: it is born held."""
+    supersedes: Supersedes = Supersedes.NOTHING
+    grouping: Grouping | None = None
+    window: str | None = None
+    """The window it joins, or opens."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is simply one more."""
+        return self.delivery.lane is None and self.window is None and not self.paused
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """By what a repeated request is known: `key` names what it is about, `value` what it says of it, both hashed.
+
+    A request repeats an earlier one when both are the same and the earlier one, within `window`, was the last one
+    accepted for its key.
+    """
+
+    key: bytes
+    value: bytes
+    window: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of an event that was taken in."""
+
+    event: EventId
+    """The first one's where it is a repeat."""
+    routes: tuple[str, ...]
+    duplicate: bool = False
+    ready: tuple[Delivery, ...] = ()
+    """What may be sent at once."""
+    looks: frozenset[str] = frozenset()
+    """Routes in which something else may be due now."""
+    later: tuple[tuple[str, datetime], ...] = ()
+    """Routes in which something will be due, and when."""
+    full: tuple[str, ...] = ()
+    """Routes whose queue took no more."""
+
+
+class HeldReason(StrEnum):
+    """Why a delivery is kept and not sent. What is held for its route's sake is released with it, `hand` by hand."""
+
+    REMOVED = "removed"
+    DISABLED = "disabled"
+    PAUSED = "paused"
+    HAND = "hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A debounce or batch group that is being collected, as `GET /windows` shows it."""
+
+    id: DeliveryId
+    route: str
+    opened_at: datetime
+    due_at: datetime
+    held: bool
+    events: tuple[EventId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +239,8 @@ class Result:
     tries: int
     failure: Failure | None
     at: datetime
+    ordered: bool = False
+    """Whether the route keeps an order now, whatever the delivery was born under."""
 
 
 @dataclass(frozen=True, slots=True)

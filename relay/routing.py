@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from relay.destination import Destination
+from relay.fields import Rate
+from relay.lane import Order
 from relay.pattern import Filter, Subject
 from relay.retry import RetryPolicy
+from relay.window import Grouping
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,18 @@ class Route:
     max_age: timedelta | None
     concurrency: int
     enabled: bool
+    order: Order = Order.NONE
+    grouping: Grouping | None = None
+    delay: timedelta = timedelta()
+    rate: Rate | None = None
+    max_pending: int = 1_000_000
+    unhealthy_after: int = 5
+    disable_after: int | None = None
+    notify: tuple[str, ...] = ()
+    """Names of notifiers."""
+    fingerprint: str = ""
+    """What of it, when changed, makes its health worth another try: URL, method and auth, as a hash that tells nothing
+    of them."""
 
 
 class Routing:

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
-from relay.delivery import Attempt, Delivery, LogItem, Rejection, Result, State, StoredEvent
+from relay.delivery import (
+    Added,
+    Attempt,
+    Delivery,
+    HeldReason,
+    LogItem,
+    Mark,
+    Owed,
+    Rejection,
+    Result,
+    State,
+    StoredEvent,
+    Window,
+)
 from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
+from relay.lane import Order
 
 
 class Unavailable(Exception):
@@ -81,10 +95,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryDetail:
-    """A delivery with all its attempts."""
+    """A delivery with all its attempts, and the events of the deliveries that are merged into it."""
 
     item: LogItem
     attempts: list[Attempt] = field(default_factory=list)
+    merged: list[EventId] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +120,17 @@ class StoreStatus:
     """When the longest waiting pending delivery of each route became due, or will."""
     location: str = ""
     """Where it is kept, as a person would look for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What `retry_all` did, or would do."""
+
+    count: int
+    routes: frozenset[str]
+    """Where something is due now."""
+    passed_over: int = 0
+    """Those that an order forbids to send again."""
 
 
 class LogReader(Protocol):
@@ -140,12 +166,20 @@ class LogReader(Protocol):
 class Store(LogReader, Protocol):
     """One queue on one disk. Every promise that callers rely on is written here."""
 
-    async def add(self, event: Event, deliveries: Sequence[Delivery]) -> None:
-        """Store an event and everything owed for it.
+    async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
+        """Store an event and everything owed for it, each delivery as its route wants it to join the queue.
 
-        When it returns, both are on disk (fsynced): the sender may be answered. Raises Unavailable otherwise; then
+        When it returns, all of it is on disk (fsynced): the sender may be answered. Raises Unavailable otherwise; then
         nothing was promised, though it may still be found stored after a failed commit.
+
+        Where `mark` shows that the event repeats an earlier one, nothing is stored: the answer is the first one's id
+        and routes. Unless none of the first one's deliveries is pending, held, merged or delivered: then `owed` become
+        new deliveries of the first one.
         """
+        ...
+
+    async def owe(self, event: EventId, owed: Sequence[Owed]) -> Added:
+        """New deliveries of a stored event. Raises KeyError for an unknown one, Unavailable."""
         ...
 
     def reject(self, rejection: Rejection) -> None:
@@ -161,29 +195,80 @@ class Store(LogReader, Protocol):
         """
         ...
 
-    async def claim(self, route: str, now: datetime, limit: int, exclude: Collection[DeliveryId]) -> list[Delivery]:
+    async def claim(
+        self, route: str, retried: bool | None, now: datetime, limit: int, exclude: Collection[DeliveryId]
+    ) -> list[Delivery]:
         """Up to `limit` pending deliveries of a route that are due, oldest due first, but for those in `exclude` (what
-        the caller already has in hand).
+        the caller already has in hand): those that wait for another try, those that do not, or (None) both.
 
-        Bodies come with them, at most 8 MiB in sum but always one. A body whose checksum no longer fits is
-        returned with `event.sha256` empty: it must never be sent.
+        Of each lane only the first unfinished one is found. Bodies come with them, at most 8 MiB in sum but always one.
+        A body whose checksum no longer fits is returned with `event.sha256` empty: it must never be sent. One that is
+        not `reserved` may still change: `take` it before it is sent.
         """
         ...
 
-    async def next_due(self, route: str, after: datetime) -> datetime | None:
-        """The earliest due time later than `after` of a route's pending deliveries."""
+    async def take(self, delivery: DeliveryId, now: datetime) -> Delivery | None:
+        """Begin with a delivery: from now on nothing is merged into it, or it into anything else, until its attempt is
+        recorded. None where it is not pending and due any more. A window comes with all its events."""
         ...
 
-    async def settle(self, active: Collection[str], disabled: Collection[str]) -> Settled:
-        """Bring the queue in line with a config: pending deliveries of routes that are disabled, or in neither list,
-        become held (`disabled`, `removed`); those held for these two reasons whose route is active again become
-        pending, due as before."""
+    async def next_due(self, route: str, after: datetime) -> datetime | None:
+        """The earliest due time later than `after` of a route's pending deliveries that are first in their lanes."""
+        ...
+
+    async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
+        """Bring the queue in line with what routes there are: pending deliveries of routes that are not active become
+        held, for the reason in `kept`, else `removed`; those held for such a reason whose route is active again become
+        pending, due as before. What is held by hand stays so."""
+        ...
+
+    async def relane(self, route: str, order: Order) -> None:
+        """Put what waits of a route into the lanes of an order that it did not have before."""
+        ...
+
+    async def move(self, old: str, new: str) -> int:
+        """Give what is held for a removed route to another one, which sends it; how many."""
         ...
 
     async def retry(self, delivery: DeliveryId, now: datetime) -> str:
         """A failed or cancelled delivery becomes pending, due now: same id, attempt numbers go on, the policy's count
         and age start anew, the trigger of its next attempt is `manual`. A pending one becomes due now. Returns its
-        route. Raises WrongState for the others (held, merged, delivered), KeyError for an unknown id."""
+        route. Raises WrongState for the others (held, merged, delivered) and for one whose lane under `order: latest`
+        has been told something newer, KeyError for an unknown id."""
+        ...
+
+    async def retry_all(self, query: LogQuery, now: datetime, dry_run: bool = False) -> Retried:
+        """`retry` for every failed delivery that a query finds, in steps; what may not be retried is passed over."""
+        ...
+
+    async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
+        """A pending or held delivery is given up. Returns its route. Raises WrongState for the others, KeyError."""
+        ...
+
+    async def forget(self, event: EventId) -> None:
+        """Remove the body and the headers of an event for good. Raises WrongState while something of it is still to be
+        sent, KeyError."""
+        ...
+
+    async def windows(self) -> list[Window]:
+        """The windows that still take events, oldest first, with those they have: at most 1,000 windows."""
+        ...
+
+    async def flush(self, window: DeliveryId, now: datetime, kept: HeldReason | None) -> str:
+        """A window becomes due now, also one that `hold` held; `kept` says that its route may not send, and why.
+        Returns its route. Raises WrongState for what is no open window, KeyError."""
+        ...
+
+    async def hold(self, window: DeliveryId, now: datetime) -> str:
+        """A window is kept, and takes events, until `flush`. Returns its route. Raises WrongState, KeyError."""
+        ...
+
+    async def route_states(self) -> Mapping[str, Mapping[str, Any]]:
+        """What `save_route_states` saved."""
+        ...
+
+    async def save_route_states(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what is known of routes, by name, as JSON data; names that are not given stay as they were."""
         ...
 
     def counts(self) -> Mapping[str, Counts]:

@@ -1,0 +1,69 @@
+"""Debounce and batch: several events become one request. Pure.
+
+A window is a delivery like any other, the *carrier*, with the time at which it is due. Until its first attempt it takes
+in further events, whose deliveries are born merged into it. There are no timers: windows lie in the store, so that
+neither a restart nor a reload loses, repeats or moves one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+import orjson
+
+from relay.event import Event
+
+MOST_DEBOUNCED = 10_000
+"""Events of one debounce window: past it the window closes and the next event opens another."""
+MOST_BYTES = 8 << 20
+"""Bodies of one batch."""
+
+BY = ("source", "type", "event", "environment", "branch", "locale", "model", "stage", "action", "entry_id")
+"""The fields of a description by which windows can be split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """How a route collects. `longest` counts from the first event, `wait` from the last."""
+
+    kind: Literal["debounce", "batch"]
+    wait: timedelta
+    longest: timedelta
+    most: int
+    by: tuple[str, ...] = ()
+    delay: timedelta = timedelta()
+    """What is waited after the window has closed."""
+
+    def key(self, event: Event) -> str:
+        """The window that an event belongs to, while it is open. A value that is not said is a value too."""
+        what, common = event.description, event.description.common
+        values = {
+            "source": event.source,
+            "type": event.type,
+            "event": what.event,
+            "environment": what.environment,
+            "branch": what.branch,
+            "locale": what.locale,
+            "model": common.model,
+            "stage": common.stage,
+            "action": common.action,
+            "entry_id": common.entry_id,
+        }
+        return orjson.dumps([self.kind, *(values[name] for name in self.by)]).decode()
+
+    def due(self, opened: datetime, now: datetime) -> datetime:
+        """When a window is due that was opened at `opened` and took its last event `now`."""
+        return min(opened + self.longest, now + self.wait) + self.delay
+
+
+def debounce(wait: timedelta, max_wait: timedelta, by: Sequence[str], delay: timedelta) -> Grouping:
+    """Quiet for `wait` ends the window, `max_wait` after its first event at the latest."""
+    return Grouping("debounce", wait, max_wait, MOST_DEBOUNCED, tuple(by), delay)
+
+
+def batch(most: int, wait: timedelta, delay: timedelta) -> Grouping:
+    """Up to `most` events, or what has come `wait` after the first."""
+    return Grouping("batch", wait, wait, most, (), delay)
