@@ -3,8 +3,8 @@
     healthy --failures in a row--> unhealthy --a probe succeeds--> healthy, with concurrency growing from 1
     either  --410, disable_after, by hand--> paused --resume--> healthy, with concurrency growing from 1
 
-While a route is unhealthy its deliveries wait without using up attempts, and one probe at a time goes out: 30 s after it
-became so, then after twice as long each time, up to 10 min. A probe that ends its delivery (a poison event that the
+While a route is unhealthy its deliveries wait without using up attempts, and one probe at a time goes out: 30 s after
+it became so, then after twice as long each time, up to 10 min. A probe that ends its delivery (a poison event that the
 destination refuses) says nothing of the destination, so the next one follows at once. All of it outlives restarts.
 """
 

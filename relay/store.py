@@ -263,12 +263,12 @@ class Store(LogReader, Protocol):
         """A window is kept, and takes events, until `flush`. Returns its route. Raises WrongState, KeyError."""
         ...
 
-    async def route_states(self) -> Mapping[str, Mapping[str, Any]]:
-        """What `save_route_states` saved."""
+    async def states(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
+        """What `save_states` saved of a kind of things (`route`, `source`), by name."""
         ...
 
-    async def save_route_states(self, states: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep what is known of routes, by name, as JSON data; names that are not given stay as they were."""
+    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what is known of things, by name, as JSON data; names that are not given stay as they were."""
         ...
 
     def counts(self) -> Mapping[str, Counts]:
