@@ -12,7 +12,6 @@ import contextlib
 import gc
 import signal
 import ssl
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ from relay import __version__, journal, systemd
 from relay.client import HttpTransport
 from relay.clock import Clock, SystemClock
 from relay.dispatcher import Dispatcher
-from relay.health import RouteHealth
 from relay.metrics import Metrics
+from relay.notify import Notices
+from relay.oversight import Oversight
 from relay.pipeline import Pipeline
 from relay.reload import Reloader, read
 from relay.runtime import Runtime
@@ -34,6 +34,7 @@ from relay.web.ingest import Ingest
 from relay.web.server import Listener, application_server, ingest_server, listen
 
 _ANSWERS = 5.0  # seconds for answers that are being written when relay stops
+_KEEP_EVERY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Running:
     store: Store
     reloader: Reloader
     dispatcher: Dispatcher
+    oversight: Oversight
     health: Health
     ingest: Ingest
     public: Listener
@@ -81,6 +83,7 @@ async def run(path: Path, clock: Clock | None = None, on_ready: Callable[[Runnin
             tasks = (
                 group.create_task(_reload_on(hangup, relay.reloader), name="reload"),
                 group.create_task(_watch(relay.health, relay.store), name="watch"),
+                group.create_task(_keep(relay.oversight), name="keep"),
             )
             systemd.ready(f"generation {relay.reloader.runtime.generation}")
             if on_ready is not None:
@@ -115,15 +118,19 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
             journal.store_warning(note)
         metrics = Metrics()
         reloader = Reloader(path, first, clock, lambda result: metrics.reloads.labels(result).inc())
-        route_health: defaultdict[str, RouteHealth] = defaultdict(RouteHealth)
         transport = await stack.enter_async_context(HttpTransport(config.server.egress.policy()))
-        pipeline = Pipeline(store, transport, clock, metrics, route_health)
-        dispatcher = await stack.enter_async_context(Dispatcher(store, clock, pipeline.attempt))
-        health = Health(store, dispatcher, reloader, clock, route_health)
+        notices = await stack.enter_async_context(Notices(clock))
+        oversight = Oversight(store, clock, notices)
+        await oversight.restore()
+        stack.push_async_callback(oversight.save)
+        pipeline = Pipeline(store, transport, clock, metrics, oversight)
+        dispatcher = await stack.enter_async_context(Dispatcher(store, clock, pipeline.attempt, oversight))
+        health = Health(store, dispatcher, reloader, clock, oversight)
         metrics.watch(health.gauges)
         store.on_commit(metrics.commit.observe)
         ingest = Ingest(lambda: reloader.runtime, pipeline, dispatcher.offer, store, clock, metrics)
         _count_filter_errors(first, metrics)
+        oversight.follow(first.routing.routes)
         await dispatcher.follow(first.routing.routes)
 
         async def swap(runtime: Runtime) -> None:
@@ -131,6 +138,7 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
             _count_filter_errors(runtime, metrics)
             ingest.follow(runtime)
             await transport.follow(runtime.config.server.egress.policy())
+            oversight.follow(runtime.routing.routes)
             await dispatcher.follow(runtime.routing.routes)
 
         reloader.on_swap = swap
@@ -159,7 +167,7 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
             sources=len(first.sources),
             routes=len(first.routing.routes),
         )
-        relay = Running(store, reloader, dispatcher, health, ingest, public_side, admin_side)
+        relay = Running(store, reloader, dispatcher, oversight, health, ingest, public_side, admin_side)
         try:
             yield relay
         finally:
@@ -191,6 +199,13 @@ async def _reload_on(hangup: asyncio.Event, reloader: Reloader) -> None:
         await hangup.wait()
         hangup.clear()
         await reloader.reload()
+
+
+async def _keep(oversight: Oversight) -> None:
+    """Write down how routes are doing, now and then: what matters at once is written at once."""
+    while True:
+        await asyncio.sleep(_KEEP_EVERY)
+        await oversight.save()
 
 
 async def _watch(health: Health, store: Store) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from relay.event import Event
 from relay.ids import DeliveryId, EventId
 from relay.lane import Supersedes
-from relay.window import Grouping
+from relay.window import Collected, Grouping
 
 
 class State(StrEnum):
@@ -91,10 +91,8 @@ class Delivery:
     reserved: bool = True
     """False where it may still change before its first attempt, by merging: it is to be taken from the store before it
     is sent."""
-    events: tuple[Event, ...] = ()
-    """All events of a window, `event` being the last; empty where there is no window."""
-    grouping: str | None = None
-    """`debounce` or `batch`, for the carrier of a window."""
+    collected: Collected | None = None
+    """Of the carrier of a window: all its events, `event` being the last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ class Destination:
                 Failure(Code.REFUSED, f"the event has passed {MOST_HOPS} relays: their routes form a loop")
             )
         target = self.aim(event) if self.aim is not None else Target(self.method, self.url, bodiless=False)
-        content = self._content(event, event_id) if not target.bodiless else Content(b"", None)
+        content = self._content(delivery, event_id) if not target.bodiless else Content(b"", None)
         environment = event.description.environment
         message = Message(delivery_id, now, _sendable(environment) if environment is not None else None)
         body = self._filled(content.body)
@@ -166,9 +166,9 @@ class Destination:
                 put(name, value)
         return Outbound(target.method, target.url, list(named.values()), body, self.wire)
 
-    def _content(self, event: Event, event_id: str) -> Content:
+    def _content(self, delivery: Delivery, event_id: str) -> Content:
         try:
-            return self.payload(event, event_id)
+            return self.payload(delivery.event, event_id, delivery.collected)
         except Unsendable as error:
             raise Unsendable(self.told(error.failure)) from None
 

@@ -1,8 +1,12 @@
-"""Who is sent when: what is due, in order, within each route's concurrency.
+"""Who is sent when: what is due, in order, within each route's concurrency, rate and health.
 
-Each route has a lane of its own: what was just committed is handed over in memory while there is room; what does not
-fit is read back from the store later, oldest due first. So memory stays bounded with any backlog, a dead destination
-holds up nobody else, and the store, not this module, is the guarantee: whatever is forgotten here is found there.
+Each route has a courier: what was just committed is handed over to it in memory while there is room; what does not fit
+is read back from the store later, oldest due first. So memory stays bounded with any backlog, a dead destination holds
+up nobody else, and the store, not this module, is the guarantee: whatever is forgotten here is found there.
+
+A courier has two queues. First attempts go before others, but never all: of its slots up to half are for what waits for
+another try, and with one slot the two take turns. So neither a backlog of retries nor a stream of new events starves
+the other.
 """
 
 from __future__ import annotations
@@ -10,16 +14,21 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Self
 
 from relay import journal
 from relay.clock import Clock
-from relay.delivery import Delivery, Result, State
+from relay.delivery import Added, Delivery, HeldReason, Result, State, Trigger
+from relay.health import RouteState
 from relay.ids import DeliveryId
+from relay.lane import Order
+from relay.limits import TokenBucket
+from relay.oversight import Oversight
 from relay.routing import Route
-from relay.store import Store, Unavailable
+from relay.store import Store, Unavailable, WrongState
 
 _POLL = 5.0  # seconds; also how late a jump of the wall clock is noticed
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
@@ -33,47 +42,115 @@ _RECORDING = 5.0  # seconds for the results of attempts that were cut off
 Attempt = Callable[[Route, Delivery], Awaitable[Result]]
 
 
-class _Lane:
-    """The deliveries of one route that are in memory. It outlives its route while attempts of it are in flight, so that
-    a route that returns does not send again what is being sent."""
+class _Queue:
+    """What of one kind is ready in memory, and whether the store may hold more that is due."""
 
-    __slots__ = ("behind", "claiming", "ready", "route", "sending", "stuck", "workers")
+    __slots__ = ("behind", "ready", "retried")
 
-    def __init__(self, route: Route) -> None:
-        self.route: Route | None = route
+    def __init__(self, retried: bool) -> None:
+        self.retried = retried
         self.ready: deque[Delivery] = deque()
+        self.behind = True
+
+
+class _Courier:
+    """What of one route is in memory. It outlives its route while attempts of it are in flight, so that a route that
+    returns does not send again what is being sent."""
+
+    __slots__ = (
+        "again", "bucket", "claiming", "first", "name", "probing", "recalled", "rerun", "resting", "route", "sending",
+        "stuck", "turn", "workers",
+    )  # fmt: skip
+
+    def __init__(self, route: Route, clock: Clock) -> None:
+        self.name = route.name
+        self.route: Route | None = route
+        self.first = _Queue(retried=False)
+        self.again = _Queue(retried=True)
         self.sending: dict[DeliveryId, Delivery] = {}
         self.stuck: set[DeliveryId] = set()  # sent, but the result cannot be recorded: not to be sent again
+        self.recalled: set[DeliveryId] = set()  # not to be sent, also if a claim that is under way brings them
+        self.rerun: set[DeliveryId] = set()  # asked for by hand while they were being sent
         self.workers = 0
-        self.behind = True  # the store may hold more that is due
         self.claiming = False
+        self.probing = False
+        self.resting = False  # out of rate
+        self.turn = False  # with one slot: whose it is
+        self.bucket = _bucket(route, clock)
+
+    def follow(self, route: Route, clock: Clock) -> None:
+        """Another config."""
+        if self.route is None or self.route.rate != route.rate:
+            self.bucket = _bucket(route, clock)
+        self.route = route
 
     @property
-    def slots(self) -> int:
-        return self.route.concurrency if self.route is not None else 0
+    def queues(self) -> tuple[_Queue, _Queue]:
+        return self.first, self.again
 
     @property
-    def room(self) -> int:
-        return max(_READY_LEAST, self.slots * _READY_PER_SLOT) - len(self.ready)
+    def waiting(self) -> int:
+        """How many are ready to be sent."""
+        return len(self.first.ready) + len(self.again.ready)
+
+    @property
+    def known(self) -> set[DeliveryId]:
+        """What must not be claimed again."""
+        ready = {delivery.id for queue in self.queues for delivery in queue.ready}
+        return ready | self.sending.keys() | self.stuck
+
+    def room(self, queue: _Queue, slots: int) -> int:
+        """How many more of a kind are to be kept ready."""
+        return max(_READY_LEAST, slots * _READY_PER_SLOT) - len(queue.ready)
+
+    def pick(self, slots: int) -> Delivery:
+        """The next one to be sent; there must be one."""
+        first, again = self.first.ready, self.again.ready
+        if not (first and again):
+            return (first or again).popleft()
+        if slots == 1:
+            self.turn = not self.turn
+            return (again if self.turn else first).popleft()
+        retrying = sum(delivery.trigger is Trigger.RETRY for delivery in self.sending.values())
+        return (again if retrying < max(1, slots // 2) else first).popleft()
+
+    def look(self) -> None:
+        """The store may hold more that is due."""
+        self.first.behind = self.again.behind = True
+
+
+def _bucket(route: Route, clock: Clock) -> TokenBucket | None:
+    # What could have been sent before a restart is not made up for after it.
+    return None if route.rate is None else TokenBucket(route.rate, clock.monotonic, level=1.0)
 
 
 class Dispatcher:
     """Owns the tasks that send. Use as an async context manager; leaving it drains."""
 
-    def __init__(self, store: Store, clock: Clock, attempt: Attempt, drain: timedelta = timedelta(seconds=20)) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        attempt: Attempt,
+        oversight: Oversight,
+        drain: timedelta = timedelta(seconds=20),
+    ) -> None:
         self._store = store
         self._clock = clock
         self._attempt = attempt
+        self._oversight = oversight
         self._drain = drain.total_seconds()
-        self._lanes: dict[str, _Lane] = {}
+        self._couriers: dict[str, _Courier] = {}
         self._disabled: frozenset[str] = frozenset()
         self._due: list[tuple[datetime, str]] = []
         self._next: dict[str, datetime] = {}  # by route: the one moment it is to be looked at next
         self._bytes = 0
         self._stopping = False
         self._strays = False
+        self._settling = asyncio.Lock()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rests: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
         self._scheduler: asyncio.Task[None] | None = None
         self.interrupted = 0
@@ -97,54 +174,102 @@ class Dispatcher:
         """
         enabled = {name: route for name, route in routes.items() if route.enabled}
         self._disabled = frozenset(routes.keys() - enabled.keys())
-        for name in self._lanes.keys() - enabled.keys():
-            lane = self._lanes[name]
-            lane.route = None
-            self._forget(lane)
-            self._let_go(name, lane)
+        for name in self._couriers.keys() - enabled.keys():
+            courier = self._couriers[name]
+            courier.route = None
+            self._forget(courier)
+            self._let_go(courier)
         for name, route in enabled.items():
-            known = self._lanes.get(name)
+            known = self._couriers.get(name)
+            if known is not None and known.route is not None and known.route.order is not route.order:
+                self._forget(known)  # what was ready may have to wait now, or to be taken first
+        await self._keep_orders(enabled)
+        for name, route in enabled.items():
+            known = self._couriers.get(name)
             if known is None:
-                self._lanes[name] = _Lane(route)
+                self._couriers[name] = _Courier(route, self._clock)
             else:
-                known.route = route
+                known.follow(route, self._clock)
         await self._settle()
         self._look_everywhere()
 
-    def offer(self, deliveries: Sequence[Delivery]) -> None:
+    async def _keep_orders(self, routes: Mapping[str, Route]) -> None:
+        while True:
+            try:
+                await self._store.follow({name: route.order for name, route in routes.items()})
+                return
+            except Unavailable as error:
+                # Nothing may be sent out of its order: better late.
+                journal.store_trouble(str(error))
+                await self._clock.sleep(_RECORD_AGAIN)
+
+    async def obey(self) -> None:
+        """Routes were paused or resumed: what waits of them is held or released. When it returns, nothing of a paused
+        route will be sent but what is in flight."""
+        for courier in self._couriers.values():
+            if self._oversight.paused(courier.name):
+                self._forget(courier)
+        await self._settle()
+        self._look_everywhere()
+
+    def offer(self, added: Added) -> None:
         """Hand over what was just committed. What does not fit now is found in the store later."""
-        for delivery in deliveries:
-            lane = self._lanes.get(delivery.route)
-            if lane is None or lane.route is None:  # its route went away between match and commit
+        for delivery in added.ready:
+            courier = self._couriers.get(delivery.route)
+            if courier is None or courier.route is None:  # its route went away between match and commit
                 self._strays = True
                 self._wake.set()
-            elif lane.behind or lane.claiming or lane.room <= 0 or self._bytes > _READY_BYTES:
-                lane.behind = True
-                self._pump(lane)
+                continue
+            queue, slots = courier.first, self._oversight.slots(courier.route)
+            full = courier.room(queue, slots) <= 0 or self._bytes > _READY_BYTES
+            if not slots or queue.behind or courier.claiming or full:
+                queue.behind = True
             else:
-                self._bytes += len(delivery.event.body)
-                lane.ready.append(delivery)
-                self._pump(lane)
+                self._bytes += _size(delivery)
+                queue.ready.append(delivery)
+            self._pump(courier)
+        for name, due in added.later:
+            self._expect(due, name)
+        for name in added.looks:
+            self.look(name)
 
     def look(self, route: str) -> None:
         """Something of this route became due by other means than `offer`: a retry by hand, a release."""
-        lane = self._lanes.get(route)
-        if lane is None or lane.route is None:  # nobody sends it now: it is to be held
+        courier = self._couriers.get(route)
+        if courier is None or courier.route is None:  # nobody sends it now: it is to be held
             self._strays = True
             self._wake.set()
         else:
-            lane.behind = True
-            self._pump(lane)
+            courier.look()
+            self._pump(courier)
+
+    def recall(self, deliveries: Iterable[DeliveryId]) -> None:
+        """These are not to be sent: they are about to be cancelled or held. One that is being sent already is sent."""
+        gone = set(deliveries)
+        for courier in self._couriers.values():
+            if courier.claiming:
+                courier.recalled |= gone
+            for queue in courier.queues:
+                for delivery in [one for one in queue.ready if one.id in gone]:
+                    queue.ready.remove(delivery)
+                    self._bytes -= _size(delivery)
+
+    def again(self, delivery: DeliveryId, route: str) -> None:
+        """A delivery was retried by hand: it is due now. One that is being sent is due again when that has failed."""
+        courier = self._couriers.get(route)
+        if courier is not None and delivery in courier.sending:
+            courier.rerun.add(delivery)
+        self.look(route)
 
     def _look_everywhere(self) -> None:
-        for lane in self._lanes.values():
-            lane.behind = True
-            self._pump(lane)
+        for courier in self._couriers.values():
+            courier.look()
+            self._pump(courier)
 
     @property
     def in_flight(self) -> int:
         """Attempts being made at this moment."""
-        return sum(len(lane.sending) for lane in self._lanes.values())
+        return sum(len(courier.sending) for courier in self._couriers.values())
 
     async def stop(self) -> None:
         """Begin nothing new; let attempts in flight finish for the drain time, then cut them off. Idempotent."""
@@ -153,8 +278,10 @@ class Dispatcher:
         self._stopping = True
         if self._scheduler is not None:
             self._scheduler.cancel()
-        for lane in self._lanes.values():
-            self._forget(lane)
+        for task in self._rests:
+            task.cancel()
+        for courier in self._couriers.values():
+            self._forget(courier)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._drain)
         self.interrupted = self.in_flight
@@ -165,42 +292,90 @@ class Dispatcher:
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    def _pump(self, lane: _Lane) -> None:
-        """Start what the lane has room for."""
-        route = lane.route
+    def _pump(self, courier: _Courier) -> None:
+        """Start what the courier has room for."""
+        route = courier.route
         if self._stopping or route is None:
             return
-        while lane.workers < lane.slots and lane.workers < len(lane.ready) + len(lane.sending):
-            lane.workers += 1
-            self._start(self._work(route.name, lane))
-        if lane.behind and not lane.claiming and len(lane.ready) < lane.slots:
-            lane.claiming = True
-            self._start(self._claim(route, lane))
+        slots = self._oversight.slots(route)
+        if not slots:
+            self._probe_in_time(courier)
+            return
+        if courier.resting:
+            return
+        while courier.workers < slots and courier.workers < courier.waiting + len(courier.sending):
+            courier.workers += 1
+            self._start(self._work(courier))
+        if not courier.claiming and any(queue.behind and len(queue.ready) < slots for queue in courier.queues):
+            courier.claiming = True
+            self._start(self._claim(courier))
 
     def _start(self, coroutine: Coroutine[object, object, None]) -> None:
         task = self._group.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, name: str, lane: _Lane) -> None:
-        """Send one delivery after another until the lane has no more for this slot."""
+    async def _work(self, courier: _Courier) -> None:
+        """Send one delivery after another until the courier has no more for this slot."""
         try:
-            while lane.ready and lane.route is not None and lane.workers <= lane.slots and not self._stopping:
-                route = lane.route
-                delivery = lane.ready.popleft()
-                self._bytes -= len(delivery.event.body)
-                lane.sending[delivery.id] = delivery
+            while courier.waiting and courier.route is not None and not self._stopping:
+                route = courier.route
+                slots = self._oversight.slots(route)
+                if courier.workers < slots or courier.first.behind or courier.again.behind:
+                    self._pump(courier)
+                if courier.workers > slots or self._must_rest(courier):
+                    break
+                delivery = courier.pick(slots)
+                self._bytes -= _size(delivery)
+                courier.sending[delivery.id] = delivery
                 try:
-                    await self._send(route, lane, delivery)
+                    await self._send(route, courier, delivery)
                 finally:
-                    del lane.sending[delivery.id]
+                    del courier.sending[delivery.id]
+        except Unavailable as error:  # it could not be taken: the store is asked for it again
+            journal.store_trouble(str(error))
+            courier.look()
+            self._pause(courier, 1.0)
         finally:
-            lane.workers -= 1
-            self._pump(lane)
-            self._let_go(name, lane)
+            courier.workers -= 1
+            self._pump(courier)
+            self._let_go(courier)
 
-    async def _send(self, route: Route, lane: _Lane, delivery: Delivery) -> None:
+    def _must_rest(self, courier: _Courier) -> bool:
+        """Whether the route's rate is used up; then it goes on by itself when there is some again."""
+        wait = courier.bucket.take() if courier.bucket is not None else 0.0
+        if wait:
+            self._pause(courier, wait)
+        return wait > 0
+
+    def _pause(self, courier: _Courier, seconds: float) -> None:
+        """Begin nothing for so long."""
+        if courier.resting or self._stopping:
+            return
+        courier.resting = True
+        task = self._group.create_task(self._rest(courier, seconds))
+        self._rests.add(task)
+        task.add_done_callback(self._rests.discard)
+
+    async def _rest(self, courier: _Courier, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        courier.resting = False
+        self._pump(courier)
+
+    async def _send(self, route: Route, courier: _Courier, delivery: Delivery, probe: bool = False) -> Result | None:
+        """Make an attempt and record it. None where there was nothing to be sent after all. Raises Unavailable where it
+        could not be taken."""
+        if not delivery.reserved:
+            taken = await self._store.take(delivery, self._clock.now())
+            if taken is None:
+                courier.look()  # it may be due later now
+                return None
+            delivery = taken
+        if probe:
+            delivery.trigger = Trigger.PROBE
         result = await self._attempt(route, delivery)
+        if courier.route is not None and courier.route.order is not Order.NONE and not result.ordered:
+            result = replace(result, ordered=True)
         # The slot is free only when the result is on disk: after a crash no more is repeated than was in flight, and
         # while the store cannot write nothing new is sent that could not be recorded.
         while True:
@@ -211,50 +386,135 @@ class Dispatcher:
                 await self._clock.sleep(_RECORD_AGAIN)
             except Exception:  # noqa: BLE001 - a bug: better a delivery that waits for a restart than one sent for ever
                 journal.crashed("record")
-                lane.stuck.add(delivery.id)
-                return
+                courier.stuck.add(delivery.id)
+                return result
         self.progress_at = self._clock.monotonic()
+        await self._recorded(courier, delivery, result)
+        return result
+
+    async def _recorded(self, courier: _Courier, delivery: Delivery, result: Result) -> None:
+        """What follows from a result that is on disk."""
         if result.state is State.PENDING and result.due is not None:
             self._expect(result.due, delivery.route)
+        elif delivery.lane is not None or result.ordered:
+            courier.look()  # the next one of its lane
+        if delivery.id in courier.rerun:
+            courier.rerun.discard(delivery.id)
+            if result.state is State.PENDING:
+                await self._rerun(courier, delivery.id)
+        if self._oversight.urgent:
+            await self._oversight.save()
+        if self._oversight.paused(courier.name):
+            self._forget(courier)
+            self._strays = True
+            self._wake.set()
 
-    async def _claim(self, route: Route, lane: _Lane) -> None:
+    async def _rerun(self, courier: _Courier, delivery: DeliveryId) -> None:
+        try:
+            await self._store.retry(delivery, self._clock.now())
+            courier.look()
+        except (WrongState, KeyError):
+            return  # something else was done by hand since
+        except Unavailable as error:
+            journal.store_trouble(str(error))
+
+    async def _claim(self, courier: _Courier) -> None:
         """Read what is due from the store, as far as there is room for it.
 
         While this runs `offer` hands nothing over, so that what is read is either known here or not in memory at all.
         """
-        name, now = route.name, self._clock.now()
         try:
-            lane.behind = False
-            known = {delivery.id for delivery in lane.ready} | lane.sending.keys() | lane.stuck
-            found = await self._store.claim(name, now, max(1, lane.room), known)
-            if lane.route is None or self._stopping:
-                return
-            lane.ready.extend(found)
-            self._bytes += sum(len(delivery.event.body) for delivery in found)
-            if found:
-                lane.behind = True  # until a claim finds nothing
-            else:
-                later = await self._store.next_due(name, now)
-                if later is not None:
-                    self._expect(later, name)
+            for queue in courier.queues:
+                if queue.behind and courier.route is not None:
+                    await self._fill(courier, courier.route, queue)
         except Unavailable as error:
             journal.store_trouble(str(error))
-            self._expect(now + timedelta(seconds=1), name)
+            courier.look()
+            self._pause(courier, 1.0)
         finally:
-            lane.claiming = False
-            self._pump(lane)
-            self._let_go(name, lane)
+            courier.claiming = False
+            courier.recalled.clear()
+            self._pump(courier)
+            self._let_go(courier)
 
-    def _forget(self, lane: _Lane) -> None:
+    async def _fill(self, courier: _Courier, route: Route, queue: _Queue) -> None:
+        now, slots = self._clock.now(), self._oversight.slots(route)
+        queue.behind = False
+        room = max(1, courier.room(queue, slots))
+        found = await self._store.claim(route.name, queue.retried, now, room, courier.known)
+        if courier.route is None or self._stopping:
+            return
+        if not self._oversight.slots(courier.route) or courier.route.order is not route.order:
+            queue.behind = True
+            return
+        found = [delivery for delivery in found if delivery.id not in courier.recalled]
+        queue.ready.extend(found)
+        self._bytes += sum(map(_size, found))
+        if found:
+            queue.behind = True  # until a claim finds nothing
+            return
+        later = await self._store.next_due(route.name, now)
+        if later is not None:
+            self._expect(later, route.name)
+
+    def _forget(self, courier: _Courier) -> None:
         """Leave what has not begun to the store."""
-        self._bytes -= sum(len(delivery.event.body) for delivery in lane.ready)
-        lane.ready.clear()
+        for queue in courier.queues:
+            self._bytes -= sum(map(_size, queue.ready))
+            queue.ready.clear()
+            queue.behind = True
 
-    def _let_go(self, name: str, lane: _Lane) -> None:
-        """A lane whose route is gone ends with its last attempt. What is stuck stays known."""
-        idle = not (lane.workers or lane.claiming or lane.stuck)
-        if lane.route is None and idle and self._lanes.get(name) is lane:
-            del self._lanes[name]
+    def _let_go(self, courier: _Courier) -> None:
+        """A courier whose route is gone ends with its last attempt. What is stuck stays known."""
+        idle = not (courier.workers or courier.claiming or courier.probing or courier.stuck)
+        if courier.route is None and idle and self._couriers.get(courier.name) is courier:
+            del self._couriers[courier.name]
+
+    # -- probes ------------------------------------------------------------------------------------------------------
+
+    def _probe_in_time(self, courier: _Courier) -> None:
+        """Have one attempt made for an unhealthy route when it is time for it."""
+        health = self._oversight.of(courier.name)
+        if courier.waiting:
+            self._forget(courier)
+        if health.state is not RouteState.UNHEALTHY or courier.probing:
+            return
+        if health.probe_at is not None and self._clock.now() < health.probe_at:
+            self._expect(health.probe_at, courier.name)
+            return
+        courier.probing = True
+        self._start(self._probe(courier))
+
+    async def _probe(self, courier: _Courier) -> None:
+        """One probe; another one at once where it ended its delivery, for that says nothing of the destination."""
+        health = self._oversight.of(courier.name)
+        try:
+            while courier.route is not None and health.state is RouteState.UNHEALTHY and not self._stopping:
+                now = self._clock.now()
+                if health.probe_at is not None and now < health.probe_at:
+                    self._expect(health.probe_at, courier.name)
+                    return
+                found = await self._store.claim(courier.name, None, now, 2, courier.known)
+                if not found:
+                    later = await self._store.next_due(courier.name, now)
+                    if later is not None:
+                        self._expect(later, courier.name)
+                    return
+                delivery = next((one for one in found if one.id != health.last_probe), found[0])
+                courier.sending[delivery.id] = delivery
+                try:
+                    await self._send(courier.route, courier, delivery, probe=True)
+                finally:
+                    del courier.sending[delivery.id]
+        except Unavailable as error:
+            journal.store_trouble(str(error))
+            self._expect(self._clock.now() + timedelta(seconds=1), courier.name)
+        finally:
+            courier.probing = False
+            if health.state is not RouteState.UNHEALTHY:
+                courier.look()
+                self._pump(courier)
+            self._let_go(courier)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -296,15 +556,22 @@ class Dispatcher:
                 pass
 
     async def _settle(self) -> None:
-        self._strays = False
-        try:
-            active = {name for name, lane in self._lanes.items() if lane.route is not None}
-            settled = await self._store.settle(active, self._disabled)
-        except Unavailable as error:
-            self._strays = True
-            journal.store_trouble(str(error))
-            return
+        async with self._settling:
+            self._strays = False
+            sending = {name for name, courier in self._couriers.items() if courier.route is not None}
+            paused = {name for name in sending if self._oversight.paused(name)}
+            kept = dict.fromkeys(self._disabled, HeldReason.DISABLED) | dict.fromkeys(paused, HeldReason.PAUSED)
+            try:
+                settled = await self._store.settle(sending - paused, kept)
+            except Unavailable as error:
+                self._strays = True
+                journal.store_trouble(str(error))
+                return
         journal.held(settled.held)
         journal.released(settled.released)
         for name in settled.released:
             self.look(name)
+
+
+def _size(delivery: Delivery) -> int:
+    return len(delivery.event.body)

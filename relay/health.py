@@ -123,7 +123,9 @@ class RouteHealth:
                 return None
             case Retryable(failure, counts=counts):
                 self.last_error = failure
-                if not counts:
+                if not counts:  # it says nothing of the destination
+                    if probed and self.state is RouteState.UNHEALTHY:
+                        self.probe_at = now + self.probe_wait
                     return None
                 if not _unwell(failure.code, status):
                     if probed:

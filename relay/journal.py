@@ -180,6 +180,11 @@ def accepted(event: Event, event_id: str, routes: Sequence[str]) -> None:
     )
 
 
+def duplicate(source: str, event_id: str) -> None:
+    """A request that repeats an event: it is answered with the first one's id and not delivered again."""
+    _log.info("event_repeated", source=source, event_id=event_id)
+
+
 def ignored(source: str, reason: str) -> None:
     """A genuine event that the source's config leaves out."""
     _log.info("event_ignored", source=source, reason=reason)
@@ -240,6 +245,12 @@ def released(routes: Mapping[str, int]) -> None:
     """A route came back: what was held for it goes on."""
     for route, count in routes.items():
         _log.info("deliveries_released", route=route, count=count)
+
+
+def route_turned(route: str, state: str, reason: str | None) -> None:
+    """A route sends from now on, or does not, and why."""
+    log = _log.info if state == "healthy" else _log.warning
+    log("route_state", route=route, state=str(state), reason=reason)
 
 
 # -- the daemon ------------------------------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ class TokenBucket:
 
     __slots__ = ("_at", "_burst", "_level", "_now", "_per_second")
 
-    def __init__(self, rate: Rate, now: Callable[[], float] = monotonic) -> None:
+    def __init__(self, rate: Rate, now: Callable[[], float] = monotonic, level: float | None = None) -> None:
+        """Full, or with so many tokens to begin with."""
         self._per_second = rate.per_second
         self._burst = max(1.0, self._per_second)
-        self._level = self._burst
+        self._level = self._burst if level is None else level
         self._now = now
         self._at = now()
 

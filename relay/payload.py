@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 import orjson
@@ -12,6 +12,7 @@ from relay import jsontext, query, source
 from relay.delivery import Code, Failure, Unsendable
 from relay.event import Event
 from relay.secret import Secret
+from relay.window import Collected
 from relay.work import TooMuch, Work
 
 
@@ -22,21 +23,34 @@ class Content(NamedTuple):
     type: str | None
 
 
-Payload = Callable[[Event, str], Content]
-"""Renders an event; the second argument is the event's id as users see it. Raises Unsendable."""
+class Payload(Protocol):
+    """Renders an event, or the window that it is the last event of."""
+
+    def __call__(self, event: Event, event_id: str, collected: Collected | None = None) -> Content:
+        """`event_id` is the event's id as users see it. Raises Unsendable."""
+        ...
+
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 TEXT = "text/plain; charset=utf-8"
 
 
-def full(event: Event, event_id: str) -> Content:
-    """The sender's body byte for byte, with its content type."""
+def full(event: Event, event_id: str, collected: Collected | None = None) -> Content:
+    """The sender's body byte for byte, with its content type; of a batch all bodies, as a JSON array."""
+    if collected is not None and collected.kind == "batch":
+        return Content(b"[" + b",".join(map(_element, collected.events)) + b"]", JSON)
     return Content(event.body, header(event, "content-type") or "application/octet-stream")
 
 
-def concise(event: Event, event_id: str) -> Content:
-    """The sender's body without the content's fields, where its type has such a form; else as `normalized`."""
+def concise(event: Event, event_id: str, collected: Collected | None = None) -> Content:
+    """The sender's body without the content's fields, where its type has such a form; else as `normalized`.
+
+    Of a batch all of them, as a JSON array.
+    """
+    if collected is not None and collected.kind == "batch":
+        pairs = zip(collected.events, collected.ids, strict=True)
+        return Content(b"[" + b",".join(concise(*pair).body for pair in pairs) + b"]", JSON)
     shorten = getattr(source.types().get(event.type), "concise", None)
     body = document(event)
     if shorten is None or not isinstance(body, dict):
@@ -44,12 +58,13 @@ def concise(event: Event, event_id: str) -> Content:
     return Content(_json(shorten(body)), JSON)
 
 
-def normalized(event: Event, event_id: str) -> Content:
-    """The event's description."""
-    return Content(_json(event.as_json(event_id)), JSON)
+def normalized(event: Event, event_id: str, collected: Collected | None = None) -> Content:
+    """The event's description; of a window the last one's, with all of them as `events`."""
+    described = event.as_json(event_id)
+    return Content(_json(described if collected is None else described | {"events": _described(collected)}), JSON)
 
 
-def empty(event: Event, event_id: str) -> Content:
+def empty(event: Event, event_id: str, collected: Collected | None = None) -> Content:
     """Nothing: for hooks that only want to be called."""
     return Content(b"", None)
 
@@ -61,9 +76,9 @@ def selected(expression: str) -> Payload:
     """What a JMESPath expression selects, as JSON."""
     compiled = query.compile(expression)
 
-    def render(event: Event, event_id: str) -> Content:
+    def render(event: Event, event_id: str, collected: Collected | None = None) -> Content:
         try:
-            result = compiled.search(seen(event, event_id))
+            result = compiled.search(seen(event, event_id, collected))
             Work().weigh(result)
         except (query.QueryError, TooMuch) as error:
             raise failed(f"the jmespath fails: {error}") from None
@@ -78,9 +93,9 @@ def templated(text: str, route: str) -> Payload:
 
     template = compiled(text)
 
-    def render(event: Event, event_id: str) -> Content:
+    def render(event: Event, event_id: str, collected: Collected | None = None) -> Content:
         try:
-            body = template.render({**seen(event, event_id), "route": route}).encode()
+            body = template.render({**seen(event, event_id, collected), "route": route}).encode()
         except TemplateFailed as error:
             raise failed(f"the template fails: {error}") from None
         if not body:
@@ -98,8 +113,8 @@ def form(fields: Mapping[str, str | Secret]) -> Payload:
     """A form: each field is a secret, or what an expression gives; one that gives nothing is left out."""
     given = {name: query.compile(text) for name, text in fields.items() if isinstance(text, str)}
 
-    def render(event: Event, event_id: str) -> Content:
-        data = seen(event, event_id)
+    def render(event: Event, event_id: str, collected: Collected | None = None) -> Content:
+        data = seen(event, event_id, collected)
         pairs = []
         for name, value in fields.items():
             said = value.reveal() if isinstance(value, Secret) else jsontext.scalar_text(given[name].search(data))
@@ -110,15 +125,28 @@ def form(fields: Mapping[str, str | Secret]) -> Payload:
     return render
 
 
-def seen(event: Event, event_id: str) -> dict[str, Any]:
+def seen(event: Event, event_id: str, collected: Collected | None = None) -> dict[str, Any]:
     """What payloads are made of. Proofs in the headers are masked."""
     description = event.as_json(event_id)
     return {
         "event": description,
-        "events": [description],
+        "events": [description] if collected is None else _described(collected),
         "body": document(event),
         "headers": query.headers_object(event.headers),
     }
+
+
+def _described(collected: Collected) -> list[dict[str, Any]]:
+    return [event.as_json(id_text) for event, id_text in zip(collected.events, collected.ids, strict=True)]
+
+
+def _element(event: Event) -> bytes:
+    """A body as an element of a JSON array: as it is, if it is JSON, else as a string."""
+    try:
+        jsontext.parse(event.body)
+    except jsontext.Malformed:
+        return _json(event.body.decode("utf-8", "replace"))
+    return event.body.removeprefix(b"\xef\xbb\xbf")
 
 
 def document(event: Event) -> Any:

@@ -9,34 +9,41 @@ Between the two lies the store, and nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
+
+import orjson
 
 from relay import journal
 from relay.bodyproof import without_proofs
 from relay.client import Transport, Unreachable
 from relay.clock import Clock, to_ms
 from relay.delivery import (
+    Added,
     Attempt,
     Code,
     Delivered,
     Delivery,
     Failure,
     Outcome,
+    Owed,
     Refused,
     Request,
     Response,
     Result,
     Retryable,
     State,
+    StoredEvent,
+    Trigger,
 )
 from relay.destination import Destination, Outbound, Unsendable, expired
-from relay.event import Description, Event, Inbound
-from relay.health import RouteHealth
+from relay.event import Change, Description, Event, Inbound, event_from_json
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId
 from relay.metrics import Metrics
+from relay.notify import Kind
+from relay.oversight import Oversight
 from relay.pattern import Subject
 from relay.routing import Route, Routing
 from relay.source import Ignored, Source
@@ -51,8 +58,10 @@ class Accepted:
 
     id: str | None
     routes: tuple[str, ...] = ()
+    duplicate: bool = False
     ignored: str | None = None
-    deliveries: tuple[Delivery, ...] = ()
+    added: Added | None = None
+    """What is to be handed to the dispatcher."""
 
 
 class Pipeline:
@@ -64,13 +73,13 @@ class Pipeline:
         transport: Transport,
         clock: Clock,
         metrics: Metrics,
-        health: MutableMapping[str, RouteHealth],
+        oversight: Oversight,
     ) -> None:
         self._store = store
         self._transport = transport
         self._clock = clock
         self._metrics = metrics
-        self._health = health
+        self._oversight = oversight
         self._rendering = asyncio.Semaphore(_LONG_RENDERINGS)
 
     async def accept(self, source: Source, routing: Routing, inbound: Inbound) -> Accepted:
@@ -83,11 +92,37 @@ class Pipeline:
             return Accepted(None, ignored=description.reason)
         event = self._event(source, inbound, description, now)
         event_id = self._store.ids.text(EVENT, event.id)
-        deliveries = [self._owe(event, route) for route in routing.match(Subject.of(event, event_id))]
-        await self._store.add(event, deliveries)
-        routes = tuple(delivery.route for delivery in deliveries)
-        journal.accepted(event, event_id, routes)
-        return Accepted(event_id, routes, deliveries=tuple(deliveries))
+        owed = self._owe(event, routing.match(Subject.of(event, event_id)))
+        added = await self._store.add(event, owed, source.mark(inbound, description))
+        if added.event != event.id:
+            event_id = self._store.ids.text(EVENT, added.event)
+        if added.duplicate:
+            journal.duplicate(source.name, event_id)
+        else:
+            journal.accepted(event, event_id, added.routes)
+        self._say_full(added, routing)
+        return Accepted(event_id, added.routes, added.duplicate, added=added)
+
+    async def replay(self, routing: Routing, stored: StoredEvent, route: str | None = None) -> Added:
+        """Route a stored event again, as new deliveries; only by one route, if it is named. Raises Unavailable."""
+        event = replace(event_from_json(stored.description, stored.headers, stored.body or b""), id=stored.id)
+        wanted = routing.match(Subject.of(event, self._store.ids.text(EVENT, event.id)))
+        # It is owed from now on: what is late is late since it was replayed.
+        event = replace(event, received_at=_whole_ms(self._clock.now()))
+        owed = self._owe(event, [each for each in wanted if route is None or each.name == route])
+        added = await self._store.owe(stored.id, owed)
+        self._say_full(added, routing)
+        return added
+
+    async def test(self, route: Route) -> Attempt:
+        """Send a marked test event by a route and see what its destination says. Nothing of it is kept."""
+        now = _whole_ms(self._clock.now())
+        event = _test_event(route, now)
+        number = DeliveryId(self._store.ids.draw(to_ms(now)))
+        delivery = Delivery(number, route.name, event, now, now, trigger=Trigger.MANUAL)
+        ids = self._store.ids.text(DELIVERY, number), self._store.ids.text(EVENT, EventId(number))
+        attempt, _ = await self._send(route, delivery, ids, now)
+        return attempt
 
     async def attempt(self, route: Route, delivery: Delivery) -> Result:
         """Make the next attempt of a delivery and say what it changes. Never raises."""
@@ -100,8 +135,10 @@ class Pipeline:
             outcome = Refused(hindrance)
         else:
             attempt, outcome = await self._send(route, delivery, ids, now)
-            self._health[route.name].saw(outcome, self._clock.now())
         result = _decide(route, delivery, attempt, outcome, self._clock.now())
+        if attempt is not None:
+            self._oversight.saw(route, result, outcome)
+        self._oversight.ended(route, result)
         journal.attempted(delivery, ids, result, outcome)
         self._metrics.attempted(result, outcome)
         return result
@@ -152,7 +189,7 @@ class Pipeline:
             id=EventId(self._store.ids.draw(to_ms(now))),
             source=source.name,
             type=source.type,
-            received_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            received_at=_whole_ms(now),
             description=description,
             headers=source.shown_headers(inbound.headers),
             body=inbound.body,
@@ -160,9 +197,38 @@ class Pipeline:
             document=inbound.document_or_none(),
         )
 
-    def _owe(self, event: Event, route: Route) -> Delivery:
-        number = DeliveryId(self._store.ids.draw(to_ms(event.received_at)))
-        return Delivery(number, route.name, event, due=event.received_at, first_due=event.received_at)
+    def _owe(self, event: Event, routes: Iterable[Route]) -> list[Owed]:
+        moment = to_ms(event.received_at)
+        return [
+            route.owe(event, DeliveryId(self._store.ids.draw(moment)), self._oversight.paused(route.name))
+            for route in routes
+        ]
+
+    def _say_full(self, added: Added, routing: Routing) -> None:
+        for name in added.full:
+            self._metrics.deliveries.labels(name, State.FAILED.value).inc()
+            route = routing.routes.get(name)
+            if route is not None:
+                self._oversight.failed(route, Kind.QUEUE_FULL, f"{route.max_pending} deliveries wait already")
+
+
+def _whole_ms(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _test_event(route: Route, now: datetime) -> Event:
+    """What `test` sends: an event that says of itself that it is none."""
+    body = orjson.dumps({"test": True, "route": route.name, "message": "a test by relay: nothing has changed"})
+    return Event(
+        id=EventId(0),
+        source="relay",
+        type="generic",
+        received_at=now,
+        description=Description("relay.test", (Change(action="test"),)),
+        headers=(("Content-Type", "application/json"),),
+        body=body,
+        sha256=sha256(body).digest(),
+    )
 
 
 def _decide(route: Route, delivery: Delivery, attempt: Attempt | None, outcome: Outcome, now: datetime) -> Result:
@@ -172,6 +238,9 @@ def _decide(route: Route, delivery: Delivery, attempt: Attempt | None, outcome: 
             return Result(delivery, attempt, State.DELIVERED, None, delivery.tries + 1, None, now)
         case Refused(failure):
             return Result(delivery, attempt, State.FAILED, None, delivery.tries + 1, failure, now)
+        case Retryable(failure) if delivery.trigger is Trigger.PROBE:
+            # It was not its turn: it waits as it did.
+            return Result(delivery, attempt, State.PENDING, delivery.due, delivery.tries, failure, now)
         case Retryable(failure, counts=counts):
             tries = delivery.tries + counts
             due = route.retry.after(outcome, tries, now)

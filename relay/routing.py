@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from relay.delivery import Delivery, Owed
 from relay.destination import Destination
+from relay.event import Event
 from relay.fields import Rate
-from relay.lane import Order
+from relay.health import Tolerance
+from relay.ids import DeliveryId
+from relay.lane import Order, lane, supersedes
 from relay.pattern import Filter, Subject
 from relay.retry import RetryPolicy
 from relay.window import Grouping
@@ -38,6 +42,32 @@ class Route:
     fingerprint: str = ""
     """What of it, when changed, makes its health worth another try: URL, method and auth, as a hash that tells nothing
     of them."""
+
+    def owe(self, event: Event, number: DeliveryId, paused: bool) -> Owed:
+        """The delivery of an event that this route wants, and how it is to join the queue."""
+        now = event.received_at
+        due = now + self.delay if self.grouping is None else self.grouping.due(now, now)
+        return Owed(
+            delivery=Delivery(
+                number,
+                self.name,
+                event,
+                due=due,
+                first_due=due,
+                lane=lane(self.order, event),
+                reserved=self.grouping is None and self.order is not Order.LATEST,
+            ),
+            most=self.max_pending,
+            paused=paused,
+            supersedes=supersedes(self.order, event),
+            grouping=self.grouping,
+            window=None if self.grouping is None else self.grouping.key(event),
+        )
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """How many failures in a row it bears."""
+        return Tolerance(self.unhealthy_after, self.disable_after)
 
 
 class Routing:

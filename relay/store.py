@@ -207,7 +207,7 @@ class Store(LogReader, Protocol):
         """
         ...
 
-    async def take(self, delivery: DeliveryId, now: datetime) -> Delivery | None:
+    async def take(self, delivery: Delivery, now: datetime) -> Delivery | None:
         """Begin with a delivery: from now on nothing is merged into it, or it into anything else, until its attempt is
         recorded. None where it is not pending and due any more. A window comes with all its events."""
         ...
@@ -222,8 +222,9 @@ class Store(LogReader, Protocol):
         pending, due as before. What is held by hand stays so."""
         ...
 
-    async def relane(self, route: str, order: Order) -> None:
-        """Put what waits of a route into the lanes of an order that it did not have before."""
+    async def follow(self, orders: Mapping[str, Order]) -> None:
+        """The orders that routes keep now, by name. What waits of a route that had another one is put into its new
+        lanes."""
         ...
 
     async def move(self, old: str, new: str) -> int:

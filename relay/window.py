@@ -26,6 +26,23 @@ BY = ("source", "type", "event", "environment", "branch", "locale", "model", "st
 
 
 @dataclass(frozen=True, slots=True)
+class Collected:
+    """The events of a window that is being sent, in order of arrival, with their ids as users see them.
+
+    Of a debounce window only the last one has its body: the others are told by their descriptions.
+    """
+
+    kind: str
+    events: tuple[Event, ...]
+    ids: tuple[str, ...]
+
+
+def kind_of(key: str) -> str:
+    """`debounce` or `batch`, of a window's key."""
+    return str(orjson.loads(key)[0])
+
+
+@dataclass(frozen=True, slots=True)
 class Grouping:
     """How a route collects. `longest` counts from the first event, `wait` from the last."""
 

@@ -15,6 +15,7 @@ from relay.fields import SecretText, Unresolved, got
 from relay.payload import Content, Payload, failed
 from relay.payloadschema import Jmespath, Made
 from relay.preset import Filling, Preset
+from relay.window import Collected
 
 _MOST_KEYS = 10  # of client_payload
 _MOST_BYTES = 64 << 10  # of it all
@@ -60,8 +61,8 @@ class Config(Preset):
         )
 
     def checked(self, payload: Payload) -> Payload:
-        def render(event: Event, event_id: str) -> Content:
-            content = payload(event, event_id)
+        def render(event: Event, event_id: str, collected: Collected | None = None) -> Content:
+            content = payload(event, event_id, collected)
             reason = _refused(content.body)
             if reason is not None:
                 raise failed(f"GitHub would refuse the payload: {reason}")

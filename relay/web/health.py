@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from relay import __version__
 from relay.clock import Clock
 from relay.dispatcher import Dispatcher
-from relay.health import DISABLED, HEALTHY, RouteHealth
+from relay.health import RouteState
 from relay.metrics import Gauges
+from relay.oversight import Oversight
 from relay.reload import Reloader
 from relay.store import Counts, Store, StoreStatus, Unavailable
 from relay.web import shape
@@ -31,13 +31,13 @@ class Health:
         dispatcher: Dispatcher,
         reloader: Reloader,
         clock: Clock,
-        route_health: Mapping[str, RouteHealth],
+        oversight: Oversight,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._reloader = reloader
         self._clock = clock
-        self._route_health = route_health
+        self._oversight = oversight
         self._began = clock.monotonic()
         self._status: StoreStatus | None = None
         self._status_at = 0.0
@@ -88,6 +88,7 @@ class Health:
         degraded = {
             "reload": None if last.ok else f"the last reload failed: {last.error}",
             "disk": f"{free >> 20} MiB left" if free is not None and free < _LITTLE_DISK else None,
+            "routes": self._unwell(),
             "overdue": f"a delivery has been due since {shape.when(due)}" if due and now - due > _OVERDUE else None,
         }
         status = "failing" if any(failing.values()) else "degraded" if any(degraded.values()) else "ok"
@@ -116,26 +117,35 @@ class Health:
                 "size_bytes": store.size_bytes if store is not None else None,
                 "free_bytes": free,
             },
-            "routes": [self._route(name) for name in runtime.routing.routes],
+            "routes": [self.route(name) for name in runtime.routing.routes],
             "checks": {name: reason or "ok" for name, reason in (failing | degraded).items()},
         }
 
-    def _route(self, name: str) -> dict[str, Any]:
+    def route(self, name: str) -> dict[str, Any]:
+        """How a route is doing, as `/health` and `/routes` show it."""
         counts = self._store.counts().get(name, Counts())
-        health = self._route_health.get(name, RouteHealth())
+        health, state = self._oversight.of(name), self._oversight.state(name)
         return {
             "name": name,
-            "state": self._state(name),
-            "reason": None,
+            "state": state,
+            "reason": "the config says enabled: false" if state is RouteState.DISABLED else health.reason,
+            "since": shape.when(health.since),
             "pending": counts.pending,
             "held": counts.held,
             "consecutive_failures": health.consecutive_failures,
             "last_success_at": shape.when(health.last_success_at),
             "last_error": shape.failure(health.last_error),
+            "next_probe_at": shape.when(health.probe_at) if state is RouteState.UNHEALTHY else None,
         }
 
-    def _state(self, name: str) -> str:
-        return HEALTHY if self._reloader.runtime.routing.routes[name].enabled else DISABLED
+    def _unwell(self) -> str | None:
+        """The routes that relay, not a person, keeps from sending."""
+        names = [
+            f"{name} is {self._oversight.of(name).state}"
+            for name, route in self._reloader.runtime.routing.routes.items()
+            if route.enabled and self._oversight.of(name).by_itself
+        ]
+        return ", ".join(names) or None
 
     def gauges(self) -> Gauges:
         """The figures of a scrape; `refresh` first."""
@@ -155,7 +165,7 @@ class Health:
             pending={name: counts[name].pending if name in counts else 0 for name in names},
             held={name: counts[name].held if name in counts else 0 for name in names},
             oldest_pending_s={name: waited.get(name, 0.0) for name in names},
-            route_states={name: self._state(name) for name in runtime.routing.routes},
+            route_states={name: self._oversight.state(name) for name in runtime.routing.routes},
             store_ok=self._store.trouble() is None and self._unreadable is None,
             store_size_bytes=status.size_bytes if status is not None else 0,
         )

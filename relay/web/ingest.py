@@ -13,7 +13,7 @@ from aiohttp import HttpVersion11, web
 
 from relay import journal
 from relay.clock import Clock, to_ms
-from relay.delivery import Delivery, Rejection
+from relay.delivery import Added, Rejection
 from relay.event import Inbound
 from relay.ids import REJECTION
 from relay.jsontext import Malformed
@@ -39,7 +39,7 @@ class Ingest:
         self,
         runtime: Callable[[], Runtime],
         pipeline: Pipeline,
-        offer: Callable[[tuple[Delivery, ...]], None],
+        offer: Callable[[Added], None],
         store: Store,
         clock: Clock,
         metrics: Metrics,
@@ -110,9 +110,11 @@ class Ingest:
             self._metrics.events.labels(source.name, "ignored").inc()
             journal.ignored(source.name, accepted.ignored)
             return _answer(source.respond, {"id": None, "routes": [], "ignored": accepted.ignored})
-        self._metrics.events.labels(source.name, "accepted").inc()
-        self._offer(accepted.deliveries)
-        return _answer(source.respond, {"id": accepted.id, "routes": accepted.routes, "duplicate": False})
+        self._metrics.events.labels(source.name, "duplicate" if accepted.duplicate else "accepted").inc()
+        if accepted.added is not None and not accepted.duplicate:
+            self._offer(accepted.added)
+        shown = {"id": accepted.id, "routes": accepted.routes, "duplicate": accepted.duplicate}
+        return _answer(source.respond, shown)
 
     def _say_not_stored(self, source: str, reason: str) -> None:
         """Once a minute for each reason: a full disk must not be filled with complaints about it."""

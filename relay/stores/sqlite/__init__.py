@@ -1,7 +1,8 @@
 """The queue in one SQLite file, with nothing else to install.
 
 - `writer` owns the only connection that writes: group commit; `transaction` is what one commit writes
-- `commands` change the queue for people and configs: hold, release, retry
+- `joining` lets new deliveries into the queue: `lanes` that keep an order, windows, `repeats` of what is known
+- `commands` change the queue for people and configs: hold, release, retry, cancel
 - `reader` has the queries, on connections that cannot write; `rows` turns values to rows and back
 - `opening` finds out whose a file is; `schema` has the tables and their versions; `lock` lets one relay in
 """
@@ -12,20 +13,27 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from relay.clock import Clock, to_ms
-from relay.delivery import Delivery, Rejection, Result, StoredEvent
+from relay.delivery import Added, Delivery, HeldReason, Mark, Owed, Rejection, Result, State, StoredEvent, Window
 from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
-from relay.store import Counts, DeliveryDetail, LogQuery, Page, Settled, StoreStatus, Unavailable, Unusable
-from relay.stores.sqlite import commands, opening, rows
+from relay.jsontext import dumps
+from relay.lane import Order
+from relay.store import Counts, DeliveryDetail, LogQuery, Page, Retried, Settled, StoreStatus, Unavailable, Unusable
+from relay.stores.sqlite import commands, lanes, opening, rows
 from relay.stores.sqlite import reader as readers
 from relay.stores.sqlite.connection import Replaced, explain, identity
+from relay.stores.sqlite.joining import Adding
 from relay.stores.sqlite.lock import Lock, lock
 from relay.stores.sqlite.opening import affected_by_wal_reset_bug
 from relay.stores.sqlite.reader import Reader
+from relay.stores.sqlite.transaction import Command
 from relay.stores.sqlite.writer import Writer
 
 __all__ = ["SqliteStore", "affected_by_wal_reset_bug", "open_reader", "open_store", "open_url"]
@@ -56,18 +64,26 @@ class SqliteStore:
         self._disk_trouble: str | None = None
         self._no_space: str | None = None
         self._oldest: tuple[float, datetime | None] = (float("-inf"), None)
+        self._orders: dict[str, Order] = {}
+        self._latest: set[str] = set()
         self._settling = asyncio.Lock()
         self._closing = asyncio.Lock()
         self._closed = False
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    async def add(self, event: Event, deliveries: Sequence[Delivery]) -> None:
+    async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
         self._look()
         if self._no_space is not None:
             raise Unavailable(self._no_space)
-        row = rows.event_row(event, len(deliveries))
-        await self._writer.add(row, event.body, [rows.delivery_row(delivery) for delivery in deliveries])
+        return await self._writer.add(Adding(rows.event_row(event, len(owed)), event.body, owed, mark))
+
+    async def owe(self, event: EventId, owed: Sequence[Owed]) -> Added:
+        stored = await self._logs.event(event)
+        if stored is None:
+            raise KeyError(event)
+        size = len(stored.body or b"")
+        return await self._writer.owe(event, size, owed)
 
     def reject(self, rejection: Rejection) -> None:
         self._writer.reject(rejection)
@@ -75,43 +91,113 @@ class SqliteStore:
     async def record(self, result: Result) -> None:
         await self._writer.record(result)
 
-    async def settle(self, active: Collection[str], disabled: Collection[str]) -> Settled:
+    async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
         # A route may have a million deliveries: they change in steps, so that senders are answered in between. Should
         # relay end half way, the next settle goes on from there.
         held: dict[str, int] = {}
         released: dict[str, int] = {}
-        running = set(active) - set(disabled)
-        reasons = dict.fromkeys(disabled, "disabled")
+        running = set(active) - kept.keys()
         async with self._settling:
             for route in await self._writer.call(commands.pending_routes):
                 if route not in running:
-                    await self._in_steps(commands.Hold(route, reasons.get(route, "removed"), self._clock), held)
+                    reason = kept.get(route, HeldReason.REMOVED)
+                    _note(held, route, await self._in_steps(commands.Hold(route, reason, self._clock)))
             for route in await self._writer.call(commands.held_routes):
                 if route in running:
-                    await self._in_steps(commands.Release(route, self._clock), released)
+                    _note(released, route, await self._in_steps(commands.Release(route, self._clock)))
                 else:
-                    await self._in_steps(commands.Rename(route, reasons.get(route, "removed")), {})
+                    await self._in_steps(commands.Rename(route, kept.get(route, HeldReason.REMOVED)))
         return Settled(held, released)
 
-    async def _in_steps(
-        self, step: commands.Hold | commands.Release | commands.Rename, changed: dict[str, int]
-    ) -> None:
+    async def follow(self, orders: Mapping[str, Order]) -> None:
+        async with self._settling:
+            known = {name: state["order"] for name, state in (await self._logs.states("order")).items()}
+            new = {name: order for name, order in orders.items() if known.get(name, Order.NONE) != order}
+            for name, order in new.items():
+                await self._in_steps(lanes.Relane(name, order))
+            if new:
+                await self.save_states("order", {name: {"order": order.value} for name, order in new.items()})
+            self._latest = {name for name, order in orders.items() if order is Order.LATEST}
+            self._orders = dict(orders)
+
+    async def move(self, old: str, new: str) -> int:
+        async with self._settling:
+            moved = await self._in_steps(commands.Move(old, new))
+            order = self._orders.get(new, Order.NONE)
+            if moved and order is not Order.NONE:
+                await self._in_steps(lanes.Relane(new, order))
+            return moved
+
+    async def _in_steps(self, step: Command[int]) -> int:
+        changed = 0
         while number := await self._writer.call(step):
-            changed[step.route] = changed.get(step.route, 0) + number
+            changed += number
+        return changed
+
+    async def take(self, delivery: Delivery, now: datetime) -> Delivery | None:
+        moment = to_ms(now)
+        taken = await self._writer.call(partial(commands.take, delivery=delivery.id, now=moment))
+        if not taken:
+            return None
+        delivery.reserved = True
+        return await self._claims.collected(delivery)
 
     async def retry(self, delivery: DeliveryId, now: datetime) -> str:
+        retrying = commands.Retry(self.ids, self._latest, to_ms(now))
+        return await self._writer.call(partial(retrying.one, delivery=delivery))
+
+    async def retry_all(self, query: LogQuery, now: datetime, dry_run: bool = False) -> Retried:
+        retrying = commands.Retry(self.ids, self._latest, to_ms(now))
+        total = Retried(0, frozenset())
+        # Oldest first, as they came; an id is looked at once, whatever becomes of it meanwhile.
+        query = replace(query, status=(State.FAILED.value,), ascending=True, limit=commands.AT_ONCE, before=None)
+        while True:
+            page = await self._logs.search(query)
+            found = [DeliveryId(self.ids.number(item.id)[1]) for item in page.items]
+            done = await self._writer.call(partial(retrying.many, deliveries=found, dry=dry_run))
+            total = Retried(total.count + done.count, total.routes | done.routes, total.passed_over + done.passed_over)
+            if page.next is None:
+                return total
+            query = replace(query, before=page.next)
+
+    async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
         moment = to_ms(now)
-        return await self._writer.call(
-            lambda connection, deltas: commands.retry(connection, deltas, self.ids, delivery, moment)
-        )
+        return await self._writer.call(partial(commands.cancel, ids=self.ids, delivery=delivery, now=moment))
+
+    async def forget(self, event: EventId) -> None:
+        await self._writer.call(partial(commands.forget, ids=self.ids, event=event))
+
+    async def flush(self, window: DeliveryId, now: datetime, kept: HeldReason | None) -> str:
+        moment = to_ms(now)
+        return await self._writer.call(partial(commands.flush, ids=self.ids, delivery=window, now=moment, kept=kept))
+
+    async def hold(self, window: DeliveryId, now: datetime) -> str:
+        moment = to_ms(now)
+        return await self._writer.call(partial(commands.hold, ids=self.ids, delivery=window, now=moment))
+
+    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
+        table = [(name, dumps(dict(state)).decode()) for name, state in states.items()]
+        await self._writer.call(partial(commands.save, kind=kind, table=table))
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def claim(self, route: str, now: datetime, limit: int, exclude: Collection[DeliveryId]) -> list[Delivery]:
-        return await self._claims.claim(route, now, limit, exclude)
+    async def claim(
+        self, route: str, retried: bool | None, now: datetime, limit: int, exclude: Collection[DeliveryId]
+    ) -> list[Delivery]:
+        found = await self._claims.claim(route, retried, now, limit, exclude)
+        if route in self._latest:
+            for delivery in found:
+                delivery.reserved = delivery.reserved and delivery.lane is None
+        return found
 
     async def next_due(self, route: str, after: datetime) -> datetime | None:
         return await self._claims.next_due(route, after)
+
+    async def windows(self) -> list[Window]:
+        return await self._logs.windows()
+
+    async def states(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
+        return await self._logs.states(kind)
 
     async def search(self, query: LogQuery) -> Page:
         return await self._logs.search(query)
@@ -213,6 +299,11 @@ class SqliteStore:
             if free < mark
             else None
         )
+
+
+def _note(changed: dict[str, int], route: str, number: int) -> None:
+    if number:
+        changed[route] = number
 
 
 def _space(path: Path) -> tuple[int, int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from relay.clock import Clock, to_ms
 from relay.delivery import State, Trigger
-from relay.ids import DELIVERY, DeliveryId, Ids
-from relay.store import WrongState
+from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids
+from relay.store import Retried, WrongState
+from relay.stores.sqlite import lanes
 from relay.stores.sqlite.transaction import Deltas, shift
 
 AT_ONCE = 500  # deliveries held or released in one transaction: milliseconds, also when each lies on a page of its own
@@ -62,7 +64,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """What was held for one of the config's two reasons is held for the other one now."""
+    """What was held for one of the route's reasons is held for another one now."""
 
     route: str
     reason: str
@@ -70,16 +72,16 @@ class Rename:
     def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
         return connection.execute(
             "UPDATE delivery SET held_reason = ?1 WHERE id IN (SELECT id FROM delivery WHERE state = 'held'"
-            " AND route = ?2 AND held_reason IN ('removed', 'disabled') AND held_reason != ?1 LIMIT ?3)",
+            " AND route = ?2 AND held_reason IN ('removed', 'disabled', 'paused') AND held_reason != ?1 LIMIT ?3)",
             (self.reason, self.route, AT_ONCE),
         ).rowcount
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Some deliveries that were held for the config's sake become pending, due as before.
+    """Some deliveries that were held for their route's sake become pending, due as before, the oldest first.
 
-    `max_age` stood still while they were held.
+    `max_age` stood still while they were held. What was paused and is due goes on as `resume`.
     """
 
     route: str
@@ -88,35 +90,190 @@ class Release:
     def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
         number = connection.execute(
             "UPDATE delivery SET state = 'pending', first_due = first_due + max(0, ?1 - max(held_at, first_due)),"
+            " \"trigger\" = CASE WHEN held_reason = 'paused' AND due <= ?1 THEN 'resume' ELSE \"trigger\" END,"
             " held_reason = NULL, held_at = NULL, updated_at = ?1 WHERE id IN"
             " (SELECT id FROM delivery WHERE state = 'held' AND route = ?2"
-            " AND held_reason IN ('removed', 'disabled') LIMIT ?3)",
+            " AND held_reason IN ('removed', 'disabled', 'paused') ORDER BY id LIMIT ?3)",
             (to_ms(self.clock.now()), self.route, AT_ONCE),
         ).rowcount
         shift(deltas, self.route, number, -number)
         return number
 
 
-def retry(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Some deliveries that are held for a removed route become another route's. Windows among them take no more."""
+
+    old: str
+    new: str
+
+    def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
+        number = connection.execute(
+            "UPDATE delivery SET route = ?2, open = 0 WHERE id IN (SELECT id FROM delivery WHERE state = 'held'"
+            " AND route = ?1 AND held_reason = 'removed' ORDER BY id LIMIT ?3)",
+            (self.old, self.new, AT_ONCE),
+        ).rowcount
+        shift(deltas, self.old, 0, -number)
+        shift(deltas, self.new, 0, number)
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
     """See Store.retry."""
-    found = connection.execute("SELECT state, route FROM delivery WHERE id = ?", (delivery,)).fetchone()
+
+    ids: Ids
+    latest: Container[str]
+    """Routes that send only the latest state of an entry."""
+    now: int
+
+    def one(self, connection: sqlite3.Connection, deltas: Deltas, delivery: DeliveryId, dry: bool = False) -> str:
+        """Returns the route."""
+        found = connection.execute(
+            "SELECT d.state, d.route, d.lane, e.stage FROM delivery d JOIN event e ON e.id = d.event_id WHERE d.id = ?",
+            (delivery,),
+        ).fetchone()
+        if found is None:
+            raise KeyError(delivery)
+        state, route, lane, stage = State(found[0]), str(found[1]), found[2], found[3]
+        trigger, now = Trigger.MANUAL.value, self.now
+        match state:
+            case State.FAILED | State.CANCELLED:
+                if lane and route in self.latest and lanes.newer(connection, route, lane, delivery, stage):
+                    what = "something newer of the same entry has been sent or waits (order: latest)"
+                    raise WrongState(state, f"{self.ids.text(DELIVERY, delivery)} cannot be retried: {what}")
+                if dry:
+                    return route
+                blocked = lane is not None and lanes.has_unfinished(connection, route, lane)
+                connection.execute(
+                    "UPDATE delivery SET state = 'pending', due = ?1, first_due = ?1, tries = 0, \"trigger\" = ?2,"
+                    " retried = 0, blocked = ?3, updated_at = ?1 WHERE id = ?4",
+                    (now, trigger, int(blocked), delivery),
+                )
+                shift(deltas, route, 1, 0)
+            case State.PENDING:  # one that is overdue keeps its place
+                connection.execute(
+                    'UPDATE delivery SET due = min(due, ?1), "trigger" = ?2, retried = 0, updated_at = ?1'
+                    " WHERE id = ?3",
+                    (now, trigger, delivery),
+                )
+            case _:
+                message = f"{self.ids.text(DELIVERY, delivery)} cannot be retried: {_WHAT_INSTEAD[state]}"
+                raise WrongState(state, message)
+        return route
+
+    def many(
+        self, connection: sqlite3.Connection, deltas: Deltas, deliveries: Sequence[DeliveryId], dry: bool
+    ) -> Retried:
+        """Those of them that have failed and may be sent again."""
+        routes: set[str] = set()
+        count = passed_over = 0
+        for delivery in deliveries:
+            state = connection.execute("SELECT state FROM delivery WHERE id = ?", (delivery,)).fetchone()
+            if state is None or state[0] != State.FAILED:
+                continue  # something else happened to it meanwhile
+            try:
+                routes.add(self.one(connection, deltas, delivery, dry))
+                count += 1
+            except WrongState:
+                passed_over += 1
+        return Retried(count, frozenset(routes), passed_over)
+
+
+def cancel(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int) -> str:
+    """See Store.cancel."""
+    found = connection.execute("SELECT state, route, lane FROM delivery WHERE id = ?", (delivery,)).fetchone()
     if found is None:
         raise KeyError(delivery)
-    state, route = State(found[0]), str(found[1])
-    trigger = Trigger.MANUAL.value
-    match state:
-        case State.FAILED | State.CANCELLED:
-            connection.execute(
-                "UPDATE delivery SET state = 'pending', due = ?1, first_due = ?1, tries = 0, \"trigger\" = ?2,"
-                " updated_at = ?1 WHERE id = ?3",
-                (now, trigger, delivery),
-            )
-            shift(deltas, route, 1, 0)
-        case State.PENDING:  # one that is overdue keeps its place
-            connection.execute(
-                'UPDATE delivery SET due = min(due, ?1), "trigger" = ?2, updated_at = ?1 WHERE id = ?3',
-                (now, trigger, delivery),
-            )
-        case _:
-            raise WrongState(state, f"{ids.text(DELIVERY, delivery)} cannot be retried: {_WHAT_INSTEAD[state]}")
+    state, route, lane = State(found[0]), str(found[1]), found[2]
+    if state not in (State.PENDING, State.HELD):
+        instead = "cancel the one that it was merged into" if state is State.MERGED else f"it is {state.value} already"
+        raise WrongState(state, f"{ids.text(DELIVERY, delivery)} cannot be cancelled: {instead}")
+    connection.execute(
+        "UPDATE delivery SET state = 'cancelled', held_reason = NULL, held_at = NULL, open = 0, taken = 0,"
+        " updated_at = ? WHERE id = ?",
+        (now, delivery),
+    )
+    shift(deltas, route, -int(state is State.PENDING), -int(state is State.HELD))
+    if lane is not None:
+        lanes.release(connection, route, lane)
     return route
+
+
+def take(connection: sqlite3.Connection, deltas: Deltas, delivery: DeliveryId, now: int) -> bool:
+    """See Store.take: whether it may be sent."""
+    return (
+        connection.execute(
+            "UPDATE delivery SET taken = lane IS NOT NULL, open = 0"
+            " WHERE id = ? AND state = 'pending' AND blocked = 0 AND due <= ?",
+            (delivery, now),
+        ).rowcount
+        > 0
+    )
+
+
+def flush(
+    connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int, kept: str | None
+) -> str:
+    """See Store.flush. What is to be sent now takes no more events: they would move it again."""
+    route, held = _window(connection, ids, delivery)
+    connection.execute(
+        "UPDATE delivery SET open = 0, due = ?1, first_due = ?1, state = ?2, held_reason = ?3, held_at = ?4,"
+        " \"trigger\" = 'manual', updated_at = ?1 WHERE id = ?5",
+        (now, "pending" if kept is None else "held", kept, None if kept is None else now, delivery),
+    )
+    shift(deltas, route, int(kept is None) - int(not held), int(kept is not None) - int(held))
+    return route
+
+
+def hold(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int) -> str:
+    """See Store.hold."""
+    route, held = _window(connection, ids, delivery)
+    connection.execute(
+        "UPDATE delivery SET state = 'held', held_reason = 'hand', held_at = ?1, updated_at = ?1 WHERE id = ?2",
+        (now, delivery),
+    )
+    shift(deltas, route, -int(not held), int(not held))
+    return route
+
+
+def _window(connection: sqlite3.Connection, ids: Ids, delivery: DeliveryId) -> tuple[str, bool]:
+    """The route of an open window, and whether it is held."""
+    found = connection.execute("SELECT route, state, open FROM delivery WHERE id = ?", (delivery,)).fetchone()
+    if found is None:
+        raise KeyError(delivery)
+    if not found[2]:
+        what = "it collects no events (any more): 'relay retry' or 'relay cancel' may be what you want"
+        raise WrongState(State(found[1]), f"{ids.text(DELIVERY, delivery)} is no open window: {what}")
+    return str(found[0]), found[1] == State.HELD
+
+
+def forget(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, event: EventId) -> None:
+    """See Store.forget."""
+    if connection.execute("SELECT 1 FROM event WHERE id = ?", (event,)).fetchone() is None:
+        raise KeyError(event)
+    waiting = connection.execute(
+        "SELECT coalesce(c.id, d.id), coalesce(c.state, d.state) FROM delivery d"
+        " LEFT JOIN delivery c ON c.id = d.merged_into WHERE d.event_id = ?"
+        " AND coalesce(c.state, d.state) IN ('pending', 'held') LIMIT 1",
+        (event,),
+    ).fetchone()
+    if waiting is not None:
+        number, state = waiting
+        what = f"{ids.text(DELIVERY, number)} is still to be sent: cancel it first"
+        raise WrongState(State(state), f"{ids.text(EVENT, event)} cannot be forgotten: {what}")
+    # What is deleted is overwritten, too.
+    connection.execute("PRAGMA secure_delete = ON")
+    try:
+        connection.execute("DELETE FROM body WHERE event_id = ?", (event,))
+        connection.execute("UPDATE event SET headers = '[]' WHERE id = ?", (event,))
+        connection.execute("DELETE FROM seen WHERE event_id = ?", (event,))
+    finally:
+        connection.execute("PRAGMA secure_delete = OFF")
+
+
+def save(connection: sqlite3.Connection, deltas: Deltas, kind: str, table: Sequence[tuple[str, str]]) -> None:
+    """See Store.save_states."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO known (kind, name, data) VALUES (?, ?, ?)", [(kind, *row) for row in table]
+    )

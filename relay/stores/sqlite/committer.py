@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
+from relay.delivery import Added
 from relay.store import Counts, Unavailable
 from relay.stores.sqlite import transaction
 from relay.stores.sqlite.connection import Replaced, connect, explain, identity
+from relay.stores.sqlite.joining import Adding, Joining
 from relay.stores.sqlite.rows import Row
-from relay.stores.sqlite.transaction import Add, Command, Deltas, Record
+from relay.stores.sqlite.transaction import Command, Deltas, Record
 
 _PROBE_EVERY = 1.0  # seconds between tries to write after a failure, when nobody else tries
 
@@ -30,6 +32,14 @@ _OWN_FAULT = (
     ValueError,
     TypeError,
 )
+
+
+@dataclass(slots=True)
+class Add:
+    """An event with its deliveries, waiting."""
+
+    adding: Adding
+    done: asyncio.Future[Added]
 
 
 @dataclass(slots=True)
@@ -67,7 +77,13 @@ class Batch:
 class Committer:
     """The writer's thread: takes batches from `jobs`, hands them back to the loop when they are on disk."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, answer: Callable[[Batch], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        answer: Callable[[Batch], None],
+        counts: Mapping[str, Counts],
+    ) -> None:
         self.jobs: SimpleQueue[Batch] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._answer = answer
@@ -75,6 +91,8 @@ class Committer:
         self._connection: sqlite3.Connection | None = connection
         self._file = identity(path)
         self._recount = False
+        self.unfinished = _sums(counts)
+        """Pending and held deliveries by route: this thread's own count, exact at each transaction."""
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="relay-writer", daemon=True)
 
@@ -167,8 +185,8 @@ class Committer:
                 connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
             if adds:
-                transaction.insert(connection, adds, deltas)
-                results.extend((add.done, None) for add in adds)
+                added = Joining(connection, self.unfinished, deltas).add([add.adding for add in adds])
+                results.extend(zip((add.done for add in adds), added, strict=True))
             if records:
                 transaction.record(connection, records, deltas)
                 results.extend((record.done, None) for record in records)
@@ -198,9 +216,12 @@ class Committer:
         if counts is not None:
             self._recount = False
             batch.counts, batch.deltas = counts, {}
+            self.unfinished.clear()
+            self.unfinished.update(_sums(counts))
         else:
             for route, (pending, held) in deltas.items():
                 transaction.shift(batch.deltas, route, pending, held)
+                self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         try:
@@ -240,6 +261,10 @@ class Committer:
         served = {id(future) for future, _ in (*batch.results, *batch.failed)}
         jobs: Iterable[Add | Record | Call] = (*batch.adds, *batch.records, *batch.calls)
         batch.failed.extend((job.done, error) for job in jobs if id(job.done) not in served)
+
+
+def _sums(counts: Mapping[str, Counts]) -> dict[str, int]:
+    return {route: each.pending + each.held for route, each in counts.items()}
 
 
 def _is_the_disks(error: BaseException) -> bool:

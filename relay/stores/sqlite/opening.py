@@ -64,8 +64,8 @@ def open_file(path: Path) -> Opened:
                 schema.create(connection)
             else:
                 schema.migrate(connection, held)
-            # Fails at once where the file may only be read.
-            schema.with_transaction(connection, ["UPDATE meta SET value = value WHERE key = 'store'"])
+            # Fails at once where the file may only be read. What a relay that is gone had begun with nobody sends now.
+            schema.with_transaction(connection, ["UPDATE delivery SET taken = 0 WHERE taken = 1"])
             ids = Ids(schema.store_number(connection), schema.last_id(connection))
             return Opened(connection, ids, transaction.count(connection))
         except BaseException:

@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -22,28 +23,30 @@ import aiosqlite
 import orjson
 
 from relay.clock import from_ms, to_ms
-from relay.delivery import Attempt, Delivery, LogItem, Rejection, State, StoredEvent
-from relay.ids import DeliveryId, EventId, Ids, moment_ms
+from relay.delivery import Attempt, Delivery, LogItem, Rejection, State, StoredEvent, Window
+from relay.ids import EVENT, DeliveryId, EventId, Ids, moment_ms
 from relay.store import Counts, DeliveryDetail, LogQuery, Page, StoreStatus, Unavailable
-from relay.stores.sqlite import rows
+from relay.stores.sqlite import rows, search
+from relay.window import MOST_DEBOUNCED, Collected, kind_of
 
 QUERY_SECONDS = 5.0
 CLAIM_BYTES = 8 << 20
 _STEPS = 20_000  # of SQLite's machine between looks at the clock: about a millisecond
 
-_EVENT_E = ", ".join(f"e.{column.strip()}" for column in rows.EVENT_COLUMNS.split(","))
+_EVENT_E = rows.event_columns("e")
 
 # The sum runs over what is claimed: bodies past the limit are not even read. The first one always is.
 CLAIM = f"""
     WITH due AS MATERIALIZED (
         SELECT id, due, event_id FROM delivery INDEXED BY delivery_pending
-        WHERE state = 'pending' AND route = ?1 AND due <= ?2 AND id NOT IN (SELECT value FROM json_each(?3))
+        WHERE state = 'pending' AND blocked = 0 AND route = ?1 AND retried = ?6 AND due <= ?2
+            AND id NOT IN (SELECT value FROM json_each(?3))
         ORDER BY due, id LIMIT ?4
     ), fitting AS MATERIALIZED (
         SELECT due.id, sum(size) OVER (ORDER BY due.due, due.id) - size AS before
         FROM due JOIN event ON event.id = due.event_id
     )
-    SELECT {rows.CLAIM_COLUMNS}, {_EVENT_E}, b.content, sha256(b.content) = e.sha256
+    SELECT {rows.CLAIM_COLUMNS}, d."window", {_EVENT_E}, b.content, sha256(b.content) = e.sha256
     FROM fitting f JOIN delivery d ON d.id = f.id JOIN event e ON e.id = d.event_id
         LEFT JOIN body b ON b.event_id = e.id
     WHERE f.before = 0 OR f.before + e.size <= ?5
@@ -52,23 +55,37 @@ CLAIM = f"""
 
 _NEXT_DUE = (
     "SELECT due FROM delivery INDEXED BY delivery_pending"
-    " WHERE state = 'pending' AND route = ? AND due > ? ORDER BY due LIMIT 1"
+    " WHERE state = 'pending' AND blocked = 0 AND route = ? AND retried = ? AND due > ? ORDER BY due LIMIT 1"
 )
-# One look into the index for each route, however many deliveries wait.
-_FIRST_DUE = """
+# Two looks into the index for each route, however many deliveries wait.
+_READY = "state = 'pending' AND blocked = 0"
+_FIRST_DUE = f"""
     WITH RECURSIVE waiting(route) AS (
-        SELECT min(route) FROM delivery WHERE state = 'pending'
+        SELECT min(route) FROM delivery WHERE {_READY}
         UNION ALL
-        SELECT (SELECT min(route) FROM delivery WHERE state = 'pending' AND route > waiting.route)
+        SELECT (SELECT min(route) FROM delivery WHERE {_READY} AND route > waiting.route)
         FROM waiting WHERE waiting.route IS NOT NULL
     )
-    SELECT route, (SELECT min(due) FROM delivery WHERE state = 'pending' AND route = waiting.route) FROM waiting
-    WHERE waiting.route IS NOT NULL
-"""
-_OLDEST_PENDING = "SELECT min(id) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending'"
+    SELECT route,
+        (SELECT min(due) FROM delivery WHERE {_READY} AND route = waiting.route AND retried = 0),
+        (SELECT min(due) FROM delivery WHERE {_READY} AND route = waiting.route AND retried = 1)
+    FROM waiting WHERE waiting.route IS NOT NULL
+"""  # noqa: S608
+_OLDEST_PENDING = "SELECT min(id) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND blocked = 0"
 
-_ITEMS = f"SELECT {rows.ITEM_COLUMNS} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
-_OF_EVENT = ("type", "model", "stage", "action", "event", "entry_id")
+# Bodies only where they are wanted: of a debounce window the last one alone is sent.
+_COLLECTED = f"""
+    SELECT d.id, {_EVENT_E}, b.content, sha256(b.content) = e.sha256 FROM delivery d JOIN event e ON e.id = d.event_id
+        LEFT JOIN body b ON b.event_id = e.id AND ?2
+    WHERE d.id = ?1 OR d.id IN (SELECT id FROM delivery WHERE merged_into = ?1)
+    ORDER BY d.id LIMIT ?3
+"""  # noqa: S608
+_BODY = "SELECT content FROM body WHERE event_id = ? UNION ALL SELECT NULL LIMIT 1"
+_WINDOW_OF = 'SELECT "window" FROM delivery WHERE id = ?'
+_OPEN = "SELECT id FROM delivery INDEXED BY delivery_window WHERE open = 1 ORDER BY id LIMIT 1000"
+_WINDOWS = f"SELECT id, route, due, state, event_id FROM delivery WHERE id IN ({_OPEN}) ORDER BY id"  # noqa: S608
+_MERGED_INTO_WINDOWS = f"SELECT merged_into, event_id FROM delivery WHERE merged_into IN ({_OPEN}) ORDER BY id"  # noqa: S608
+_KNOWN = "SELECT name, data FROM known WHERE kind = ?"
 
 
 class Reader:
@@ -140,31 +157,91 @@ class Reader:
 
     # -- the queue ---------------------------------------------------------------------------------------------------
 
-    async def claim(self, route: str, now: datetime, limit: int, exclude: Collection[DeliveryId]) -> list[Delivery]:
+    async def claim(
+        self, route: str, retried: bool | None, now: datetime, limit: int, exclude: Collection[DeliveryId]
+    ) -> list[Delivery]:
         """See Store.claim."""
-        values = (route, to_ms(now), orjson.dumps(list(exclude)).decode(), limit, CLAIM_BYTES)
-        return [_claimed(row, route) for row in await self._query(CLAIM, values)]
+        passed = orjson.dumps(list(exclude)).decode()
+        found: list[Delivery] = []
+        for kind in (False, True) if retried is None else (retried,):
+            values = (route, to_ms(now), passed, limit, CLAIM_BYTES, int(kind))
+            for row in await self._query(CLAIM, values):
+                found.append(await self._whole(_claimed(row, route), row[rows.CLAIMED]))
+        if retried is None:
+            found = sorted(found, key=lambda delivery: (delivery.due, delivery.id))[:limit]
+        return found
+
+    async def collected(self, delivery: Delivery) -> Delivery:
+        """A delivery that was taken: a window with all its events."""
+        found = await self._query(_WINDOW_OF, (delivery.id,))
+        return await self._whole(delivery, found[0][0] if found else None)
+
+    async def _whole(self, delivery: Delivery, window: str | None) -> Delivery:
+        """With all its events, for the carrier of a window that takes no more."""
+        if window is None or not delivery.reserved:
+            return delivery
+        kind = kind_of(window)
+        found = await self._query(_COLLECTED, (delivery.id, kind == "batch", MOST_DEBOUNCED))
+        batched = kind == "batch"
+        events = [rows.to_event(row[1:-2], row[-2] or b"", not batched or bool(row[-1])) for row in found]
+        if len(events) == 1:
+            events = [delivery.event]
+        elif not batched:
+            [(content,)] = await self._query(_BODY, (events[-1].id,))
+            intact = _sha256(content) == events[-1].sha256
+            events[-1] = replace(events[-1], body=content or b"", sha256=events[-1].sha256 if intact else b"")
+        delivery.event = events[-1]
+        if not all(event.sha256 for event in events):
+            delivery.event = replace(delivery.event, sha256=b"")  # one that rotted spoils the whole
+        delivery.collected = Collected(kind, tuple(events), tuple(self.ids.text(EVENT, event.id) for event in events))
+        return delivery
 
     async def next_due(self, route: str, after: datetime) -> datetime | None:
         """See Store.next_due."""
-        found = await self._query(_NEXT_DUE, (route, to_ms(after)))
-        return from_ms(found[0][0]) if found else None
+        moments = []
+        for retried in (0, 1):
+            moments += await self._query(_NEXT_DUE, (route, retried, to_ms(after)))
+        return from_ms(min(moment for (moment,) in moments)) if moments else None
+
+    async def windows(self) -> list[Window]:
+        """See Store.windows."""
+        async with self._snapshot():
+            carriers = await self._ask(_WINDOWS)
+            merged = await self._ask(_MERGED_INTO_WINDOWS)
+        events: dict[int, list[EventId]] = {}
+        for carrier, event in merged:
+            events.setdefault(carrier, []).append(EventId(event))
+        return [
+            Window(
+                id=DeliveryId(number),
+                route=route,
+                opened_at=from_ms(moment_ms(number)),
+                due_at=from_ms(due),
+                held=state == State.HELD,
+                events=(EventId(event), *events.get(number, ())),
+            )
+            for number, route, due, state, event in carriers
+        ]
+
+    async def states(self, kind: str) -> dict[str, dict[str, Any]]:
+        """See Store.states."""
+        return {name: orjson.loads(data) for name, data in await self._query(_KNOWN, (kind,))}
 
     # -- the logs ----------------------------------------------------------------------------------------------------
 
     async def search(self, query: LogQuery) -> Page:
         """See Store.search."""
-        kinds = _kinds(query)
+        kinds = search.kinds(query)
         found: list[tuple[int, LogItem]] = []
         async with self._snapshot():
             if "delivery" in kinds:
-                sql, values = _deliveries(query)
+                sql, values = search.deliveries(query)
                 found += [(row[0], rows.to_item(row, self.ids)) for row in await self._ask(sql, values)]
             if "unmatched" in kinds:
-                sql, values = _unmatched(query)
+                sql, values = search.unmatched(query)
                 found += [(row[0], rows.to_unmatched_item(row, self.ids)) for row in await self._ask(sql, values)]
             if "rejected" in kinds:
-                sql, values = _rejected(query)
+                sql, values = search.rejected(query)
                 found += [(row[0], rows.to_rejected_item(row, self.ids)) for row in await self._ask(sql, values)]
         found.sort(key=lambda pair: pair[0], reverse=not query.ascending)
         more = len(found) > query.limit
@@ -182,16 +259,27 @@ class Reader:
 
     async def _details(self, condition: str, value: int) -> list[DeliveryDetail]:
         async with self._snapshot():
-            found = await self._ask(f"{_ITEMS} WHERE {condition} ORDER BY d.id", (value,))
+            found = await self._ask(f"{search.ITEMS} WHERE {condition} ORDER BY d.id", (value,))
             made = await self._ask(
                 f"SELECT d.id, {_prefixed('a', rows.ATTEMPT_COLUMNS)} FROM delivery d"  # noqa: S608
                 f" JOIN attempt a ON a.delivery_id = d.id WHERE {condition} ORDER BY d.id, a.n",
                 (value,),
             )
+            taken_in = await self._ask(
+                f"SELECT m.merged_into, m.event_id FROM delivery d JOIN delivery m ON m.merged_into = d.id"  # noqa: S608
+                f" WHERE {condition} ORDER BY m.id",
+                (value,),
+            )
+        merged: dict[int, list[EventId]] = {}
+        for carrier, event in taken_in:
+            merged.setdefault(carrier, []).append(EventId(event))
         attempts: dict[int, list[Attempt]] = {}
         for row in made:
             attempts.setdefault(row[0], []).append(rows.to_attempt(row[1:]))
-        return [DeliveryDetail(rows.to_item(row, self.ids), attempts.get(row[0], [])) for row in found]
+        return [
+            DeliveryDetail(rows.to_item(row, self.ids), attempts.get(row[0], []), merged.get(row[0], []))
+            for row in found
+        ]
 
     async def event(self, event: EventId) -> StoredEvent | None:
         """See Store.event."""
@@ -221,7 +309,10 @@ class Reader:
 
     async def first_due(self) -> dict[str, datetime]:
         """The earliest `due` of each route's pending deliveries."""
-        return {route: from_ms(due) for route, due in await self._query(_FIRST_DUE)}
+        return {
+            route: from_ms(min(due for due in dues if due is not None))
+            for route, *dues in await self._query(_FIRST_DUE)
+        }
 
     async def oldest_pending(self) -> datetime | None:
         """When the longest waiting pending delivery was created. Walks the index of all that is pending."""
@@ -279,89 +370,9 @@ def _sha256(content: bytes | None) -> bytes:
 
 def _claimed(row: Sequence[Any], route: str) -> Delivery:
     *columns, content, intact = row
-    return rows.to_delivery(columns[:6], route, rows.to_event(columns[6:], content or b"", bool(intact)))
+    event = rows.to_event(columns[rows.CLAIMED + 1 :], content or b"", bool(intact))
+    return rows.to_delivery(columns[: rows.CLAIMED], route, event)
 
 
 def _prefixed(alias: str, columns: str) -> str:
     return ", ".join(f"{alias}.{column.strip()}" for column in columns.split(","))
-
-
-# -- from filters to SQL ---------------------------------------------------------------------------------------------
-
-_States = frozenset(State)
-
-
-def _kinds(query: LogQuery) -> set[str]:
-    """Which kinds of items a query can find."""
-    asked = set(query.status)
-    kinds = set()
-    if not asked or asked & _States:
-        kinds.add("delivery")
-    if not query.route:
-        if "unmatched" in asked:
-            kinds.add("unmatched")
-        if "rejected" in asked and not any(getattr(query, name) for name in (*_OF_EVENT, "event_id")):
-            kinds.add("rejected")
-    return kinds
-
-
-class _Conditions:
-    """A WHERE clause in the making."""
-
-    def __init__(self, query: LogQuery, id_column: str, source_column: str) -> None:
-        self.clauses: list[str] = []
-        self.values: list[Any] = []
-        self._order = f" ORDER BY {id_column} {'ASC' if query.ascending else 'DESC'} LIMIT {query.limit + 1}"
-        self.any_of(source_column, query.source)
-        if query.since is not None:
-            self.add(f"{id_column} >= ?", rows.first_id(query.since))
-        if query.until is not None:
-            self.add(f"{id_column} < ?", rows.first_id(query.until))
-        if query.before is not None:
-            self.add(f"{id_column} {'>' if query.ascending else '<'} ?", query.before)
-
-    def add(self, clause: str, value: object) -> None:
-        self.clauses.append(clause)
-        self.values.append(value)
-
-    def any_of(self, column: str, values: Sequence[Any]) -> None:
-        if len(values) == 1:
-            self.add(f"{column} = ?", values[0])
-        elif values:
-            self.clauses.append(f"{column} IN ({', '.join('?' * len(values))})")
-            self.values.extend(values)
-
-    def of_event(self, query: LogQuery) -> None:
-        for name in _OF_EVENT:
-            self.any_of(f"e.{name}", getattr(query, name))
-
-    def select(self, select: str) -> tuple[str, list[Any]]:
-        where = f" WHERE {' AND '.join(self.clauses)}" if self.clauses else ""
-        return select + where + self._order, self.values
-
-
-def _deliveries(query: LogQuery) -> tuple[str, list[Any]]:
-    where = _Conditions(query, "d.id", "e.source")
-    where.of_event(query)
-    where.any_of("d.event_id", query.event_id)
-    where.any_of("d.route", query.route)
-    states = [word for word in query.status if word in _States]
-    if len(set(states)) == 1:
-        # Spelt out, so that SQLite can use an index that holds only this state.
-        where.clauses.append(f"d.state = '{State(states[0]).value}'")
-    else:
-        where.any_of("d.state", states)
-    return where.select(_ITEMS)
-
-
-def _unmatched(query: LogQuery) -> tuple[str, list[Any]]:
-    where = _Conditions(query, "e.id", "e.source")
-    where.clauses.append("e.matched = 0")
-    where.of_event(query)
-    where.any_of("e.id", query.event_id)
-    return where.select(f"SELECT {rows.UNMATCHED_COLUMNS} FROM event e")  # noqa: S608
-
-
-def _rejected(query: LogQuery) -> tuple[str, list[Any]]:
-    where = _Conditions(query, "id", "source")
-    return where.select(f"SELECT {rows.REJECTION_COLUMNS} FROM rejection")  # noqa: S608

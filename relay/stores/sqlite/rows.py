@@ -15,7 +15,9 @@ from relay.delivery import (
     Code,
     Delivery,
     Failure,
+    HeldReason,
     LogItem,
+    Owed,
     Rejection,
     Request,
     Response,
@@ -26,6 +28,7 @@ from relay.delivery import (
 from relay.event import Change, Description, Event
 from relay.ids import DELIVERY, EVENT, REJECTION, DeliveryId, EventId, Ids, moment_ms
 from relay.jsontext import whole
+from relay.lane import Order, lane
 
 Row = tuple[Any, ...]
 
@@ -73,6 +76,15 @@ EVENT_COLUMNS = (
     "id, source, type, event, received_at, occurred_at, environment, branch, locale,"
     " model, stage, action, entry_id, changes, extra, headers, sha256, size, matched"
 )
+
+
+RECEIVED_AT = 4
+"""Where `received_at` stands in a row of `event`."""
+
+
+def event_columns(alias: str) -> str:
+    """`EVENT_COLUMNS` of a table that goes by another name."""
+    return ", ".join(f"{alias}.{column.strip()}" for column in EVENT_COLUMNS.split(","))
 
 
 def event_row(event: Event, matched: int) -> Row:
@@ -156,7 +168,44 @@ def delivery_row(delivery: Delivery) -> Row:
     )
 
 
-CLAIM_COLUMNS = 'd.id, d.due, d.first_due, d.attempts, d.tries, d."trigger"'
+JOIN_COLUMNS = (
+    f'{DELIVERY_COLUMNS}, state, held_reason, held_at, lane, blocked, "window", open, bytes, merged_into,'
+    " error_code, error_message"
+)
+
+
+def join_row(
+    owed: Owed, event: int, state: State, blocked: bool, size: int, into: int | None, error: tuple[str, str] | None
+) -> Row:
+    """A row of `delivery` as one is born that is not plain, owed for the event of this id."""
+    delivery = owed.delivery
+    held = state is State.HELD
+    carries = owed.window is not None and state in (State.PENDING, State.HELD)
+    plain = delivery_row(delivery)
+    return (
+        plain[0],
+        event,
+        *plain[2:],
+        state.value,
+        HeldReason.PAUSED.value if held else None,
+        plain[-1] if held else None,
+        delivery.lane if state is not State.MERGED else None,
+        int(blocked),
+        owed.window if carries else None,
+        int(carries),
+        size if carries else 0,
+        into,
+        *(error or (None, None)),
+    )
+
+
+def lane_of(order: Order, row: Sequence[Any]) -> str | None:
+    """The lane of the event of an `EVENT_COLUMNS` row."""
+    return lane(order, to_event(row, b"", False))
+
+
+CLAIM_COLUMNS = 'd.id, d.due, d.first_due, d.attempts, d.tries, d."trigger", d.lane, d.open'
+CLAIMED = CLAIM_COLUMNS.count(",") + 1
 
 
 def to_delivery(row: Sequence[Any], route: str, event: Event) -> Delivery:
@@ -170,6 +219,8 @@ def to_delivery(row: Sequence[Any], route: str, event: Event) -> Delivery:
         attempts=row[3],
         tries=row[4],
         trigger=Trigger(row[5]),
+        lane=row[6],
+        reserved=not row[7],
     )
 
 

@@ -5,10 +5,12 @@
     delivery   one event owed to one route: the queue, and afterwards its history
     attempt    what was sent and what came back
     rejection  requests that were refused, the last 1,000 per source
+    seen       by what repeated requests are known, for as long as they may come
+    known      what outlives restarts of routes and sources
     meta       the store's own number
 
 Ids are those of `relay.ids`: they grow with time, so that tables and indexes are appended to, and a row's creation
-time is in its id. Times are milliseconds since 1970. There is no random-keyed index, and the queue is carried by
+time is in its id. Times are milliseconds since 1970. But for `seen` there is no random key, and the queue is carried by
 partial indexes that hold only what is waiting: each index costs every event some microseconds. Foreign keys are
 named for the reader and for `PRAGMA foreign_key_check`, but not enforced at each insert: one writer inserts an event
 and its deliveries in one transaction, in order.
@@ -23,6 +25,9 @@ from relay.ids import draw_store
 from relay.store import Unusable
 
 APPLICATION_ID = 0x72656C79  # "rely", in the file's header: tells relay's files from other SQLite files
+
+UNFINISHED_LANE = "lane IS NOT NULL AND (state = 'pending' OR state = 'held')"
+"""What the index of lanes holds: queries must say it in these words to use it."""
 
 Migration = Sequence[str]
 
@@ -117,10 +122,84 @@ MIGRATIONS: tuple[Migration, ...] = (
         """,
         "CREATE INDEX rejection_source ON rejection (source)",
     ),
+    # 2: lanes, windows, repeats, and what is known of routes.
+    (
+        """
+        CREATE TABLE delivery_2 (
+            id INTEGER PRIMARY KEY,
+            event_id INTEGER NOT NULL REFERENCES event,
+            route TEXT NOT NULL,
+            state TEXT NOT NULL DEFAULT 'pending'
+                CHECK (state = 'pending' OR state = 'delivered' OR state = 'failed' OR state = 'held'
+                    OR state = 'merged' OR state = 'cancelled'),
+            held_reason TEXT CHECK (held_reason = 'removed' OR held_reason = 'disabled' OR held_reason = 'paused'
+                OR held_reason = 'hand'),
+            held_at INTEGER,
+            due INTEGER NOT NULL,
+            first_due INTEGER NOT NULL,
+            attempts INTEGER NOT NULL,
+            tries INTEGER NOT NULL,
+            "trigger" TEXT NOT NULL,
+            retried INTEGER NOT NULL DEFAULT 0,   -- 1: waits for another try, and leaves slots to first attempts
+            lane TEXT,                            -- what keeps its order with others of the same; NULL: nothing
+            blocked INTEGER NOT NULL DEFAULT 0,   -- 1: another one of its lane comes first
+            taken INTEGER NOT NULL DEFAULT 0,     -- 1: under order latest, being sent: nothing may take it up
+            "window" TEXT,                        -- of a carrier: what it collects
+            open INTEGER NOT NULL DEFAULT 0,      -- 1: it still takes events
+            events INTEGER NOT NULL DEFAULT 1,    -- of a carrier: how many it has
+            bytes INTEGER NOT NULL DEFAULT 0,     -- of a carrier: their bodies
+            code INTEGER,
+            error_code TEXT,
+            error_message TEXT,
+            duration_ms INTEGER,
+            merged_into INTEGER REFERENCES delivery,
+            updated_at INTEGER NOT NULL,
+            CHECK ((state = 'held') = (held_reason IS NOT NULL)),
+            CHECK ((state = 'held') = (held_at IS NOT NULL)),
+            CHECK ((state = 'merged') = (merged_into IS NOT NULL))
+        ) STRICT
+        """,
+        """
+        INSERT INTO delivery_2 (id, event_id, route, state, held_reason, held_at, due, first_due, attempts, tries,
+            "trigger", retried, code, error_code, error_message, duration_ms, merged_into, updated_at)
+        SELECT id, event_id, route, state, held_reason, held_at, due, first_due, attempts, tries,
+            "trigger", "trigger" = 'retry', code, error_code, error_message, duration_ms, merged_into, updated_at
+        FROM delivery
+        """,
+        "DROP TABLE delivery",
+        "ALTER TABLE delivery_2 RENAME TO delivery",
+        "CREATE INDEX delivery_pending ON delivery (route, retried, due, id) WHERE state = 'pending' AND blocked = 0",
+        # Those that wait for others of their lane, or are first in theirs.
+        f"CREATE INDEX delivery_lane ON delivery (route, lane, id) WHERE {UNFINISHED_LANE}",
+        "CREATE INDEX delivery_told ON delivery (route, lane, id) WHERE lane IS NOT NULL AND state = 'delivered'",
+        'CREATE UNIQUE INDEX delivery_window ON delivery (route, "window") WHERE open = 1',
+        "CREATE INDEX delivery_held ON delivery (route, held_reason) WHERE state = 'held'",
+        "CREATE INDEX delivery_event ON delivery (event_id)",
+        "CREATE INDEX delivery_merged ON delivery (merged_into) WHERE merged_into IS NOT NULL",
+        "CREATE INDEX delivery_taken ON delivery (id) WHERE taken = 1",
+        # Requests that may be repeated. Small, for it is emptied as windows end, so that random keys cost little.
+        """
+        CREATE TABLE seen (
+            key BLOB PRIMARY KEY,
+            value BLOB NOT NULL,
+            event_id INTEGER NOT NULL REFERENCES event,
+            until INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX seen_until ON seen (until)",
+        """
+        CREATE TABLE known (
+            kind TEXT NOT NULL,         -- route, source, order
+            name TEXT NOT NULL,
+            data TEXT NOT NULL,         -- JSON
+            PRIMARY KEY (kind, name)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 
 VERSION = len(MIGRATIONS)
-TABLES = frozenset({"meta", "event", "body", "delivery", "attempt", "rejection"})
+TABLES = frozenset({"meta", "event", "body", "delivery", "attempt", "rejection", "seen", "known"})
 
 
 def version(connection: sqlite3.Connection) -> int:

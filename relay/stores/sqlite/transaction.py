@@ -1,4 +1,4 @@
-"""What one transaction writes: events with their deliveries, results, refused requests, commands.
+"""What one transaction writes beside new events (`joining`): results, refused requests, commands.
 
 Each function is a few large calls, whatever the size of the batch, and notes in `deltas` how many deliveries it made
 pending or held. None of them begins or commits.
@@ -16,7 +16,7 @@ from relay.clock import to_ms
 from relay.delivery import Result, State
 from relay.jsontext import whole
 from relay.store import Counts
-from relay.stores.sqlite import rows
+from relay.stores.sqlite import lanes, rows
 from relay.stores.sqlite.rows import Row
 
 T = TypeVar("T")
@@ -25,16 +25,6 @@ Deltas = dict[str, list[int]]
 Command = Callable[[sqlite3.Connection, Deltas], T]
 
 _REJECTIONS_KEPT = 1000
-
-
-@dataclass(slots=True)
-class Add:
-    """An event with its deliveries, waiting."""
-
-    event: Row
-    body: Row
-    deliveries: list[Row]
-    done: asyncio.Future[None]
 
 
 @dataclass(slots=True)
@@ -69,15 +59,13 @@ class Insert:
                 done += size
 
 
-_insert_events = Insert("INTO event", rows.EVENT_COLUMNS)
-_insert_bodies = Insert("INTO body", "event_id, content")
-_insert_deliveries = Insert("INTO delivery", rows.DELIVERY_COLUMNS)
 _insert_attempts = Insert("OR IGNORE INTO attempt", f"delivery_id, {rows.ATTEMPT_COLUMNS}")
 _insert_rejections = Insert("OR IGNORE INTO rejection", rows.REJECTION_COLUMNS)
 
 _UPDATE = (
     "UPDATE delivery SET state = ?, due = coalesce(?, due), attempts = ?, tries = ?,"
-    " \"trigger\" = 'retry', code = ?, error_code = ?, error_message = ?, duration_ms = ?, updated_at = ?"
+    " \"trigger\" = 'retry', retried = 1, taken = 0,"
+    " code = ?, error_code = ?, error_message = ?, duration_ms = ?, updated_at = ?"
 )
 # The common case: nobody touched the delivery while its attempt was made. The row count tells.
 _RECORD = _UPDATE + " WHERE id = ? AND state = 'pending' AND attempts < ?"
@@ -125,16 +113,6 @@ def update_row(result: Result, n: int) -> Row:
     return (*_changes(result), result.delivery.id, n)
 
 
-def insert(connection: sqlite3.Connection, adds: Sequence[Add], deltas: Deltas) -> None:
-    """Events, their bodies, and what is owed for them."""
-    _insert_events(connection, [add.event for add in adds])
-    _insert_bodies(connection, [add.body for add in adds])
-    deliveries = [row for add in adds for row in add.deliveries]
-    _insert_deliveries(connection, deliveries)
-    for row in deliveries:
-        shift(deltas, row[2], 1, 0)
-
-
 def record(connection: sqlite3.Connection, records: Sequence[Record], deltas: Deltas) -> None:
     """Attempts and what they change, all at once where nothing interfered, else one by one."""
     updates = [record.update for record in records if record.update is not None]
@@ -152,6 +130,7 @@ def record(connection: sqlite3.Connection, records: Sequence[Record], deltas: De
             for record in records:
                 if record.result.state is not State.PENDING:
                     shift(deltas, record.result.delivery.route, -1, 0)
+                    _release(connection, record.result)
             return
         connection.execute("ROLLBACK TO records")
         connection.execute("RELEASE records")
@@ -176,7 +155,7 @@ def _record_one(connection: sqlite3.Connection, record: Record, deltas: Deltas) 
         if result.state is State.PENDING or state not in (State.PENDING, State.HELD):
             return
         connection.execute(
-            "UPDATE delivery SET state = ?, held_reason = NULL, held_at = NULL, tries = ?,"
+            "UPDATE delivery SET state = ?, held_reason = NULL, held_at = NULL, tries = ?, taken = 0, open = 0,"
             " error_code = ?, error_message = ?, updated_at = ? WHERE id = ?",
             (changes[0], changes[3], changes[5], changes[6], changes[8], result.delivery.id),
         )
@@ -193,6 +172,16 @@ def _record_one(connection: sqlite3.Connection, record: Record, deltas: Deltas) 
             shift(deltas, route, -1, 0)
         elif state == State.HELD:
             shift(deltas, route, 0, -1)
+        _release(connection, result)
+
+
+def _release(connection: sqlite3.Connection, result: Result) -> None:
+    """A delivery has ended: the next one of its lane may go on. The order may be another than it was born under."""
+    if result.delivery.lane is None and not result.ordered:
+        return
+    found = connection.execute("SELECT route, lane FROM delivery WHERE id = ?", (result.delivery.id,)).fetchone()
+    if found is not None and found[1] is not None:
+        lanes.release(connection, *found)
 
 
 def reject(connection: sqlite3.Connection, rejections: Sequence[Row]) -> None:

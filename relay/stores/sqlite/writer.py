@@ -16,16 +16,18 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from relay.delivery import Rejection, Result
+from relay.delivery import Added, Owed, Rejection, Result
+from relay.ids import EventId
 from relay.store import Counts, Unavailable
 from relay.stores.sqlite import rows, transaction
-from relay.stores.sqlite.committer import Batch, Call, Committer
+from relay.stores.sqlite.committer import Add, Batch, Call, Committer
+from relay.stores.sqlite.joining import Adding, Joining
 from relay.stores.sqlite.rows import Row
-from relay.stores.sqlite.transaction import Add, Command, Record
+from relay.stores.sqlite.transaction import Command, Record
 
 T = TypeVar("T")
 
@@ -54,19 +56,24 @@ class Writer:
         self._kicked = False
         self._closing: asyncio.Future[None] | None = None
         self._rejection_timer: asyncio.TimerHandle | None = None
-        self._thread = Committer(path, connection, self._answer)
+        self._thread = Committer(path, connection, self._answer, counts)
         self._thread.start()
 
-    def add(self, event: Row, content: bytes, deliveries: list[Row]) -> asyncio.Future[None]:
+    def add(self, adding: Adding) -> asyncio.Future[Added]:
         """Write an event. Raises Unavailable when too much waits already."""
         waiting = self._waiting
         if len(waiting.adds) >= MOST_JOBS or self._bytes > MOST_BYTES:
             raise Unavailable("the disk does not keep up: too many events wait to be written")
-        done = self._future()
-        self._bytes += len(content)
-        waiting.adds.append(Add(event, (event[0], content), deliveries, done))
+        done: asyncio.Future[Added] = self._future()
+        self._bytes += len(adding.content)
+        waiting.adds.append(Add(adding, done))
         self._kick()
         return done
+
+    def owe(self, event: EventId, size: int, owed: Sequence[Owed]) -> asyncio.Future[Added]:
+        """Write new deliveries of a stored event, whose body has this size."""
+        unfinished = self._thread.unfinished
+        return self.call(lambda connection, deltas: Joining(connection, unfinished, deltas).owe(event, size, owed))
 
     def record(self, result: Result) -> asyncio.Future[None]:
         """Write what an attempt changed."""

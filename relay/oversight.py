@@ -1,0 +1,129 @@
+"""Every route's health: asked before each attempt, told after it, kept in the store, and told to who wants to know.
+
+The state belongs to no config: it is keyed by a route's name, outlives reloads and restarts, and also the absence of
+its route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from relay import journal
+from relay.clock import Clock
+from relay.delivery import Outcome, Result, State
+from relay.health import RouteHealth, RouteState, Turn, restored
+from relay.notify import Kind, Notices
+from relay.routing import Route
+from relay.store import Store, Unavailable
+
+_KIND = "route"
+_TOLD = {Turn.UNHEALTHY: Kind.UNHEALTHY, Turn.RECOVERED: Kind.RECOVERED, Turn.PAUSED: Kind.PAUSED}
+
+
+class Oversight:
+    """The health of all routes."""
+
+    def __init__(self, store: Store, clock: Clock, notices: Notices) -> None:
+        self._store = store
+        self._clock = clock
+        self._notices = notices
+        self._states: dict[str, RouteHealth] = {}
+        self._routes: Mapping[str, Route] = {}
+        self._changed: set[str] = set()
+        self.urgent = False
+        """Whether something is to be saved before anything else is sent."""
+
+    async def restore(self) -> None:
+        """Go on where the relay before this one ended."""
+        for name, saved in (await self._store.states(_KIND)).items():
+            self._states[name] = restored(saved)
+
+    def follow(self, routes: Mapping[str, Route]) -> None:
+        """The routes there are now. One that got another destination gets another try."""
+        self._routes = routes
+        now = self._clock.now()
+        for name, route in routes.items():
+            health = self.of(name)
+            before = health.fingerprint
+            if health.aimed(route.fingerprint, now):
+                journal.route_turned(name, health.state, "its destination was changed")
+            if health.fingerprint != before:
+                self._mark(name)
+
+    def of(self, name: str) -> RouteHealth:
+        """How a route is doing."""
+        health = self._states.get(name)
+        if health is None:
+            health = self._states[name] = RouteHealth()
+        return health
+
+    def state(self, name: str) -> RouteState:
+        """In one word, what the config says included."""
+        route = self._routes.get(name)
+        return RouteState.DISABLED if route is None or not route.enabled else self.of(name).state
+
+    def paused(self, name: str) -> bool:
+        """Whether its deliveries are held."""
+        return self.of(name).state is RouteState.PAUSED
+
+    def slots(self, route: Route) -> int:
+        """How many ordinary attempts may be under way at once."""
+        return self.of(route.name).slots(route.concurrency)
+
+    def saw(self, route: Route, result: Result, outcome: Outcome) -> None:
+        """An attempt has ended."""
+        health, attempt, name = self.of(route.name), result.attempt, route.name
+        assert attempt is not None
+        status = attempt.response.status if attempt.response is not None else None
+        since, failures = health.since, health.consecutive_failures
+        turn = health.saw(outcome, status, attempt.trigger, result.delivery.id, result.at, route.tolerance)
+        if turn is not None or health.state is not RouteState.HEALTHY:
+            self._mark(name)
+        elif failures != health.consecutive_failures:
+            self._changed.add(name)
+        if turn is not None:
+            journal.route_turned(name, health.state, health.reason)
+            reason = health.reason or f"it works again; it did not since {since:%Y-%m-%d %H:%M:%S} UTC"
+            self._notices.tell(route.notify, _TOLD[turn], name, reason=reason, at=result.at)
+
+    def ended(self, route: Route, result: Result) -> None:
+        """A delivery has ended; of those that failed somebody may want to know."""
+        if result.state is State.FAILED and result.failure is not None:
+            self.failed(route, Kind.DELIVERY_FAILED, result.failure.message)
+
+    def failed(self, route: Route, kind: Kind, reason: str) -> None:
+        """A delivery of a route failed, or found the queue full."""
+        self._notices.tell(route.notify, kind, route.name, reason=reason, at=self._clock.now())
+
+    def pause(self, name: str, reason: str) -> bool:
+        """By hand; whether that changed anything."""
+        changed = self.of(name).pause(reason, self._clock.now())
+        self._by_hand(name, changed)
+        return changed
+
+    def resume(self, name: str) -> bool:
+        """By hand; whether that changed anything."""
+        changed = self.of(name).resume(self._clock.now())
+        self._by_hand(name, changed)
+        return changed
+
+    def _by_hand(self, name: str, changed: bool) -> None:
+        if changed:
+            self._mark(name)
+            health = self.of(name)
+            journal.route_turned(name, health.state, health.reason)
+
+    def _mark(self, name: str) -> None:
+        self._changed.add(name)
+        self.urgent = True
+
+    async def save(self) -> None:
+        """Keep what has changed. Where the store cannot, it is tried again the next time."""
+        self.urgent = False
+        changed, self._changed = self._changed, set()
+        if not changed:
+            return
+        try:
+            await self._store.save_states(_KIND, {name: self.of(name).saved() for name in changed})
+        except Unavailable:
+            self._changed |= changed
