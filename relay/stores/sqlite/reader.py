@@ -58,20 +58,21 @@ _NEXT_DUE = (
     " WHERE state = 'pending' AND blocked = 0 AND route = ? AND retried = ? AND due > ? ORDER BY due LIMIT 1"
 )
 # Two looks into the index for each route, however many deliveries wait.
-_READY = "state = 'pending' AND blocked = 0"
-_FIRST_DUE = f"""
+_FIRST_DUE = """
     WITH RECURSIVE waiting(route) AS (
-        SELECT min(route) FROM delivery WHERE {_READY}
+        SELECT min(route) FROM delivery WHERE state = 'pending'
         UNION ALL
-        SELECT (SELECT min(route) FROM delivery WHERE {_READY} AND route > waiting.route)
+        SELECT (SELECT min(route) FROM delivery WHERE state = 'pending' AND route > waiting.route)
         FROM waiting WHERE waiting.route IS NOT NULL
     )
     SELECT route,
-        (SELECT min(due) FROM delivery WHERE {_READY} AND route = waiting.route AND retried = 0),
-        (SELECT min(due) FROM delivery WHERE {_READY} AND route = waiting.route AND retried = 1)
+        (SELECT min(due) FROM delivery
+            WHERE state = 'pending' AND route = waiting.route AND blocked = 0 AND retried = 0),
+        (SELECT min(due) FROM delivery
+            WHERE state = 'pending' AND route = waiting.route AND blocked = 0 AND retried = 1)
     FROM waiting WHERE waiting.route IS NOT NULL
-"""  # noqa: S608
-_OLDEST_PENDING = "SELECT min(id) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND blocked = 0"
+"""
+_OLDEST_PENDING = "SELECT min(id) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending'"
 
 # Bodies only where they are wanted: of a debounce window the last one alone is sent.
 _COLLECTED = f"""
@@ -312,6 +313,7 @@ class Reader:
         return {
             route: from_ms(min(due for due in dues if due is not None))
             for route, *dues in await self._query(_FIRST_DUE)
+            if any(due is not None for due in dues)
         }
 
     async def oldest_pending(self) -> datetime | None:

@@ -168,7 +168,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         """,
         "DROP TABLE delivery",
         "ALTER TABLE delivery_2 RENAME TO delivery",
-        "CREATE INDEX delivery_pending ON delivery (route, retried, due, id) WHERE state = 'pending' AND blocked = 0",
+        "CREATE INDEX delivery_pending ON delivery (route, blocked, retried, due, id) WHERE state = 'pending'",
         # Those that wait for others of their lane, or are first in theirs.
         f"CREATE INDEX delivery_lane ON delivery (route, lane, id) WHERE {UNFINISHED_LANE}",
         "CREATE INDEX delivery_told ON delivery (route, lane, id) WHERE lane IS NOT NULL AND state = 'delivered'",
