@@ -12,15 +12,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from relay import source, yamlfile
+from relay import notifier, source, yamlfile
 from relay.crosscheck import CrossCheck
 from relay.effective import effective, hidden_texts, secrets_in
 from relay.fields import MISSING_KEY, UNKNOWN_KEY, Section, Unresolved, got, shown
 from relay.interpolation import LARGEST
+from relay.notifier import NotifierConfig
 from relay.problems import ConfigError, Problem, did_you_mean, path_text
 from relay.problems import Path as Place
 from relay.schema import SECTIONS, Config, Defaults, Route
@@ -31,6 +33,7 @@ __all__ = ["Config", "ConfigError", "Loaded", "Problem", "effective", "find_conf
 
 _ETC = Path("/etc/relay/config.yaml")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_Typed = TypeVar("_Typed", SourceConfig, NotifierConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +118,14 @@ class _Reading:
             self._add(self._problems, (fault.line, fault.col), fault.path, fault.message)
         raw = self._top()
         sections = {key: self._section(key, raw.get(key)) for key in SECTIONS}
-        sources = self._sources(raw.get("sources"))
+        sources = self._typed(SourceConfig, "sources", raw.get("sources"), source.types())
+        notifiers = self._typed(NotifierConfig, "notifiers", raw.get("notifiers"), notifier.types())
         routes = self._routes(raw.get("routes"))
-        CrossCheck(raw, sections, sources, routes, self.problem, self.warning).run()
+        CrossCheck(raw, sections, sources, notifiers, routes, self.problem, self.warning).run()
         if try_samples:
             self._try(sources, routes)
-        read = [*(s for s in sections.values() if s is not None), *sources.values(), *routes.values()]
-        secrets = self._secrets(read)
+        named = [*sources.values(), *notifiers.values(), *routes.values()]
+        secrets = self._secrets([*(section for section in sections.values() if section is not None), *named])
         redact = Redactor(secrets)
         problems = _in_order(self._problems, redact)
         warnings = _in_order(self._warnings, redact)
@@ -130,7 +134,12 @@ class _Reading:
         defaults = sections["defaults"]
         assert isinstance(defaults, Defaults)
         config = Config.model_validate(
-            {**sections, "sources": sources, "routes": tuple(map(defaults.applied, routes.values()))}
+            {
+                **sections,
+                "sources": sources,
+                "notifiers": notifiers,
+                "routes": tuple(map(defaults.applied, routes.values())),
+            }
         )
         config._secret_paths = frozenset(self._document.secret_paths)
         config._secrets = frozenset(self._document.secrets)
@@ -150,37 +159,40 @@ class _Reading:
     def _section(self, key: str, value: object) -> Section | None:
         return self._checked(SECTIONS[key], {} if value is None else value, (key,))
 
-    def _sources(self, raw: object) -> dict[str, SourceConfig]:
+    def _typed(self, base: type[_Typed], key: str, raw: object, types: Mapping[str, ModuleType]) -> dict[str, _Typed]:
+        """The sections of a mapping of names, each by the model that its `type` names."""
         if raw is not None and not isinstance(raw, dict):
-            self.problem(("sources",), f"expected a mapping of names to sources, got {got(raw)}")
-        found: dict[str, SourceConfig] = {}
+            self.problem((key,), f"expected a mapping of names to {key}, got {got(raw)}")
+        found: dict[str, _Typed] = {}
         for name, value in raw.items() if isinstance(raw, dict) else ():
-            place = ("sources", name)
+            place = (key, name)
             if not _NAME.fullmatch(name):
                 message = f"expected a name of letters, digits, '-', '_' and '.', got {got(name)}"
                 self.problem(place, message, UNKNOWN_KEY)
             if not isinstance(value, dict):
                 self.problem(place, f"expected a mapping with a type, got {got(value)}")
                 continue
-            model = self._source_model(value, place)
+            model = self._model(key.removesuffix("s"), value, place, types)
             section = self._checked(model, value, place) if model is not None else None
-            if isinstance(section, SourceConfig):
+            if isinstance(section, base):
                 found[name] = section
         return found
 
-    def _source_model(self, value: dict[str, Any], place: Place) -> type[SourceConfig] | None:
+    def _model(
+        self, what: str, value: dict[str, Any], place: Place, types: Mapping[str, ModuleType]
+    ) -> type[Section] | None:
         if "type" not in value:
             self.problem(place, "missing key 'type'", MISSING_KEY)
             return None
-        kind, types = value["type"], source.types()
+        kind = value["type"]
         if isinstance(kind, Unresolved):
             return None
         if not isinstance(kind, str):
-            self.problem((*place, "type"), f"expected a source type, got {shown(kind)}")
+            self.problem((*place, "type"), f"expected a {what} type, got {shown(kind)}")
         elif kind not in types:
-            self.problem((*place, "type"), f"unknown source type {got(kind)}{did_you_mean(kind, types)}")
+            self.problem((*place, "type"), f"unknown {what} type {got(kind)}{did_you_mean(kind, types)}")
         else:
-            model: type[SourceConfig] = types[kind].Config
+            model: type[Section] = types[kind].Config
             return model
         return None
 

@@ -11,16 +11,18 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, Protocol
 
-from relay import signschema, source, unmatchable
+from relay import preset, query, signschema, source, unmatchable
 from relay.authschema import OAuth2
 from relay.destination import HOP_BY_HOP, OWN_HEADERS
 from relay.effective import is_secret_header, secrets_in
 from relay.fieldmap import FieldMap
-from relay.fields import UNKNOWN_KEY, Section, Unresolved
+from relay.fields import UNKNOWN_KEY, Section, Unresolved, got
+from relay.notifier import NotifierConfig
 from relay.pattern import Patterns
+from relay.preset import IndexPreset
 from relay.problems import Path, did_you_mean
 from relay.schema import Admin, Defaults, Route, Server, TcpAddress, is_loopback
-from relay.source import SourceAdapter, SourceConfig
+from relay.source import DedupKey, SourceAdapter, SourceConfig
 
 _SHORTEST_SECRET = 16
 _PATH = re.compile(r"/(?!/)(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2}|/(?!/))*")
@@ -43,12 +45,14 @@ class CrossCheck:
         raw: Mapping[str, Any],
         sections: Mapping[str, Section | None],
         sources: Mapping[str, SourceConfig],
+        notifiers: Mapping[str, NotifierConfig],
         routes: Mapping[int, Route],
         problem: Note,
         warning: Note,
     ) -> None:
         self._sections = sections
         self._sources = sources
+        self._notifiers = notifiers
         self._routes = routes
         self._problem = problem
         self._warning = warning
@@ -57,6 +61,7 @@ class CrossCheck:
         raw_routes = raw.get("routes")
         self._raw_routes: list[Any] = raw_routes if isinstance(raw_routes, list) else []
         self._raw_defaults = _mapping(raw.get("defaults"))
+        self._raw_notifiers = _mapping(raw.get("notifiers"))
         self._adapters: dict[str, SourceAdapter] = {}
 
     def run(self) -> None:
@@ -65,23 +70,28 @@ class CrossCheck:
         self._source_paths()
         for name, raw in self._raw_sources.items():
             self._map(("sources", name, "map"), _mapping(_mapping(raw).get("map")))
+            self._notified(("sources", name, "notify"), _mapping(raw).get("notify"))
         for name, config in self._sources.items():
             self._source(name, config)
         self._route_names()
         self._default_headers()
         self._default_wire()
+        self._notified(("defaults", "notify"), self._raw_defaults.get("notify"))
         for place, raw in enumerate(self._raw_routes):
             if isinstance(raw, dict):
                 self._route(("routes", place), raw)
         for place, route in self._routes.items():
             self._in_the_clear(("routes", place), route)
             self._wire(("routes", place), route)
+        for name, notifier in self._notifiers.items():
+            self._notified_in_the_clear(("notifiers", name), notifier)
         for section, value in self._read():
             self._short_secrets(section, value)
 
     def _read(self) -> Iterator[tuple[Path, Section]]:
         yield from (((key,), section) for key, section in self._sections.items() if section is not None)
         yield from ((("sources", name), config) for name, config in self._sources.items())
+        yield from ((("notifiers", name), config) for name, config in self._notifiers.items())
         yield from ((("routes", place), route) for place, route in self._routes.items())
 
     # --- server and admin ---
@@ -133,6 +143,7 @@ class CrossCheck:
         if config.rate_limit is not None and not self._adapters[name].retries:
             message = f"{config.type} never sends again what a rate_limit refused: events will be lost"
             self._warning((*place, "rate_limit"), message)
+        self._dedup_key((*place, "dedup", "key"), config, self._adapters[name])
         self._inbound_in_the_clear(place, proofs)
 
     def _map(self, place: Path, expressions: Mapping[str, object]) -> None:
@@ -144,6 +155,22 @@ class CrossCheck:
             except ValueError as error:
                 kind = UNKNOWN_KEY if str(error).startswith(f"{field}: expected") else ""
                 self._problem((*place, field), str(error).removeprefix(f"{field}: "), kind)
+
+    def _dedup_key(self, place: Path, config: SourceConfig, adapter: SourceAdapter) -> None:
+        """A key that is never found, since expressions do not see what proves the sender."""
+        if not isinstance(config.dedup, DedupKey) or isinstance(config.dedup.key, Unresolved):
+            return
+        for name in query.headers_named(config.dedup.key):
+            if name in adapter.proof_headers:
+                self._warning(place, f"{name} carries a proof, which no expression sees: nothing will be a duplicate")
+
+    def _notified(self, place: Path, raw: object) -> None:
+        """Names that no notifier has."""
+        names = list(self._raw_notifiers)
+        for number, name in enumerate(raw if isinstance(raw, list) else [raw]):
+            if isinstance(name, str) and not isinstance(name, Unresolved) and name not in names:
+                message = f"there is no notifier {got(name)}{did_you_mean(name, names)}"
+                self._problem((*place, number) if isinstance(raw, list) else place, message)
 
     # --- routes ---
 
@@ -160,11 +187,17 @@ class CrossCheck:
     def _route(self, place: Path, raw: dict[str, Any]) -> None:
         selected = self._selected((*place, "sources"), raw.get("sources", ["*"]))
         if selected:
-            self._types((*place, "match"), _mapping(raw.get("match")), selected)
-            self._unmatchable((*place, "match"), _mapping(raw.get("match")), selected)
+            match = _mapping(raw.get("match"))
+            self._types((*place, "match"), match, selected)
+            never, knows_actions = self._never(selected)
+            for where, message in unmatchable.reasons((*place, "match"), match, never, knows_actions):
+                self._warning(where, message)
+            self._never_told_apart(place, raw, never)
         elif not self._raw_sources:
             self._warning(place, "there is no source whose events it could match", UNKNOWN_KEY)
         self._headers(place, raw, selected)
+        self._windows_and_order(place, raw)
+        self._notified((*place, "notify"), raw.get("notify"))
 
     def _selected(self, place: Path, raw: object) -> list[str]:
         """The names of the sources that a route listens to; a pattern that means none of them is a mistake."""
@@ -201,20 +234,46 @@ class CrossCheck:
                 message = f"no source of this route is of this type (they are: {', '.join(sorted(known))})"
                 self._warning((*where, "type"), message)
 
-    def _unmatchable(self, place: Path, match: Mapping[str, Any], selected: list[str]) -> None:
-        """What the route asks for, and none of its sources ever says."""
-        adapters = [(name, self._adapters.get(name)) for name in selected]
+    def _never(self, selected: list[str]) -> tuple[frozenset[str], bool]:
+        """The fields of a description that none of these sources ever says, and whether all know relay's actions."""
         never: frozenset[str] | None = None
         knows_actions = True
-        for name, adapter in adapters:
+        for name in selected:
+            adapter = self._adapters.get(name)
             if adapter is None:
-                return
+                return frozenset(), False
             mapped = _mapping(self._raw_sources[name]).get("map")
             unsaid = adapter.never - frozenset(_strings(mapped))
             never = unsaid if never is None else never & unsaid
             knows_actions = knows_actions and adapter.own_actions and "action" not in _mapping(mapped)
-        for where, message in unmatchable.reasons(place, match, never or frozenset(), knows_actions):
-            self._warning(where, message)
+        return never or frozenset(), knows_actions
+
+    def _never_told_apart(self, place: Path, raw: Mapping[str, Any], never: frozenset[str]) -> None:
+        """Lanes and windows by what none of the route's sources ever says."""
+        if raw.get("order") in ("entry", "latest") and "entry_id" in never:
+            message = "no event of this route's sources has an entry_id: those of a source all wait for each other"
+            self._warning((*place, "order"), message)
+        by = _mapping(raw.get("debounce")).get("by")
+        for number, name in enumerate(by if isinstance(by, list) else [by]):
+            if isinstance(name, str) and name in never:
+                where: Path = (*place, "debounce", "by", number) if isinstance(by, list) else (*place, "debounce", "by")
+                self._warning(where, f"no event of this route's sources has {unmatchable.named(name)}")
+
+    def _windows_and_order(self, place: Path, raw: Mapping[str, Any]) -> None:
+        """What a route may not say together."""
+        windows = [key for key in ("debounce", "batch") if raw.get(key) is not None]
+        if len(windows) == 2:
+            self._problem((*place, "batch"), "batch and debounce exclude each other", UNKNOWN_KEY)
+        if raw.get("order") == "latest" and windows:
+            self._problem((*place, "order"), f"order: latest and {windows[0]} exclude each other")
+        name = _mapping(raw.get("to")).get("preset")
+        if not isinstance(name, str) or name not in preset.names() or not issubclass(preset.model(name), IndexPreset):
+            return
+        if raw.get("order") == "none":
+            message = f"{name} needs an order, or an older state of an entry could come last (leave it out for latest)"
+            self._problem((*place, "order"), message)
+        for key in windows:
+            self._problem((*place, key), f"{name} takes one entry a request, which excludes {key}", UNKNOWN_KEY)
 
     def _type(self, name: str) -> str | None:
         """The source's type by its own name, not an alias."""
@@ -273,7 +332,7 @@ class CrossCheck:
                 continue
             if filled:
                 self._problem(here, "another scheme already puts a secret into the body", UNKNOWN_KEY)
-            elif (what := signschema.never_an_object(raw.get("payload"))) is not None:
+            elif (what := signschema.never_an_object(raw.get("payload"), batched="batch" in raw)) is not None:
                 message = f"prismic puts its secret into a JSON object, which {what} is not"
                 self._problem((*here, "scheme"), message)
             filled = True
@@ -302,6 +361,11 @@ class CrossCheck:
         if secrets or any(is_secret_header(name) for name in route.to.headers):
             message = f"credentials travel to {url.host} unencrypted (use https)"
             self._warning((*place, "to", "url"), message)
+
+    def _notified_in_the_clear(self, place: Path, notifier: NotifierConfig) -> None:
+        key, host = notifier.exposed or ("", "")
+        if key and not _near(host):
+            self._warning((*place, key), f"credentials travel to {host} unencrypted (use TLS)")
 
     def _wire(self, place: Path, route: Route) -> None:
         """What weakens the way to a destination, or to its token."""

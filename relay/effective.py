@@ -16,10 +16,12 @@ from relay import fields
 from relay.authschema import OAuth2
 from relay.destination import SECRET_HEADERS
 from relay.fields import Rate, Unresolved
+from relay.notifier import NotifierConfig
 from relay.problems import Path
-from relay.schema import Config, Statuses, TcpAddress, To, shown_url
+from relay.schema import Config, Route, Statuses, TcpAddress, To, shown_url
 from relay.secret import MASK, Redactor, Secret
 
+_NONE = {"max_age": "none", "rate": "none", "disable_after": "never"}  # as a route says it
 _TELLING = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)
 
 
@@ -46,6 +48,8 @@ def _shown(value: object, path: Path, hidden: frozenset[Path], redact: Redactor)
                 for key in type(value).model_fields
                 if (child := getattr(value, key)) is not None
             }
+            if isinstance(value, Route):
+                shown |= {key: word for key, word in _NONE.items() if getattr(value, key) is None}
             if isinstance(value, To) and (requests := value.requests()):
                 shown["requests"] = {actions: redact(text) for actions, text in requests.items()}
             return shown
@@ -146,6 +150,8 @@ def hidden_texts(value: object) -> Iterator[str]:
             yield from value.query.values()
             yield from (text for name, text in value.params.items() if is_secret_header(name))
         case BaseModel():
+            if isinstance(value, NotifierConfig):
+                yield from value.hidden
             user, password = getattr(value, "username", None), getattr(value, "password", None)
             for secret in password if isinstance(password, tuple) else (password,):
                 if isinstance(secret, Secret) and isinstance(user, str):

@@ -140,11 +140,11 @@ def _in_words(line: ErrorDetails) -> InitErrorDetails:
         case "dict_type" | "mapping_type" | "is_instance_of":
             message = f"expected a mapping, got {shown(value)}"
         case "greater_than_equal":
-            message = f"expected at least {context['ge']:g}, got {got(value)}"
+            message = f"expected at least {_plain(context['ge'])}, got {got(value)}"
         case "greater_than":
-            message = f"expected more than {context['gt']:g}, got {got(value)}"
+            message = f"expected more than {_plain(context['gt'])}, got {got(value)}"
         case "less_than_equal":
-            message = f"expected at most {context['le']:g}, got {got(value)}"
+            message = f"expected at most {_plain(context['le'])}, got {got(value)}"
         case "finite_number":
             message = f"expected a finite number, got {got(value)}"
         case "literal_error":
@@ -153,6 +153,10 @@ def _in_words(line: ErrorDetails) -> InitErrorDetails:
         case _:
             message = line["msg"][:1].lower() + line["msg"][1:]
     return _line(BAD_VALUE, message, loc)
+
+
+def _plain(number: float) -> str:
+    return f"{number:g}" if isinstance(number, float) else str(number)
 
 
 def shown(value: object) -> str:
@@ -303,6 +307,15 @@ SecretTexts = Annotated[tuple[SecretText, ...], BeforeValidator(_listed)]
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 """One string or a list of strings."""
+
+
+def _names(value: object) -> object:
+    names = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return tuple(dict.fromkeys(names)) if all(isinstance(name, str) for name in names) else names
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""One name or a list of names, which may be empty: nobody."""
 
 
 def _network(value: object) -> IPv4Network | IPv6Network:

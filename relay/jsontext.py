@@ -67,6 +67,19 @@ def _dump_slowly(value: object, indent: int | None) -> bytes:
     return whole(text).encode()
 
 
+def canonical(value: object) -> bytes:
+    """A value as JSON that is the same for the same value, whatever the order of its keys. Raises Malformed."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONEncodeError, RecursionError):
+        try:
+            return json.dumps(value, sort_keys=True, allow_nan=False).encode()
+        except RecursionError:
+            raise Malformed("the value is nested too deeply for JSON") from None
+        except (TypeError, ValueError) as error:
+            raise Malformed(f"not JSON: {error}") from None
+
+
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 

@@ -130,6 +130,10 @@ class IndexPreset(Preset):
         raise NotImplementedError
 
     @property
+    def order(self) -> str | None:
+        return "latest"  # an older state of an entry must never come after a newer one
+
+    @property
     def document(self) -> str:
         """The document, as JMESPath."""
         return f"merge({_ENTRY}, {{{self.id_key}: event.entry_id}})"

@@ -83,6 +83,15 @@ def headers_object(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     return joined
 
 
+def headers_named(text: str) -> Iterator[str]:
+    """The headers that an expression over `{body, headers}` names, in lower case. Raises QueryError."""
+    for node in _nodes(compile(text)._parsed.parsed):
+        if node["type"] == "subexpression":
+            whole, part = node["children"][:2]
+            if whole == {"type": "field", "children": [], "value": "headers"} and part["type"] == "field":
+                yield part["value"].lower()
+
+
 def _nodes(root: Any) -> Iterator[dict[str, Any]]:
     waiting = [root]
     while waiting:

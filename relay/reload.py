@@ -124,7 +124,11 @@ def differences(old: Runtime, new: Runtime) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     before = {route.name: route for route in old.config.routes}
     after = {route.name: route for route in new.config.routes}
-    for kind, was, now in (("routes", before, after), ("sources", old.config.sources, new.config.sources)):
+    for kind, was, now in (
+        ("routes", before, after),
+        ("sources", old.config.sources, new.config.sources),
+        ("notifiers", old.config.notifiers, new.config.notifiers),
+    ):
         found = {
             "added": sorted(now.keys() - was.keys()),
             "removed": sorted(was.keys() - now.keys()),

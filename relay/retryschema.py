@@ -72,6 +72,8 @@ class RetrySection(Section):
 
     success: ClassVar[Statuses | None] = None
     """What counts as delivered where neither the route nor the defaults say."""
+    disable_after: ClassVar[int | None] = None
+    """How many failures in a row pause the route, likewise."""
 
     policy: str
     give_up_on: GiveUpOn = _REFUSALS
@@ -134,9 +136,10 @@ _POLICIES: dict[str, type[RetrySection]] = {
 
 
 class Prismic(Fixed):
-    """As Prismic does it, which counts anything but 200 as a failure."""
+    """As Prismic does it, which counts anything but 200 as a failure, and turns a webhook off after five."""
 
     success: ClassVar[Statuses | None] = statuses([200])
+    disable_after: ClassVar[int | None] = 5
 
 
 def _schedule(*delays: timedelta, jitter: float) -> Schedule:

@@ -5,31 +5,44 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from yarl import URL
 
-from relay import fields, query, signing
+from relay import fields, query, signing, window
 from relay.authschema import Auth
 from relay.destination import Target
 from relay.event import Event
 from relay.fields import (
+    Duration,
     HeaderName,
     HeaderValue,
+    Names,
     PositiveDuration,
+    Rate,
     Section,
     Texts,
     Unresolved,
     got,
+    misplaced,
     quote_hint,
     shown,
+    word,
 )
 from relay.pattern import CHANGE_KEYS, EVENT_KEYS, Filter, Patterns
 from relay.payload import Payload
 from relay.payloadschema import Kind, Made, build
-from relay.retryschema import Exponential, Retry, Success, statuses
+from relay.retryschema import Exponential, Retry, RetrySection, Success, statuses
 from relay.signschema import Sign
+from relay.window import Grouping
 from relay.wireschema import ClientTls, Proxy, Url, shown_url
 
 # --- match ------------------------------------------------------------------------------------------------------------
@@ -165,6 +178,11 @@ class To(Section):
         """The payload, refused where the destination is known to refuse it."""
         return payload
 
+    @property
+    def order(self) -> str | None:
+        """What is kept in order where the route does not say."""
+        return None
+
 
 def _to(value: object) -> object:
     if not isinstance(value, dict) or "preset" not in value:
@@ -174,8 +192,72 @@ def _to(value: object) -> object:
     return preset.of(value)
 
 
+# --- delivery policy --------------------------------------------------------------------------------------------------
+
+
+def _by(value: object) -> object:
+    names = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return tuple(dict.fromkeys(names)) if all(isinstance(name, str) for name in names) else names
+
+
+class Debounce(Section):
+    """Events are collected until it has been quiet for a while."""
+
+    wait: PositiveDuration
+    max_wait: PositiveDuration = timedelta()  # until ten times `wait` takes its place
+    by: Annotated[tuple[Annotated[str, word(*window.BY)], ...], BeforeValidator(_by)] = ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _bounded(cls, data: object, handler: ModelWrapValidatorHandler[Debounce]) -> Debounce:
+        section = handler(data)
+        if not section.max_wait:
+            return section.model_copy(update={"max_wait": section.wait * 10})
+        if section.max_wait < section.wait and isinstance(data, dict):
+            raise misplaced(("max_wait",), f"expected at least wait ({data['wait']}), got {got(data['max_wait'])}")
+        return section
+
+    def build(self, delay: timedelta) -> Grouping:
+        """How the route collects."""
+        return window.debounce(self.wait, self.max_wait, self.by, delay)
+
+
+class Batch(Section):
+    """Events are sent as one list."""
+
+    max: Annotated[int, Field(ge=1, le=1000)] = 100
+    wait: PositiveDuration
+
+    def build(self, delay: timedelta) -> Grouping:
+        """How the route collects."""
+        return window.batch(self.max, self.wait, delay)
+
+
 def _age(value: object) -> object:
     return None if value is None or value == "none" else fields._positive(value)
+
+
+def _pace(value: object) -> object:
+    return None if value is None or value == "none" else fields._rate(value)
+
+
+def _failures(value: object) -> object:
+    if value is None or value == "never" or isinstance(value, Unresolved):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"expected never, or a number of failures such as 5, got {got(value)}")
+    return value
+
+
+Concurrency = Annotated[int, Field(ge=1, le=1000)]
+Pace = Annotated[Rate | None, BeforeValidator(_pace)]
+"""So many in a time; None for no limit, also where `defaults` name one."""
+MaxPending = Annotated[int, Field(ge=1, le=1_000_000_000)]
+UnhealthyAfter = Annotated[int, Field(ge=1, le=1_000_000)]
+DisableAfter = Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, BeforeValidator(_failures)]
+"""None for never."""
+
+# --- the route --------------------------------------------------------------------------------------------------------
 
 
 def _name(value: object) -> object:
@@ -184,15 +266,9 @@ def _name(value: object) -> object:
     raise ValueError(f"expected a name of lower-case letters, digits and '-', got {got(value)}")
 
 
-Concurrency = Annotated[int, Field(ge=1, le=1000)]
-
-_LATER_ROUTE = frozenset({"rate", "max_pending", "unhealthy_after", "disable_after", "notify"})
-
-
 class Route(Section):
     """A filter, a destination and a delivery policy, with a name. What it does not say, `defaults` does."""
 
-    later: ClassVar[frozenset[str]] = _LATER_ROUTE | {"debounce", "batch", "delay", "order"}
     elsewhere: ClassVar[Mapping[str, str]] = {key: f"to.{key}" for key in (*To.model_fields, "preset", "hook")}
 
     name: Annotated[str, BeforeValidator(_name)]
@@ -203,9 +279,18 @@ class Route(Section):
     to: Annotated[To, BeforeValidator(_to)]
     payload: Kind = "full"
     sign: tuple[Sign, ...] = ()
+    debounce: Debounce | None = None
+    batch: Batch | None = None
+    delay: Duration = timedelta()
     retry: Retry = Exponential()
     max_age: Annotated[timedelta | None, BeforeValidator(_age)] = None
+    order: Annotated[Literal["none", "entry", "latest", "route"], word("none", "entry", "latest", "route")] = "none"
     concurrency: Concurrency = 8
+    rate: Pace = None
+    max_pending: MaxPending = 1_000_000
+    unhealthy_after: UnhealthyAfter = 5
+    disable_after: DisableAfter = None
+    notify: Names = ()
 
     def selected(self, sources: Iterable[str]) -> frozenset[str]:
         """Those of the sources that the route listens to."""
@@ -225,15 +310,21 @@ class Route(Section):
         """The payload, compiled."""
         return self.to.checked(build(self.sent, self.name))
 
+    def grouping(self) -> Grouping | None:
+        """How the route collects, if it does. It takes the delay: that starts when a window closes."""
+        section = self.debounce or self.batch
+        return section.build(self.delay) if section is not None else None
+
     def signers(self) -> list[signing.Signer]:
         """The signers of `sign`, in order."""
         return [entry.build() for entry in self.sign]
 
 
+_SHARED = ("retry", "concurrency", "rate", "max_pending", "unhealthy_after", "disable_after", "notify")
+
+
 class Defaults(Section):
     """For routes that do not say. `headers` are sent under the route's own; the others are taken whole."""
-
-    later: ClassVar[frozenset[str]] = _LATER_ROUTE
 
     headers: Headers = Field(default_factory=dict)
     timeout: PositiveDuration | None = None
@@ -243,17 +334,27 @@ class Defaults(Section):
     success: Success | None = None
     retry: Retry | None = None
     concurrency: Concurrency | None = None
+    rate: Pace = None
+    max_pending: MaxPending | None = None
+    unhealthy_after: UnhealthyAfter | None = None
+    disable_after: DisableAfter = None
+    notify: Names | None = None
 
     def applied(self, route: Route) -> Route:
         """The route with what it leaves to the defaults."""
         to = self._given(("timeout", "connect_timeout", "tls", "proxy", "success"), route.to)
-        own = self._given(("retry", "concurrency"), route)
-        judged = own.get("retry", route.retry).success
-        if judged is not None and "success" not in route.to.model_fields_set:
-            # A route's own preset of `retry` says more about it than what the defaults say of success.
-            to = {"success": judged} | to if "retry" in own else to | {"success": judged}
+        own = self._given(_SHARED, route)
+        # A route's own preset of `retry` says more about it than what the defaults say beside theirs.
+        preset: RetrySection = own.get("retry", route.retry)
+        brought = frozenset() if "retry" not in own else self.model_fields_set
+        if preset.success is not None and not {"success"} & (route.to.model_fields_set | brought):
+            to["success"] = preset.success
+        if preset.disable_after is not None and not {"disable_after"} & (route.model_fields_set | brought):
+            own["disable_after"] = preset.disable_after
         if route.sent is not route.payload:
             own["payload"] = route.sent
+        if route.to.order is not None and "order" not in route.model_fields_set:
+            own["order"] = route.to.order
         if to:
             own["to"] = route.to.model_copy(update=to)
         return route.model_copy(update=own) if own else route

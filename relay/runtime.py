@@ -5,12 +5,15 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from hashlib import blake2b
 
 from relay.auth import Tokens
 from relay.authschema import OAuth2
 from relay.config import Loaded
 from relay.destination import Destination, Exchanging, Limits, Wire, at_once
+from relay.effective import is_secret_header
+from relay.lane import Order
 from relay.payloadschema import Made
 from relay.problems import ConfigError, Path, Problem, path_text
 from relay.routing import Route, Routing
@@ -103,6 +106,7 @@ def _wires(loaded: Loaded, contexts: Contexts) -> list[Wire]:
 
 
 def _route(section: RouteSection, config: Config, redact: Redactor, wire: Wire, tokens: Tokens) -> Route:
+    grouping = section.grouping()
     return Route(
         name=section.name,
         sources=section.selected(config.sources),
@@ -112,7 +116,35 @@ def _route(section: RouteSection, config: Config, redact: Redactor, wire: Wire, 
         max_age=section.max_age,
         concurrency=section.concurrency,
         enabled=section.enabled,
+        order=Order(section.order),
+        grouping=grouping,
+        delay=section.delay if grouping is None else timedelta(),
+        rate=section.rate,
+        max_pending=section.max_pending,
+        unhealthy_after=section.unhealthy_after,
+        disable_after=section.disable_after,
+        notify=section.notify,
+        fingerprint=_fingerprint(section, config),
     )
+
+
+def _fingerprint(section: RouteSection, config: Config) -> str:
+    """Of what makes a destination another one. Two bytes show nearly every change, and nothing of the secrets."""
+    to = section.to
+    headers = {name.lower(): value for name, value in (*config.defaults.headers.items(), *to.headers.items())}
+    what: list[object] = [
+        to.method,
+        str(to.request_url),
+        *to.requests().items(),
+        sorted(item for item in headers.items() if is_secret_header(item[0])),
+    ]
+    if isinstance(to.auth, OAuth2):
+        auth = to.auth
+        what += [str(auth.token_url), auth.client_id, auth.client_secret.reveal(), auth.scope]
+        what += [sorted(auth.params.items()), sorted(auth.query.items())]
+    elif to.auth is not None:
+        what.append(to.auth.header)
+    return blake2b(repr(what).encode(), digest_size=2).hexdigest()
 
 
 def _destination(section: RouteSection, config: Config, redact: Redactor, wire: Wire, tokens: Tokens) -> Destination:

@@ -25,6 +25,7 @@ from relay.fields import (
     shown,
     word,
 )
+from relay.notifier import NotifierConfig
 from relay.problems import Path as Place
 from relay.retryschema import Statuses
 from relay.routeschema import Defaults, Match, Route, To
@@ -252,14 +253,13 @@ class Log(Section):
 class Config(Section):
     """A whole config. Every route has the defaults applied, but for headers: those stay in `defaults.headers`."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"notifiers"})
-
     server: Server = Server()
     admin: Admin = Admin()
     store: Store = Store()
     log: Log = Log()
     defaults: Defaults = Defaults()
     sources: Mapping[str, SourceConfig] = Field(default_factory=dict)
+    notifiers: Mapping[str, NotifierConfig] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     _secret_paths: frozenset[Place] = PrivateAttr(default=frozenset())
     _secrets: frozenset[str] = PrivateAttr(default=frozenset())

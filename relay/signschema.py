@@ -165,10 +165,12 @@ _NO_OBJECTS = frozenset(
 )
 
 
-def never_an_object(payload: object) -> str | None:
+def never_an_object(payload: object, *, batched: bool = False) -> str | None:
     """What a payload is, if it certainly is no JSON object that a secret could be put into."""
     if payload == "empty":
         return "an empty payload"
+    if payload in (None, "full") and batched:
+        return "a batch of bodies"
     if not isinstance(payload, Mapping) or len(payload) != 1:
         return None
     [(kind, text)] = payload.items()

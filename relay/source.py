@@ -14,18 +14,24 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from types import ModuleType
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, Literal, Protocol, cast
 
+from pydantic import BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
+
+from relay import dedup, query
 from relay.address import parse_address
+from relay.delivery import Mark
 from relay.event import Description, Headers, Inbound
 from relay.fieldmap import FieldMap
-from relay.fields import Network, PerTime, Section
-from relay.jsontext import whole
+from relay.fields import Names, Network, PerTime, PositiveDuration, Section, Unresolved, got
+from relay.jsontext import Malformed, whole
 from relay.limits import TokenBucket
+from relay.problems import did_you_mean
 from relay.secret import MASK
 
 
@@ -59,10 +65,36 @@ class RateLimited(Exception):
         self.retry_after = retry_after
 
 
+def _expression(value: object, handler: ValidatorFunctionWrapHandler) -> str:
+    if isinstance(value, Unresolved):
+        return value
+    text = cast(str, handler(value))
+    query.compile(text)
+    return text
+
+
+class DedupKey(Section):
+    """What two requests have in common when one repeats the other, and for how long that is remembered."""
+
+    key: Annotated[str, WrapValidator(_expression)]
+    window: PositiveDuration
+
+
+def _dedup(value: object) -> object:
+    if isinstance(value, DedupKey):
+        return value
+    if isinstance(value, Unresolved):
+        return "auto"
+    if isinstance(value, dict):
+        return DedupKey.model_validate(value)
+    if value not in ("auto", "off"):
+        hint = did_you_mean(value, ("auto", "off"))
+        raise ValueError(f"expected auto, off or {{key: …, window: …}}, got {got(value)}{hint}")
+    return value
+
+
 class SourceConfig(Section):
     """Keys of every source. Subclasses add their proofs and say with `proofs()` which are configured."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"dedup", "expect_every", "notify"})
 
     type: str
     verify: Literal["none"] | None = None
@@ -70,7 +102,10 @@ class SourceConfig(Section):
     allow_ips: tuple[Network, ...] | None = None
     respond: Literal[200, 202] = 200
     rate_limit: PerTime | None = None
+    dedup: Annotated[Literal["auto", "off"] | DedupKey, BeforeValidator(_dedup)] = "auto"
     map: Mapping[str, str] | None = None
+    expect_every: PositiveDuration | None = None
+    notify: Names = ()
 
     def proofs(self) -> tuple[str, ...]:
         """The keys of the proofs that this source's config sets: none is an error unless `verify: none`."""
@@ -100,6 +135,11 @@ class SourceAdapter(Protocol):
         """What the event says, by `docs/senders/`. Raises Malformed for a body that the type cannot be."""
         ...
 
+    def mark(self, inbound: Inbound, description: Description) -> Mark | None:
+        """By what the sender's own repeats of a request are known, after its proofs were taken out of the body; None
+        where nothing tells a repeat from a second event. Raises Malformed for a body that cannot be compared."""
+        ...
+
     def sign(self, inbound: Inbound, now: datetime) -> Inbound:
         """The request with the proofs that `verify` wants, as the sender would make them at `now`.
 
@@ -118,8 +158,14 @@ class Source:
         self.adapter = adapter
         self.respond = config.respond
         self.trusting = config.verify == "none"
+        self.expect_every = config.expect_every
+        self.notify = config.notify
         self._networks = config.allow_ips
         self._fields = FieldMap(config.map, adapter.proof_headers) if config.map else None
+        self._auto = config.dedup == "auto"
+        self._key: dedup.Key | None = None
+        if isinstance(config.dedup, DedupKey):
+            self._key = dedup.Key(config.dedup.key, config.dedup.window, adapter.proof_headers)
         self._rate = config.rate_limit
         self._bucket = TokenBucket(config.rate_limit) if config.rate_limit is not None else None
 
@@ -149,6 +195,16 @@ class Source:
         if self._fields is None or isinstance(description, Ignored):
             return description
         return self._fields.apply(description, inbound)
+
+    def mark(self, inbound: Inbound, description: Description) -> Mark | None:
+        """By what a repeat of a described request would be known; None where nothing is a repeat of it."""
+        mark = None
+        if self._key is not None:
+            mark = self._key.mark(inbound)
+        elif self._auto and description.common.action != "test":  # who presses a button twice means it twice
+            with suppress(Malformed):
+                mark = self.adapter.mark(inbound, description)
+        return dedup.of_source(self.name, mark) if mark is not None else None
 
     def shown_headers(self, headers: Headers) -> tuple[tuple[str, str], ...]:
         """The headers as they are stored and shown: what proves the sender is ***."""

@@ -42,7 +42,7 @@ def _of_keys(
         if "!*" in texts:
             yield (*place, key), "the list takes nothing: '!*' excludes every value"
         elif key in never and not patterns.takes(None):
-            yield (*place, key), f"no event of this route's sources has {_named(key)}"
+            yield (*place, key), f"no event of this route's sources has {named(key)}"
         elif key == "action" and knows_actions:
             for text in texts:
                 word = text.removeprefix("!")
@@ -61,5 +61,6 @@ def _base(word: str) -> str:
     return word.casefold().removesuffix("_fail").removesuffix("_start")
 
 
-def _named(key: str) -> str:
+def named(key: str) -> str:
+    """A field with its article."""
     return f"an {key}" if key[0] in "aeiou" else f"a {key}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,13 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay import window
 from relay.authschema import Basic, Bearer
 from relay.config import Config, ConfigError, Loaded, effective, find_config, load
 from relay.delivery import Code, Failure, Retryable
+from relay.fields import Rate
+from relay.lane import Order
 from relay.problems import Problem, nearest, path_text
 from relay.retryschema import statuses
+from relay.routing import Route as RunningRoute
+from relay.runtime import build
 from relay.schema import Admin, Route, Server, TcpAddress, UnixAddress, shown_url
 from relay.secret import MASK, Redactor
+from relay.source import DedupKey, SourceConfig
 
 TOP = Path(__file__).parent.parent
 EXAMPLE = TOP / "config.example.yaml"
@@ -33,6 +40,12 @@ def config(text: str, **environ: str) -> Config:
 
 def route(more: str = "", **environ: str) -> Route:
     return config(ROUTE + more, **environ).routes[0]
+
+
+def running(text: str) -> RunningRoute:
+    """The one route of a config, as it runs."""
+    [built] = build(load(text.encode(), environ={}), 1, datetime.now(UTC)).routing.routes.values()
+    return built
 
 
 def problems(text: str, **environ: str) -> list[str]:
@@ -225,6 +238,127 @@ def test_max_age_is_a_duration_or_none(age: str) -> None:
     assert route(f"    max_age: {age}\n").max_age == (None if age == "none" else timedelta(hours=1))
 
 
+# --- delivery policy --------------------------------------------------------------------------------------------------
+
+
+def test_a_route_says_nothing_and_sends_each_event_at_once() -> None:
+    plain = route()
+    assert (plain.grouping(), plain.delay, plain.order, plain.rate) == (None, timedelta(), "none", None)
+    assert (plain.max_pending, plain.unhealthy_after, plain.disable_after, plain.notify) == (1_000_000, 5, None, ())
+
+
+@pytest.mark.parametrize(
+    ("debounce", "wait", "longest", "by"),
+    [
+        ("{wait: 30s}", 30, 300, ()),
+        ("{wait: 30s, max_wait: 30s}", 30, 30, ()),
+        ("{wait: 30s, max_wait: 1h, by: source}", 30, 3600, ("source",)),
+        ("{wait: 1s, by: [model, entry_id, model]}", 1, 10, ("model", "entry_id")),
+        ("{wait: 1s, by: []}", 1, 10, ()),
+    ],
+)
+def test_debounce_waits_ten_times_as_long_at_most_unless_told_otherwise(
+    debounce: str, wait: int, longest: int, by: tuple[str, ...]
+) -> None:
+    grouping = route(f"    debounce: {debounce}\n    delay: 5s\n").grouping()
+    expected = window.debounce(timedelta(seconds=wait), timedelta(seconds=longest), by, timedelta(seconds=5))
+    assert grouping == expected
+
+
+def test_a_batch_takes_a_hundred_events_unless_told_otherwise() -> None:
+    wait = timedelta(seconds=5)
+    assert route("    batch: {wait: 5s}\n").grouping() == window.batch(100, wait, timedelta())
+    assert route("    batch: {max: 7, wait: 5s}\n").grouping() == window.batch(7, wait, timedelta())
+
+
+@pytest.mark.parametrize("order", ["none", "entry", "latest", "route"])
+def test_an_order_is_one_of_four_words(order: str) -> None:
+    assert route(f"    order: {order}\n").order == order
+
+
+@pytest.mark.parametrize(("never", "most"), [("never", None), ("7", 7)])
+def test_disable_after_is_a_number_or_never(never: str, most: int | None) -> None:
+    assert route(f"    disable_after: {never}\n").disable_after == most
+
+
+def test_a_rate_is_so_many_in_a_time_or_none() -> None:
+    assert route("    rate: 100/m\n").rate == Rate(100, 60)
+    assert route("    rate: none\n").rate is None
+
+
+NOTIFIERS = "notifiers:\n  ops: {type: webhook, url: 'https://example.com/alerts'}\n"
+
+
+@pytest.mark.parametrize(("notify", "names"), [("ops", ("ops",)), ("[ops, ops]", ("ops",)), ("[]", ())])
+def test_notify_is_a_name_or_a_list_of_names(notify: str, names: tuple[str, ...]) -> None:
+    assert route(f"    notify: {notify}\n{NOTIFIERS}").notify == names
+
+
+INDEX = "routes:\n  - {name: r, to: {preset: algolia, application: A, index: i, key: 0123456789abcdef}MORE}\n"
+
+
+@pytest.mark.parametrize(("more", "order"), [("", "latest"), (", order: entry", "entry"), (", order: route", "route")])
+def test_a_search_index_keeps_only_the_latest_unless_told_otherwise(more: str, order: str) -> None:
+    loaded = config(INDEX.replace("MORE", more))
+    assert loaded.routes[0].order == order
+    assert effective(loaded)["routes"][0]["order"] == order
+
+
+def test_what_runs_is_what_the_route_says() -> None:
+    policy = "    delay: 5s\n    rate: 10/s\n    max_pending: 7\n    unhealthy_after: 2\n    disable_after: 3\n"
+    built = running(ROUTE + policy + "    order: entry\n    notify: ops\n" + NOTIFIERS)
+    assert (built.order, built.grouping, built.delay) == (Order.ENTRY, None, timedelta(seconds=5))
+    assert (built.rate, built.max_pending, built.notify) == (Rate(10, 1), 7, ("ops",))
+    assert (built.unhealthy_after, built.disable_after) == (2, 3)
+
+
+def test_a_delay_starts_when_the_window_closes() -> None:
+    built = running(ROUTE + "    delay: 5s\n    batch: {wait: 1s}\n")
+    assert built.delay == timedelta()
+    assert built.grouping is not None
+    assert built.grouping.delay == timedelta(seconds=5)
+
+
+TO = "{url: https://h/, auth: {type: bearer, token: 0123456789abcdef}, headers: {X-Api-Key: a, X-Site: www}}"
+OAUTH = "auth: {type: oauth2, token_url: https://t/, client_id: a, client_secret: 0123456789abcdef}"
+TARGETS = [
+    TO,
+    TO.replace("https://h/", "https://h/?a=1"),
+    TO.replace("{url", "{method: PUT, url"),
+    TO.replace("bearer, token: ", "bearer, token: b"),
+    TO.replace("Key: a", "Key: b"),
+    f"{{url: https://h/, {OAUTH}}}",
+    f"{{url: https://h/, {OAUTH.replace('https://t/', 'https://u/')}}}",
+    f"{{url: https://h/, {OAUTH.replace('client_id: a', 'client_id: b')}}}",
+    f"{{url: https://h/, {OAUTH.replace('secret: 0', 'secret: 1')}}}",
+    "{preset: algolia, application: A, index: one, key: 0123456789abcdef}",
+    "{preset: algolia, application: A, index: two, key: 0123456789abcdef}",
+    "{preset: algolia, application: A, index: two, key: 1123456789abcdef}",
+]
+
+
+def test_another_url_method_or_credential_makes_another_fingerprint_of_four_digits() -> None:
+    prints = [running(f"routes: [{{name: r, to: {to}}}]\n").fingerprint for to in TARGETS]
+    assert len(set(prints)) == len(prints)
+    assert all(re.fullmatch("[0-9a-f]{4}", found) for found in prints)
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [TO.replace("www", "blog"), TO.replace("{url", "{timeout: 5s, url"), TO.replace("X-Api-Key", "x-api-key")],
+)
+def test_what_does_not_change_the_destination_leaves_its_fingerprint(harmless: str) -> None:
+    one, other = (running(f"routes: [{{name: r, to: {to}}}]\n").fingerprint for to in (TO, harmless))
+    assert one == other
+
+
+def test_a_default_header_that_proves_is_part_of_the_fingerprint_where_the_route_has_none_of_its_own() -> None:
+    bare = ROUTE + "defaults: {headers: {X-Api-Key: KEY}}\n"
+    own = ROUTE + "      headers: {x-api-key: mine}\ndefaults: {headers: {X-Api-Key: KEY}}\n"
+    assert running(bare).fingerprint != running(bare.replace("KEY", "other")).fingerprint
+    assert running(own).fingerprint == running(own.replace("KEY", "other")).fingerprint
+
+
 # --- defaults ---------------------------------------------------------------------------------------------------------
 
 DEFAULTS = "defaults: {timeout: 7s, connect_timeout: 1s, success: 204, concurrency: 3, retry: none}\n"
@@ -243,6 +377,68 @@ def test_a_route_that_says_so_keeps_its_own_even_where_it_equals_the_built_in_va
     assert kept.to.connect_timeout == timedelta(seconds=1)
     assert 200 in kept.to.success
     assert kept.retry.policy == "exponential"
+
+
+POLICY = "defaults: {rate: 1/s, max_pending: 9, unhealthy_after: 8, disable_after: 7, notify: ops}\n" + NOTIFIERS
+
+
+def test_a_route_takes_its_delivery_policy_from_the_defaults_too() -> None:
+    taken = route(POLICY)
+    assert (taken.rate, taken.max_pending, taken.unhealthy_after) == (Rate(1, 1), 9, 8)
+    assert (taken.disable_after, taken.notify) == (7, ("ops",))
+    own = route("    rate: none\n    disable_after: never\n    notify: []\n" + POLICY)
+    assert (own.rate, own.disable_after, own.notify) == (None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("more", "defaults", "disable_after"),
+    [
+        ("    retry: prismic\n", "{}", 5),
+        ("    retry: prismic\n    disable_after: 3\n", "{}", 3),
+        ("    retry: prismic\n    disable_after: never\n", "{}", None),
+        ("", "{retry: prismic}", 5),
+        ("", "{retry: prismic, disable_after: 7}", 7),
+        ("", "{retry: prismic, disable_after: never}", None),
+        ("    retry: prismic\n", "{disable_after: 7}", 5),
+        ("    retry: contentstack\n", "{retry: prismic}", None),
+    ],
+)
+def test_prismics_retrying_brings_what_it_disables_a_webhook_after(
+    more: str, defaults: str, disable_after: int | None
+) -> None:
+    assert route(f"{more}defaults: {defaults}\n").disable_after == disable_after
+
+
+# --- sources and notifiers --------------------------------------------------------------------------------------------
+
+
+def sources(text: str) -> dict[str, SourceConfig]:
+    return dict(config(f"sources:\n  a: {{type: github, secret: 0123456789abcdef{text}}}\n{NOTIFIERS}").sources)
+
+
+def test_a_source_seeks_duplicates_by_itself_and_expects_nothing() -> None:
+    plain = sources("")["a"]
+    assert (plain.dedup, plain.expect_every, plain.notify) == ("auto", None, ())
+
+
+def test_a_source_may_have_a_key_for_its_duplicates() -> None:
+    keyed = sources(", dedup: {key: body.id, window: 10m}")["a"].dedup
+    assert isinstance(keyed, DedupKey)
+    assert (keyed.key, keyed.window) == ("body.id", timedelta(minutes=10))
+
+
+def test_off_is_a_word_and_no_boolean() -> None:
+    assert sources(", dedup: off")["a"].dedup == "off"
+
+
+def test_a_source_may_be_expected_and_somebody_told() -> None:
+    watched = sources(", expect_every: 1h, notify: ops")["a"]
+    assert (watched.expect_every, watched.notify) == (timedelta(hours=1), ("ops",))
+
+
+def test_notifiers_are_read_by_their_types() -> None:
+    [(name, notifier)] = config(NOTIFIERS).notifiers.items()
+    assert (name, notifier.type) == ("ops", "webhook")
 
 
 # --- problems ---------------------------------------------------------------------------------------------------------
@@ -283,6 +479,9 @@ sources:
   www: {type: storyblok, secret: [storyblok-secret-1, storyblok-secret-2]}
   blog: {type: strapi, headers: {X-Hook: strapi-header-secret}}
   shop: {type: generic, basic: {username: shop, password: generic-password-1}}
+notifiers:
+  mail: {type: email, smtp: "smtps://relay:smtp-password-1@mail.example.com", from: a@example.com, to: b@example.com}
+  chat: {type: webhook, preset: slack, url: https://hooks.slack.com/services/T0/B0/slack-hook-secret-1}
 routes:
   - name: a
     description: ${file:FILE}
@@ -312,6 +511,8 @@ VALUES = [
     "me:basic-password-12",
     "whsec_c2lnbi1zZWNyZXQtMTIzNDU2",
     "bearer-token-1234",
+    "smtp-password-1",
+    "slack-hook-secret-1",
     "from-the-file",
     "from-systemd",
 ]
@@ -359,8 +560,36 @@ def test_the_effective_config_is_written_as_a_config_is() -> None:
     assert shown["routes"][1]["max_age"] == "1d"
 
 
-def test_the_effective_config_of_an_open_config_loads_again() -> None:
-    text = DEFAULTS + ROUTE + "    match: {model: a, any: [{stage: b}]}\nlog: {level: debug}\n"
+def test_the_effective_config_shows_the_delivery_policy_with_what_was_left_out() -> None:
+    text = "    debounce: {wait: 30s, by: model}\n    delay: 500ms\n    rate: 100/m\n    notify: ops\n" + NOTIFIERS
+    text += "sources: {a: {type: github, secret: 0123456789abcdef, dedup: {key: body.id, window: 10m}}}\n"
+    shown = effective(config(ROUTE + text))
+    [shown_route] = shown["routes"]
+    assert {key: shown_route.get(key) for key in POLICY_KEYS} == {
+        "debounce": {"wait": "30s", "max_wait": "5m", "by": ["model"]},
+        "batch": None,
+        "delay": "500ms",
+        "order": "none",
+        "rate": "100/m",
+        "max_age": "none",
+        "max_pending": 1_000_000,
+        "unhealthy_after": 5,
+        "disable_after": "never",
+        "notify": ["ops"],
+    }
+    assert shown["sources"]["a"]["dedup"] == {"key": "body.id", "window": "10m"}
+    assert shown["notifiers"]["ops"]["type"] == "webhook"
+
+
+POLICY_KEYS = (
+    *("debounce", "batch", "delay", "order", "rate", "max_age", "max_pending"),
+    *("unhealthy_after", "disable_after", "notify"),
+)
+
+
+@pytest.mark.parametrize("policy", ["", "    debounce: {wait: 1s}\n", "    batch: {wait: 1s}\n    delay: 1d\n"])
+def test_the_effective_config_of_an_open_config_loads_again(policy: str) -> None:
+    text = DEFAULTS + ROUTE + policy + "    match: {model: a, any: [{stage: b}]}\nlog: {level: debug}\n"
     first = config(text)
     again = config(json.dumps(effective(first)))
     assert effective(again) == effective(first)
@@ -381,12 +610,18 @@ server: {listen: "${A}", max_body: "${A}", read_timeout: "${A}", trusted_proxies
 admin: {listen: "${A}", token: "${A}", tokens: {ci: {token: "${A}", scope: "${A}"}}, hosts: ["${A}"]}
 store: {url: "${A}", response_body: "${A}"}
 log: {level: "${A}", format: "${A}"}
-defaults: {headers: {X-A: "${A}"}, timeout: "${A}", success: "${A}", retry: "${A}"}
+defaults: {headers: {X-A: "${A}"}, timeout: "${A}", success: "${A}", retry: "${A}", rate: "${A}", notify: "${A}",
+           max_pending: "${A}", unhealthy_after: "${A}", disable_after: "${A}"}
 sources:
   www: {type: storyblok, secret: "${file:/x}", path: "${A}", allow_ips: ["${A}"]}
   c: {type: contentstack, public_key: "${A}", tolerance: "${A}", map: {action: "${A}"}}
   s: {type: standard, secret: "${A}", respond: "${A}"}
-  v: {type: github, verify: "${A}", rate_limit: "${A}"}
+  v: {type: github, verify: "${A}", rate_limit: "${A}", dedup: "${A}", expect_every: "${A}", notify: ["${A}"]}
+  k: {type: github, secret: "${A}", dedup: {key: "${A}", window: "${A}"}}
+notifiers:
+  mail: {type: email, smtp: "${A}", from: "${A}", to: ["${A}"]}
+  chat: {type: webhook, url: "${A}", preset: "${A}"}
+  what: {type: "${A}"}
   t: {type: "${A}"}
 routes:
   - name: "${A}"
@@ -398,6 +633,17 @@ routes:
     sign: [{scheme: standard, secret: "${A}"}]
     retry: {policy: fixed, every: "${A}", attempts: 2, give_up_on: ["${A}"]}
     max_age: "${A}"
+    debounce: {wait: "${A}", max_wait: "${A}", by: ["${A}"]}
+    delay: "${A}"
+    order: "${A}"
+    rate: "${A}"
+    max_pending: "${A}"
+    unhealthy_after: "${A}"
+    disable_after: "${A}"
+    notify: "${A}"
+  - {name: b, to: {url: "https://${A}/"}, batch: {max: "${A}", wait: "${A}"}}
+  - {name: c, to: {url: "https://${A}/"}, debounce: {wait: 1h, max_wait: "${A}", by: "${A}"}}
+  - {name: d, to: {url: "https://${A}/"}, debounce: {wait: "${A}", max_wait: 1h}}
 """
     loaded = load(text.encode(), environ={}, no_secrets=True)
     assert loaded.warnings == ()
@@ -461,6 +707,21 @@ KEYS = st.sampled_from(
         "delays",
         "give_up_on",
         "max_age",
+        "debounce",
+        "batch",
+        "wait",
+        "max_wait",
+        "by",
+        "max",
+        "delay",
+        "order",
+        "rate",
+        "disable_after",
+        "dedup",
+        "key",
+        "window",
+        "notifiers",
+        "preset",
         "notify",
         "Host",
         "basic",
@@ -493,6 +754,10 @@ SCALARS = (
             "https://h/",
             "whsec_",
             "/x",
+            "latest",
+            "algolia",
+            "webhook",
+            "email",
         ]
     )
 )
@@ -505,6 +770,9 @@ CONFIGS_OF_ANY_KIND = st.fixed_dictionaries(
         "sources": st.dictionaries(st.sampled_from(["a", "b"]), st.dictionaries(KEYS, VALUES_OF_ANY_KIND), max_size=2),
         "routes": st.lists(st.dictionaries(KEYS, VALUES_OF_ANY_KIND), max_size=2),
         **{key: st.dictionaries(KEYS, VALUES_OF_ANY_KIND) for key in ("server", "admin", "store", "log", "defaults")},
+        "notifiers": st.dictionaries(
+            st.sampled_from(["a", "b"]), st.dictionaries(KEYS, VALUES_OF_ANY_KIND), max_size=2
+        ),
     },
 )
 

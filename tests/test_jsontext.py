@@ -94,3 +94,25 @@ def test_a_path_that_ends_early_leads_to_nothing() -> None:
     for path in (("a", "x"), ("a", "b", "0"), ("c", "d"), ("x", "y", "z")):
         assert jsontext.at(document, *path) is None
     assert jsontext.at([], "a") is None
+
+
+def test_canonical_json_is_the_same_whatever_the_order_of_keys() -> None:
+    one = jsontext.parse(b'{"a": {"c": 1, "b": [2, 1.50]}, "d": "\xc3\xa9"}')
+    other = jsontext.parse(b'{"d":"\\u00e9","a":{"b":[2,1.5],"c":1}}')
+    assert jsontext.canonical(one) == jsontext.canonical(other)
+    assert jsontext.canonical([1, 2]) != jsontext.canonical([2, 1])
+
+
+@pytest.mark.parametrize("odd", ["\ud83d", 10**30, 1.5])
+def test_canonical_json_tells_apart_what_orjson_cannot_write(odd: Any) -> None:
+    assert jsontext.canonical({"b": odd, "a": 1}) == jsontext.canonical({"a": 1, "b": odd})
+    assert len({jsontext.canonical(value) for value in (odd, "\ud83e", 10**30 + 1, "\ufffd", 2)}) == 5
+
+
+def test_what_is_too_deep_or_no_json_has_no_canonical_form() -> None:
+    deep: Any = 10**30
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (deep, object()):
+        with pytest.raises(Malformed):
+            jsontext.canonical(value)

@@ -106,6 +106,19 @@ def test_headers_are_in_lower_case_and_repeated_ones_joined() -> None:
     assert query.headers_object([("X-A", "1"), ("x-b", "2"), ("x-a", "3")]) == {"x-a": "1, 3", "x-b": "2"}
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('headers."X-Id"', ["x-id"]),
+        ("[headers.a, body.headers.b, join(headers.c, `[]`)]", ["a", "c"]),
+        ("body.id || headers.a", ["a"]),
+        ("headers", []),
+    ],
+)
+def test_the_headers_that_an_expression_names(text: str, names: list[str]) -> None:
+    assert sorted(query.headers_named(text)) == names
+
+
 @given(text=st.text(max_size=30) | st.text("ab.!()[]?*&|@'`{}: 1,", max_size=20))
 def test_no_text_raises_anything_else(text: str) -> None:
     with suppress(QueryError):

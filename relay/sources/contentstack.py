@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
 
-from relay import proof, proofschema
+from relay import dedup, proof, proofschema
 from relay.clock import parse_rfc3339, rfc3339, to_ms
+from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import Duration, SecretTexts, Unresolved
-from relay.jsontext import Malformed, at, said
+from relay.jsontext import Malformed, at, canonical, said
 from relay.source import Proof, Rejected
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ SAMPLE = "entry.publish"
 _RSA_SIGNATURE = "X-Contentstack-Request-Signature"
 _HMAC_SIGNATURE = "x-contentstack-hmac-signature"
 _LEGACY_SIGNATURE = "X-Contentstack-Signature"
+_REPEATS = timedelta(minutes=20)  # five attempts within 780 s, each of up to 30 s
 
 
 def _rsa_key(pem: str) -> RSAPublicKey:
@@ -185,6 +187,15 @@ class Adapter:
             locale=said(at(data, "locale")) or said(at(data, "entry", "locale")) or _published_locale(data),
             extra=extra,
         )
+
+    def mark(self, inbound: Inbound, description: Description) -> Mark | None:
+        # A second publish may have the body of the first: it is a repeat only while nothing else was said of the entry.
+        entry = description.common
+        if entry.entry_id is None:
+            return None
+        about = [description.environment, description.branch, description.locale, entry.model, entry.entry_id]
+        says = {key: value for key, value in inbound.object().items() if key != "triggered_at"}
+        return Mark(dedup.digest(canonical(about)), dedup.digest(canonical(says)), _REPEATS)
 
 
 _CONCISE = {"uid", "title", "locale", "_version"}

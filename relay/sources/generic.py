@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from relay import proof, proofschema
+from relay.delivery import Mark
 from relay.event import Description, Inbound
 from relay.fields import HeaderName, SecretTexts, Section
 from relay.source import Proof
@@ -71,3 +72,6 @@ class Adapter:
 
     def describe(self, inbound: Inbound) -> Description:
         return Description(None)
+
+    def mark(self, inbound: Inbound, description: Description) -> Mark | None:
+        return None  # for the source's `dedup` to say

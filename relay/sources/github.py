@@ -15,8 +15,9 @@ from typing import Literal
 
 from multidict import CIMultiDict
 
-from relay import proof, proofschema
+from relay import dedup, proof, proofschema
 from relay.clock import to_ms
+from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
 from relay.jsontext import Malformed, at, said, whole
@@ -73,3 +74,6 @@ class Adapter:
         except Malformed:
             action = None
         return Description(event, (Change(event, None, action.casefold() if action is not None else None, None),))
+
+    def mark(self, inbound: Inbound, description: Description) -> Mark | None:
+        return dedup.message_id(proof.hint(inbound.headers, _DELIVERY))

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
 
-from relay import proof, proofschema
+from relay import dedup, proof, proofschema
 from relay.clock import parse_rfc3339, to_ms
-from relay.event import Change, Description, Inbound
+from relay.delivery import Mark
+from relay.event import Change, Description, Headers, Inbound
 from relay.fields import Duration, SecretTexts, Unresolved
 from relay.jsontext import at, said
 from relay.secret import Secret
@@ -90,7 +91,7 @@ class Config(SourceConfig):
 def _signed(inbound: Inbound, now: datetime, tolerance: timedelta) -> tuple[bytes, list[tuple[str, str]]]:
     """The message that is signed, and the signatures by version. Raises Rejected."""
     headers = inbound.headers
-    names = _HEADERS if any(name in headers for name in _HEADERS) else _OLD_HEADERS
+    names = _names(headers)
     identifier, timestamp, signatures = (proof.sole(headers, name) for name in names)
     seconds = proof.number(timestamp)
     if seconds is None:
@@ -101,6 +102,10 @@ def _signed(inbound: Inbound, now: datetime, tolerance: timedelta) -> tuple[byte
         version, _, code = one.partition(",")
         pairs.append((version, code))
     return _message(identifier, timestamp, inbound.body), pairs
+
+
+def _names(headers: Headers) -> tuple[str, str, str]:
+    return _HEADERS if any(name in headers for name in _HEADERS) else _OLD_HEADERS
 
 
 def _message(identifier: str, timestamp: str, body: bytes) -> bytes:
@@ -201,6 +206,9 @@ class Adapter:
         model, action = dotted(event)
         change = Change(model, None, action, said(at(body, "data", "id")))
         return Description(event, (change,), occurred_at=parse_rfc3339(body.get("timestamp")))
+
+    def mark(self, inbound: Inbound, description: Description) -> Mark | None:
+        return dedup.message_id(proof.hint(inbound.headers, _names(inbound.headers)[0]))
 
 
 def dotted(event: str | None) -> tuple[str | None, str | None]:

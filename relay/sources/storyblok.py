@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from relay import proof, proofschema
+from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
 from relay.jsontext import Malformed, at, said, whole
@@ -157,6 +158,10 @@ class Adapter:
             entry_id = said(at(body, "task", "id"))
         change = Change(known.model, stage, known.action, entry_id)
         return Description(known.event, (change,), branch=branch, extra=extra)
+
+    def mark(self, inbound: Inbound, description: Description) -> Mark | None:
+        # Sent once, whatever the answer. Two publishes of a story have one body, and nothing says which it is.
+        return None
 
 
 def _meaning(body: dict[str, Any], action: str | None, inbound: Inbound) -> _Meaning | None:

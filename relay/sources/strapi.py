@@ -11,11 +11,12 @@ the source says `plugins: true`.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from relay import proof, proofschema
+from relay import dedup, proof, proofschema
 from relay.clock import parse_rfc3339
+from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
 from relay.jsontext import at, said, whole
@@ -24,6 +25,7 @@ from relay.source import Ignored, Proof
 SAMPLE = "entry.publish"
 
 _SIGNATURE = "X-Strapi-Signature-256"
+_REPEATS = timedelta(minutes=60)
 _EVENT = "X-Strapi-Event"
 _ENTRY_ACTIONS = {
     "entry.create": "create",
@@ -86,6 +88,10 @@ class Adapter:
             locale=said(at(body, "entry", "locale")) or said(at(body, "entity", "locale")),
             extra={"uid": uid} if uid is not None else {},
         )
+
+    def mark(self, inbound: Inbound, description: Description) -> Mark | None:
+        # Every body holds the millisecond in which it was sent: only a proxy's or a person's repeat is the same again.
+        return dedup.known_by(inbound.body, window=_REPEATS)
 
 
 def _change(event: str | None, body: dict[str, Any]) -> Change:

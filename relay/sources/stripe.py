@@ -10,8 +10,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Literal
 
-from relay import proof, proofschema
+from relay import dedup, proof, proofschema
 from relay.clock import from_ms
+from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import Duration, SecretTexts
 from relay.jsontext import at, said
@@ -61,6 +62,9 @@ class Adapter:
         model, _, action = (event or "").rpartition(".")
         change = Change(model or None, None, action.casefold() or None, said(at(body, "data", "object", "id")))
         return Description(event, (change,), occurred_at=_moment(body.get("created")))
+
+    def mark(self, inbound: Inbound, description: Description) -> Mark | None:
+        return dedup.message_id(said(inbound.object().get("id")))
 
 
 def _moment(created: object) -> datetime | None:

@@ -24,10 +24,11 @@ from pydantic import ValidationError
 from relay import samples
 from relay.bodyproof import without_proofs
 from relay.clock import rfc3339
+from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import Unresolved
 from relay.jsontext import Malformed
-from relay.source import Ignored, Proof, Rejected, SourceAdapter, types
+from relay.source import Ignored, Proof, Rejected, Source, SourceAdapter, types
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
 RECORDED = Path(__file__).parent.parent / "samples"
@@ -325,6 +326,197 @@ def test_an_alias_has_the_samples_of_its_type() -> None:
     assert samples.names("graphcms") == samples.names("hygraph")
 
 
+# --- duplicates -------------------------------------------------------------------------------------------------------
+
+
+def named(type_name: str, source_name: str = "s", **config: Any) -> Source:
+    """A source of this type, as a config would name it."""
+    module = types()[type_name]
+    section = module.Config(**{"type": type_name, **config})
+    return Source(source_name, section, module.Adapter(section), type_name)
+
+
+def marked(source: Source, inbound: Inbound) -> Mark | None:
+    inbound = without_proofs(inbound, source.adapter.body_proofs)
+    description = source.describe(inbound)
+    assert isinstance(description, Description)
+    return source.mark(inbound, description)
+
+
+def marks(source: Source, inbound: Inbound) -> Mark:
+    found = marked(source, inbound)
+    assert found is not None
+    return found
+
+
+WINDOWS = {
+    "strapi": timedelta(minutes=60),
+    "contentstack": timedelta(minutes=20),
+    "prismic": timedelta(minutes=60),
+    "hygraph": timedelta(minutes=30),
+    "standard": timedelta(hours=24),
+    "github": timedelta(hours=24),
+    "stripe": timedelta(hours=24),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_what_tells_a_repeat_is_hashed_and_remembered_for_as_long_as_its_sender_repeats(name: str) -> None:
+    source = named(name, **SIGNABLE[name][0])
+    for event in samples.names(name):
+        signed = source.adapter.sign(samples.load(name, event), NOW)
+        mark = marked(source, signed)
+        assert marked(source, signed) == mark
+        if name not in WINDOWS or described(source.adapter, signed).common.action == "test":
+            assert mark is None
+        elif mark is not None:
+            assert mark.window == WINDOWS[name]
+            assert len(mark.key) == 16
+            assert len(mark.value) == (16 if name == "contentstack" else 0)
+    assert (marked(source, source.adapter.sign(samples.load(name), NOW)) is not None) is (name in WINDOWS)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_two_sources_never_share_a_mark_and_dedup_off_has_none(name: str) -> None:
+    sample = adapter(name, **SIGNABLE[name][0]).sign(samples.load(name), NOW)
+    assert marks(named(name, "a"), sample).key != marks(named(name, "b"), sample).key
+    assert marked(named(name, dedup="off"), sample) is None
+
+
+def test_what_was_recorded_as_one_delivery_has_one_mark() -> None:
+    groups: dict[str, set[Mark | None]] = {}
+    for path in FILES:
+        group = json.loads(path.read_text()).get("dedup_group")
+        if group is not None:
+            what = recorded(path)
+            groups.setdefault(group, set()).add(marked(named(what.config["type"], **what.config), what.inbound))
+    assert {name: len(found - {None}) for name, found in groups.items()} == {"cs-retry-1": 1}
+
+
+def contentstack(event: str, triggered_at: str = "2026-11-23T20:00:00.000Z", **data: Any) -> Inbound:
+    entry = {"entry": {"uid": "e", "title": "x"}, "content_type": {"uid": "post"}, "locale": "en"}
+    return request({"module": "entry", "event": event, "triggered_at": triggered_at, "data": entry | data})
+
+
+def test_contentstacks_publish_unpublish_publish_is_three_events_of_one_entry() -> None:
+    source = named("contentstack")
+    publish, unpublish = marks(source, contentstack("publish")), marks(source, contentstack("unpublish"))
+    assert publish.key == unpublish.key
+    assert publish.value != unpublish.value
+    assert marks(source, contentstack("publish", "2026-11-23T20:10:00.000Z")) == publish
+    reordered = request(dict(reversed(contentstack("publish").object().items())))
+    assert marks(source, reordered) == publish
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"entry": {"uid": "f", "title": "x"}},
+        {"content_type": {"uid": "page"}},
+        {"locale": "de"},
+        {"environment": {"name": "staging"}},
+        {"branch": {"uid": "main"}},
+    ],
+)
+def test_contentstacks_entries_are_told_apart_by_all_that_they_are(other: dict[str, Any]) -> None:
+    source = named("contentstack")
+    assert marks(source, contentstack("publish")).key != marks(source, contentstack("publish", **other)).key
+
+
+def test_only_the_time_at_the_top_of_contentstacks_body_does_not_count() -> None:
+    source = named("contentstack")
+    one, other = (contentstack("publish", entry={"uid": "e", "triggered_at": at}) for at in ("1", "2"))
+    assert marks(source, one).value != marks(source, other).value
+
+
+def test_a_contentstack_event_about_no_entry_is_never_a_repeat() -> None:
+    body = {"module": "bulk", "event": "publish.completed", "data": {"count": 5}}
+    assert marked(named("contentstack"), request(body)) is None
+
+
+def test_two_equal_publishes_of_a_story_are_two_events() -> None:
+    assert marked(named("storyblok"), request(STORY)) is None
+
+
+def test_prismics_repeats_are_known_by_the_body_without_its_secret_but_its_test_is_never_one() -> None:
+    body = {"type": "api-update", "documents": ["a"], "secret": "old"}
+    source = named("prismic", secret=["new", "old"])
+    assert marks(source, request(body)) == marks(source, request({**body, "secret": "new"}))
+    assert marks(source, request(body)).key != marks(source, request({**body, "documents": ["b"]})).key
+    test = request({"type": "test-trigger", "domain": "d", "secret": "old"})
+    assert marked(source, test) is None
+    assert marked(named("prismic", secret="old", map={"action": "'publish'"}), test) is None
+
+
+def test_hygraphs_events_are_told_apart_by_environment_and_time_also_where_their_bodies_are_equal() -> None:
+    source = named("hygraph")
+
+    def sent(header: str) -> Mark | None:
+        return marked(source, request({"operation": "update"}, ("gcms-signature", header)))
+
+    first = sent("sign=AAAA, env=master, t=1")
+    assert first == sent("t=1, env=master, sign=BBBB")
+    assert len({first, sent("sign=AAAA, env=master, t=2"), sent("sign=AAAA, env=dev, t=1")}) == 3
+    assert sent("sign=AAAA, env=master") is None
+    assert marked(source, request({"operation": "update"})) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "header"), [("standard", "webhook-id"), ("standard", "svix-id"), ("github", "X-GitHub-Delivery")]
+)
+def test_a_message_id_in_a_header_is_all_that_counts(name: str, header: str) -> None:
+    source = named(name)
+    mark = marks(source, request({"type": "a"}, (header, "msg_1")))
+    assert marks(source, request({"type": "b"}, (header, "msg_1"))) == mark
+    assert marks(source, request({"type": "a"}, (header, "msg_2"))) != mark
+    for headers in ([], [(header, "")], [(header, "msg_1"), (header, "msg_1")]):
+        assert marked(source, request({"type": "a"}, *headers)) is None
+
+
+def test_stripes_message_id_is_in_its_body() -> None:
+    source = named("stripe")
+    assert marks(source, request({"id": "evt_1", "type": "a"})) == marks(source, request({"id": "evt_1", "type": "b"}))
+    for body in ("{}", '{"id": null}', '{"id": ""}', '{"id": []}'):
+        assert marked(source, request(body)) is None
+
+
+def test_a_mark_by_hand_is_what_the_expression_finds() -> None:
+    source = named("storyblok", dedup={"key": 'headers."x-id" || body.id', "window": "10m"})
+    one = marks(source, request({"id": "a"}))
+    assert one.window == timedelta(minutes=10)
+    assert marks(source, request({"id": "b"}, ("X-ID", "a"))) == one
+    assert marks(source, request({"id": "b"})) != one
+
+
+@pytest.mark.parametrize(
+    ("key", "body"),
+    [
+        ("body.id", {}),
+        ("body.id", {"id": ""}),
+        ("body.id", {"id": []}),
+        ("body.id", b"no json"),
+        ("[body.id, body.version]", {"id": 1}),
+        ("{id: body.id}", {}),
+        ("length(body.id)", {"id": 1}),
+        ("headers.authorization", {}),
+        ('headers."x-signature"', {}),
+    ],
+)
+def test_where_the_expression_finds_nothing_or_fails_there_is_no_mark(key: str, body: Any) -> None:
+    source = named("generic", hmac={"header": "X-Signature", "secret": "s"}, dedup={"key": key, "window": "10m"})
+    assert marked(source, request(body, ("Authorization", "Bearer x"), ("X-Signature", "ab"))) is None
+
+
+@pytest.mark.parametrize(
+    "key", ["[body.id, body.off]", "{id: body.id, none: body.nothing}", "body", "[body.off, body]"]
+)
+def test_a_mark_by_hand_may_have_several_parts(key: str) -> None:
+    source = named("generic", dedup={"key": key, "window": "10m"})
+    one = marks(source, request('{"id": 1, "off": false, "none": null}'))
+    assert marks(source, request('{"none": null, "off": false, "id": 1}')) == one
+    assert marks(source, request('{"id": 2, "off": false}')) != one
+
+
 # --- garbage ----------------------------------------------------------------------------------------------------------
 
 KEYS = st.sampled_from(
@@ -481,6 +673,8 @@ def test_garbage_is_rejected_or_malformed_or_described(
         except Malformed:
             continue
         if isinstance(description, Description):
+            with suppress(Malformed):
+                source.mark(inbound, description)
             assert description.changes
             for text in (description.event, description.environment, *description.changes[0].as_json().values()):
                 assert text is None or (text and text.encode())

@@ -23,6 +23,7 @@ from typing import Literal
 from multidict import CIMultiDict
 
 from relay import proof, proofschema
+from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
 from relay.source import Proof, SourceConfig
@@ -55,6 +56,9 @@ class Adapter:
     def describe(self, inbound: Inbound) -> Description:
         body = inbound.object()
         return Description(str(body.get("what")), (Change("gadget", None, "update", str(body.get("id"))),))
+
+    def mark(self, inbound: Inbound, description: Description) -> Mark | None:
+        return None
 
     def sign(self, inbound: Inbound, now: datetime) -> Inbound:
         return proof.sign(self._checks, inbound, now)

@@ -1,0 +1,78 @@
+"""Duplicates: by what a repeated request is known. Pure.
+
+What tells a repeat of a sender is for its adapter to say (`SourceAdapter.mark`), or for a source's `dedup: {key: …}`.
+Only hashes of it are kept. Where nothing tells a repeat from a second event there is no mark: an event that is
+delivered twice is a nuisance, one that is swallowed is a loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from hashlib import blake2b
+
+from relay import query
+from relay.delivery import Mark
+from relay.event import Inbound
+from relay.jsontext import Malformed, canonical
+
+_MESSAGE_IDS = timedelta(hours=24)  # senders try again for hours, and a person may have them do so for longer
+
+
+def digest(*parts: bytes) -> bytes:
+    """A hash of all parts, none of which can run into the next."""
+    hashed = blake2b(digest_size=16)
+    for part in parts:
+        hashed.update(len(part).to_bytes(8))
+        hashed.update(part)
+    return hashed.digest()
+
+
+def encoded(text: str) -> bytes:
+    """Any text as bytes, also one that UTF-8 cannot hold."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def known_by(*parts: bytes, window: timedelta) -> Mark:
+    """A repeat is what has all of these in common with an earlier request."""
+    return Mark(digest(*parts), b"", window)
+
+
+def message_id(sent: str | None) -> Mark | None:
+    """By the id that the sender gives each of its messages."""
+    return known_by(b"id", encoded(sent), window=_MESSAGE_IDS) if sent else None
+
+
+def of_source(name: str, mark: Mark) -> Mark:
+    """The mark as that of one source: what two sources are sent is never compared."""
+    return replace(mark, key=digest(encoded(name), mark.key))
+
+
+class Key:
+    """What an expression over `{body, headers}` finds in a request. Raises QueryError for one that can only fail.
+
+    `hidden` are names of headers that carry proofs, in lower case. They are not there for the expression: as *** they
+    would make every event a repeat of the first.
+    """
+
+    def __init__(self, text: str, window: timedelta, hidden: frozenset[str]) -> None:
+        self._query = query.compile(text)
+        self._window = window
+        self._hidden = hidden
+
+    def mark(self, inbound: Inbound) -> Mark | None:
+        """The mark of a request; None where the expression finds nothing, or fails."""
+        headers = [(name, value) for name, value in inbound.headers.items() if name.lower() not in self._hidden]
+        data = {"body": inbound.document_or_none(), "headers": query.headers_object(headers)}
+        try:
+            found = self._query.search(data)
+            return known_by(b"key", canonical(found), window=self._window) if _says(found) else None
+        except (query.QueryError, Malformed):
+            return None
+
+
+def _says(found: object) -> bool:
+    """Whether something was found: of `[body.id, body.version]` every part, of an object any."""
+    parts = found if isinstance(found, list) else list(found.values()) if isinstance(found, dict) else [found]
+    said = [part is not None and part != "" for part in parts]
+    return any(said) if isinstance(found, dict) else bool(said) and all(said)
