@@ -85,17 +85,20 @@ class OAuth2(Section):
     query: Mapping[str, str] = Field(default_factory=dict)
 
 
-_AUTHS: dict[str, type[Section]] = {"basic": Basic, "bearer": Bearer, "oauth2": OAuth2}
+def _one_of(models: Mapping[str, type[Section]]) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, tuple(models.values())):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError("expected a mapping such as {type: bearer, token: …}")
+        if "type" not in value:
+            raise fields.missing("type")
+        return fields.chosen(value, "type", models, ())
+
+    return BeforeValidator(check)
 
 
-def _auth(value: object) -> object:
-    if isinstance(value, (Basic, Bearer, OAuth2)):
-        return value
-    if not isinstance(value, dict):
-        raise ValueError("expected a mapping such as {type: bearer, token: …}")
-    if "type" not in value:
-        raise fields.missing("type")
-    return fields.chosen(value, "type", _AUTHS, ())
+Auth = Annotated[Basic | Bearer | OAuth2, _one_of({"basic": Basic, "bearer": Bearer, "oauth2": OAuth2})]
 
-
-Auth = Annotated[Basic | Bearer | OAuth2, BeforeValidator(_auth)]
+FixedAuth = Annotated[Basic | Bearer, _one_of({"basic": Basic, "bearer": Bearer})]
+"""What can be written into a header as it is."""

@@ -253,6 +253,19 @@ def route_turned(route: str, state: str, reason: str | None) -> None:
     log("route_state", route=route, state=str(state), reason=reason)
 
 
+# -- notices ---------------------------------------------------------------------------------------------------------
+
+
+def notice_sent(notifier: str, kind: str, subject: str, count: int) -> None:
+    """People were told: `count` facts of a kind about a route or source."""
+    _log.info("notice_sent", notifier=notifier, kind=kind, subject=subject, count=count)
+
+
+def notice_not_sent(notifier: str, kind: str, subject: str, count: int, reason: str) -> None:
+    """People could not be told."""
+    _log.error("notice_not_sent", notifier=notifier, kind=kind, subject=subject, count=count, reason=reason)
+
+
 # -- the daemon ------------------------------------------------------------------------------------------------------
 
 

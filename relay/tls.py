@@ -97,11 +97,23 @@ def _system_store() -> object:
     return tuple(found)
 
 
-def _context(section: ClientTls, ca: bytes | None) -> ssl.SSLContext:
+def system_context() -> ssl.SSLContext:
+    """What this machine trusts, for another protocol than HTTP."""
+    context = _blank()
+    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    return context
+
+
+def _blank() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
     context.sslobject_class = _Handshake
+    return context
+
+
+def _context(section: ClientTls, ca: bytes | None) -> ssl.SSLContext:
+    context = _blank()
+    context.set_alpn_protocols(["http/1.1"])
     if not section.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from relay.payloadschema import Made, Template
 from relay.preset import HookPreset, message
+
+_NOTICE = """{{ {
+  "text": lines | join("\\n") | truncate(3000, true, '…', 0) | slack,
+  "mrkdwn": false, "unfurl_links": false, "unfurl_media": false
+} | tojson }}"""
 
 
 class Config(HookPreset):
     """Says in a channel what happened."""
 
     base = "https://hooks.slack.com/services/"
+    notice: ClassVar[str] = _NOTICE
 
     preset: Literal["slack"]
 

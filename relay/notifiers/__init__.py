@@ -1,0 +1,1 @@
+"""Ways of telling people, one module each; `relay.notifier` is their contract."""
