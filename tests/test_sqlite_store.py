@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from relay.clock import SystemClock
-from relay.delivery import Delivery, Rejection, State
+from relay.delivery import Delivery, HeldReason, Rejection, State
 from relay.event import Description, Event
 from relay.ids import DeliveryId
 from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
@@ -30,6 +30,8 @@ from relay.stores.sqlite import (
     SqliteStore,
     affected_by_wal_reset_bug,
     committer,
+    joining,
+    lanes,
     open_reader,
     open_store,
     opening,
@@ -156,7 +158,7 @@ async def test_what_arrives_while_a_commit_runs_shares_the_next(desk: Desk) -> N
 async def test_a_result_and_an_event_share_a_commit(desk: Desk) -> None:
     (delivery,) = await desk.add("www")
     before = sqlite(desk).commits
-    await asyncio.gather(desk.store.record(delivered(delivery)), desk.add("www"), desk.store.settle(["www"], []))
+    await asyncio.gather(desk.store.record(delivered(delivery)), desk.add("www"), desk.store.settle(["www"], {}))
     assert sqlite(desk).commits - before <= 3, "settle asks twice"
 
 
@@ -203,7 +205,7 @@ def bad_event(desk: Desk, how: str) -> Event:
 @pytest.mark.parametrize("how", ["text", "type", "object", "number"])
 async def test_only_the_write_that_cannot_be_stored_fails(desk: Desk, how: str) -> None:
     (old,), (held,) = await desk.add("old"), await desk.add("held")
-    await desk.store.settle(["old", "www"], [])
+    await desk.store.settle(["old", "www"], {})
     bad = bad_event(desk, how)
     *_, outcome, retried = await asyncio.gather(
         desk.add("www"),
@@ -226,7 +228,7 @@ async def test_an_id_used_twice_fails_alone(desk: Desk) -> None:
     (first,) = await desk.add("www")
     event = desk.event()
     copy = Delivery(first.id, "www", event, NOON, NOON)
-    outcomes = await asyncio.gather(desk.add("www"), desk.store.add(event, [copy]), return_exceptions=True)
+    outcomes = await asyncio.gather(desk.add("www"), desk.put(event, [copy]), return_exceptions=True)
     assert isinstance(outcomes[1], sqlite3.IntegrityError)
     assert await desk.store.event(event.id) is None
     assert desk.counts() == {"www": (2, 0)}
@@ -373,8 +375,15 @@ async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: p
 @pytest.mark.parametrize(
     ("sql", "values"),
     [
-        (reader.CLAIM, ("www", 0, "[]", 10, 1 << 20)),
-        (reader._NEXT_DUE, ("www", 0)),
+        (reader.CLAIM, ("www", 0, "[]", 10, 1 << 20, 0)),
+        (reader._NEXT_DUE, ("www", 0, 0)),
+        (reader._COLLECTED, (1, True, 9)),
+        (reader._WINDOWS, ()),
+        (reader._MERGED_INTO_WINDOWS, ()),
+        (lanes._HAS_UNFINISHED, ("www", "")),
+        (lanes._WAITING, ("www", "", False, "draft")),
+        (lanes._NEWER, ("www", "", 5, "draft")),
+        (joining._CARRIER, ("www", "")),
         (reader._FIRST_DUE, ()),
         (reader._OLDEST_PENDING, ()),
         ("SELECT route, count(*) FROM delivery WHERE state = 'held' GROUP BY route", ()),
@@ -398,14 +407,14 @@ async def test_a_body_that_rotted_is_never_handed_out_as_intact(desk: Desk, path
     assert secret in data
     path.write_bytes(data.replace(secret, b"The" + secret[3:]))
     await desk.reopen()
-    found = await desk.store.claim("www", NOON, 10, ())
+    found = await desk.store.claim("www", None, NOON, 10, ())
     assert [(each.id, each.event.sha256) for each in found] == [(rotten.id, b""), (sound.id, sound.event.sha256)]
 
 
 async def test_a_body_that_is_gone_is_not_handed_out_as_intact(desk: Desk) -> None:
     await desk.add("www")
     await on_writer(desk, "DELETE FROM body")
-    (found,) = await desk.store.claim("www", NOON, 10, ())
+    (found,) = await desk.store.claim("www", None, NOON, 10, ())
     assert (found.event.body, found.event.sha256) == (b"", b"")
 
 
@@ -738,14 +747,14 @@ class Queue(RuleBasedStateMachine):
 
     @rule(active=st.sets(st.sampled_from(ROUTES)), disabled=st.sets(st.sampled_from(ROUTES)))
     def settle(self, active: set[str], disabled: set[str]) -> None:
-        self.run(self.store.settle(active - disabled, disabled))
+        self.run(self.store.settle(active - disabled, dict.fromkeys(disabled, HeldReason.DISABLED)))
         for route, counts in self.store.counts().items():
             assert not (counts.pending if route not in active - disabled else counts.held)
 
     @rule(route=st.sampled_from(ROUTES), limit=st.integers(1, 5), exclude=st.lists(known, max_size=3))
     def claim(self, route: str, limit: int, exclude: list[Delivery]) -> None:
         taken = {delivery.id for delivery in exclude}
-        found = self.run(self.store.claim(route, self.clock.now(), limit, taken))
+        found = self.run(self.store.claim(route, None, self.clock.now(), limit, taken))
         assert len(found) <= limit
         assert not taken & {each.id for each in found}
         assert found == sorted(found, key=lambda each: (each.due, each.id))

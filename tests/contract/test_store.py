@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -13,10 +13,13 @@ import pytest
 
 from relay.clock import to_ms
 from relay.delivery import (
+    Added,
     Attempt,
     Code,
     Delivery,
     Failure,
+    HeldReason,
+    Owed,
     Rejection,
     Request,
     Response,
@@ -32,6 +35,7 @@ from tests.fakes import NOON, ManualClock
 
 SECOND = timedelta(seconds=1)
 BACKENDS = ("sqlite",)
+MOST = 1_000_000
 
 
 class Desk:
@@ -69,14 +73,18 @@ class Desk:
     async def add(self, *routes: str, body: bytes = b'{"a":1}', source: str = "blog") -> list[Delivery]:
         event = self.event(body, source)
         deliveries = [self.owe(event, route) for route in routes]
-        await self.store.add(event, deliveries)
+        await self.put(event, deliveries)
         return deliveries
+
+    async def put(self, event: Event, deliveries: Sequence[Delivery] = ()) -> Added:
+        """Store an event with deliveries that are simply more of their routes."""
+        return await self.store.add(event, [Owed(delivery, MOST) for delivery in deliveries])
 
     def counts(self) -> dict[str, tuple[int, int]]:
         return {route: (each.pending, each.held) for route, each in self.store.counts().items()}
 
     async def claimed(self, route: str = "www", limit: int = 100) -> list[DeliveryId]:
-        return [found.id for found in await self.store.claim(route, self.clock.now(), limit, ())]
+        return [found.id for found in await self.store.claim(route, None, self.clock.now(), limit, ())]
 
     async def state(self, delivery: Delivery) -> str:
         found = await self.store.delivery(delivery.id)
@@ -144,15 +152,15 @@ async def test_a_claimed_delivery_is_the_one_that_was_added(desk: Desk) -> None:
     )
     event = desk.event(b"\x00not json\xff", description=description)
     delivery = desk.owe(event)
-    await desk.store.add(event, [delivery])
-    assert await desk.store.claim("www", desk.clock.now(), 10, ()) == [delivery]
+    await desk.put(event, [delivery])
+    assert await desk.store.claim("www", None, desk.clock.now(), 10, ()) == [delivery]
 
 
 async def test_what_nobody_says_stays_unsaid(desk: Desk) -> None:
     event = desk.event(b"", description=Description(None))
     delivery = desk.owe(event)
-    await desk.store.add(event, [delivery])
-    assert await desk.store.claim("www", desk.clock.now(), 10, ()) == [delivery]
+    await desk.put(event, [delivery])
+    assert await desk.store.claim("www", None, desk.clock.now(), 10, ()) == [delivery]
 
 
 async def test_concurrent_adds_are_all_stored(desk: Desk) -> None:
@@ -165,7 +173,7 @@ async def test_one_event_that_cannot_be_stored_harms_no_other(desk: Desk) -> Non
     bad = desk.event(description=Description("half a \ud800 pair"))
     results = await asyncio.gather(
         *(desk.add("www") for _ in range(5)),
-        desk.store.add(bad, [desk.owe(bad)]),
+        desk.put(bad, [desk.owe(bad)]),
         *(desk.add("www") for _ in range(5)),
         return_exceptions=True,
     )
@@ -178,7 +186,7 @@ async def test_one_event_that_cannot_be_stored_harms_no_other(desk: Desk) -> Non
 async def test_claim_gives_the_oldest_due_first_and_only_what_is_due(desk: Desk) -> None:
     event = desk.event()
     late, soon, never = (desk.owe(event, after=after * SECOND) for after in (2, 1, 60))
-    await desk.store.add(event, [late, soon, never])
+    await desk.put(event, [late, soon, never])
     assert await desk.claimed() == []
     desk.wait(2)
     assert await desk.claimed() == [soon.id, late.id]
@@ -188,17 +196,17 @@ async def test_claim_gives_the_oldest_due_first_and_only_what_is_due(desk: Desk)
 
 async def test_claim_passes_over_what_the_caller_has(desk: Desk) -> None:
     ids = [(await desk.add("www"))[0].id for _ in range(5)]
-    found = await desk.store.claim("www", desk.clock.now(), 2, {ids[0], ids[1], ids[3]})
+    found = await desk.store.claim("www", None, desk.clock.now(), 2, {ids[0], ids[1], ids[3]})
     assert [delivery.id for delivery in found] == [ids[2], ids[4]]
-    assert await desk.store.claim("www", desk.clock.now(), 9, set(ids)) == []
+    assert await desk.store.claim("www", None, desk.clock.now(), 9, set(ids)) == []
 
 
 async def test_claim_takes_bodies_up_to_eight_mebibytes_but_always_one(desk: Desk) -> None:
     for size in (9 << 20, 4 << 20, 3 << 20, 2 << 20):
         await desk.add("www", body=b"x" * size)
-    first = await desk.store.claim("www", desk.clock.now(), 10, ())
+    first = await desk.store.claim("www", None, desk.clock.now(), 10, ())
     assert [len(delivery.event.body) >> 20 for delivery in first] == [9]
-    then = await desk.store.claim("www", desk.clock.now(), 10, {first[0].id})
+    then = await desk.store.claim("www", None, desk.clock.now(), 10, {first[0].id})
     assert [len(delivery.event.body) >> 20 for delivery in then] == [4, 3]
 
 
@@ -210,8 +218,8 @@ async def test_empty_bodies_are_claimed_together(desk: Desk) -> None:
 
 async def test_next_due_is_the_next_time_something_becomes_due(desk: Desk) -> None:
     event = desk.event()
-    await desk.store.add(event, [desk.owe(event, after=after * SECOND) for after in (0, 5, 9)])
-    await desk.store.add(other := desk.event(), [desk.owe(other, "search", 3 * SECOND)])
+    await desk.put(event, [desk.owe(event, after=after * SECOND) for after in (0, 5, 9)])
+    await desk.put(other := desk.event(), [desk.owe(other, "search", 3 * SECOND)])
     assert await desk.store.next_due("www", NOON) == NOON + 5 * SECOND
     assert await desk.store.next_due("www", NOON + 5 * SECOND) == NOON + 9 * SECOND
     assert await desk.store.next_due("www", NOON + 9 * SECOND) is None
@@ -241,7 +249,7 @@ async def test_one_that_is_to_be_tried_again_waits_for_its_time(desk: Desk) -> N
     assert await desk.claimed() == []
     assert await desk.store.next_due("www", NOON) == due
     desk.wait(60)
-    (found,) = await desk.store.claim("www", desk.clock.now(), 1, ())
+    (found,) = await desk.store.claim("www", None, desk.clock.now(), 1, ())
     assert found == replace(delivery, due=due, attempts=1, tries=1, trigger=Trigger.RETRY)
     detail = await desk.store.delivery(delivery.id)
     assert detail is not None
@@ -280,18 +288,18 @@ async def test_one_can_end_without_an_attempt(desk: Desk) -> None:
 
 async def test_one_held_in_flight_stays_held_when_its_attempt_failed(desk: Desk) -> None:
     (delivery,) = await desk.add("www")
-    await desk.store.settle([], ["www"])
+    await desk.store.settle([], {"www": HeldReason.DISABLED})
     await desk.store.record(again(delivery, NOON + 5 * SECOND))
     assert await desk.state(delivery) == "held"
     assert desk.counts() == {"www": (0, 1)}
-    await desk.store.settle(["www"], [])
-    (found,) = await desk.store.claim("www", NOON + 5 * SECOND, 1, ())
+    await desk.store.settle(["www"], {})
+    (found,) = await desk.store.claim("www", None, NOON + 5 * SECOND, 1, ())
     assert (found.attempts, found.tries, found.due) == (1, 1, NOON + 5 * SECOND)
 
 
 async def test_one_held_in_flight_is_done_when_its_attempt_ended_it(desk: Desk) -> None:
     (good,), (bad,) = await desk.add("www"), await desk.add("www")
-    await desk.store.settle([], ["www"])
+    await desk.store.settle([], {"www": HeldReason.DISABLED})
     await asyncio.gather(desk.store.record(delivered(good)), desk.store.record(failed(bad)))
     assert (await desk.state(good), await desk.state(bad)) == ("delivered", "failed")
     assert desk.counts() == {}
@@ -321,41 +329,41 @@ async def test_a_result_for_an_unknown_delivery_is_let_go(desk: Desk) -> None:
 async def test_settle_holds_what_may_not_be_sent_and_says_how_much(desk: Desk) -> None:
     for routes in (("www", "search"), ("www", "old")):
         await desk.add(*routes)
-    settled = await desk.store.settle(["www"], ["search"])
+    settled = await desk.store.settle(["www"], {"search": HeldReason.DISABLED})
     assert (settled.held, settled.released) == ({"search": 1, "old": 1}, {})
     assert desk.counts() == {"www": (2, 0), "search": (0, 1), "old": (0, 1)}
     assert await desk.claimed("search") == await desk.claimed("old") == []
-    assert (await desk.store.settle(["www"], ["search"])).held == {}
+    assert (await desk.store.settle(["www"], {"search": HeldReason.DISABLED})).held == {}
 
 
 async def test_settle_releases_what_may_be_sent_again_due_as_before(desk: Desk) -> None:
     (delivery,) = await desk.add("www")
-    await desk.store.settle([], [])
-    await desk.store.settle([], ["www"])
+    await desk.store.settle([], {})
+    await desk.store.settle([], {"www": HeldReason.DISABLED})
     await desk.reopen()
-    settled = await desk.store.settle(["www"], [])
+    settled = await desk.store.settle(["www"], {})
     assert (settled.held, settled.released) == ({}, {"www": 1})
     assert desk.counts() == {"www": (1, 0)}
-    assert await desk.store.claim("www", NOON, 1, ()) == [delivery]
+    assert await desk.store.claim("www", None, NOON, 1, ()) == [delivery]
 
 
 async def test_max_age_stands_still_while_held(desk: Desk) -> None:
     await desk.add("www")
     desk.wait(10)
-    await desk.store.settle([], ["www"])
+    await desk.store.settle([], {"www": HeldReason.DISABLED})
     desk.wait(3600)
-    await desk.store.settle(["www"], [])
-    (found,) = await desk.store.claim("www", desk.clock.now(), 1, ())
+    await desk.store.settle(["www"], {})
+    (found,) = await desk.store.claim("www", None, desk.clock.now(), 1, ())
     assert desk.clock.now() - found.first_due == 10 * SECOND
     assert found.due == NOON
 
 
 async def test_a_large_backlog_is_settled_whole(desk: Desk) -> None:
     event = desk.event()
-    await desk.store.add(event, [desk.owe(event) for _ in range(5000)])
-    assert (await desk.store.settle([], [])).held == {"www": 5000}
+    await desk.put(event, [desk.owe(event) for _ in range(5000)])
+    assert (await desk.store.settle([], {})).held == {"www": 5000}
     assert desk.counts() == {"www": (0, 5000)}
-    assert (await desk.store.settle(["www"], [])).released == {"www": 5000}
+    assert (await desk.store.settle(["www"], {})).released == {"www": 5000}
     assert desk.counts() == {"www": (5000, 0)}
 
 
@@ -369,7 +377,7 @@ async def test_retry_makes_a_failed_one_new_but_for_its_attempts(desk: Desk) -> 
     assert await desk.store.retry(delivery.id, later) == "www"
     assert desk.counts() == {"www": (1, 0)}
     await desk.reopen()
-    (found,) = await desk.store.claim("www", later, 1, ())
+    (found,) = await desk.store.claim("www", None, later, 1, ())
     assert found == replace(delivery, due=later, first_due=later, attempts=1, tries=0, trigger=Trigger.MANUAL)
     await desk.store.record(delivered(found, 2))
     assert await desk.state(delivery) == "delivered"
@@ -379,7 +387,7 @@ async def test_retry_makes_a_pending_one_due_now(desk: Desk) -> None:
     (delivery,) = await desk.add("www")
     await desk.store.record(again(delivery, NOON + 3600 * SECOND))
     assert await desk.store.retry(delivery.id, NOON + SECOND) == "www"
-    (found,) = await desk.store.claim("www", NOON + SECOND, 1, ())
+    (found,) = await desk.store.claim("www", None, NOON + SECOND, 1, ())
     assert (found.due, found.tries) == (NOON + SECOND, 1)
     assert desk.counts() == {"www": (1, 0)}
 
@@ -387,7 +395,7 @@ async def test_retry_makes_a_pending_one_due_now(desk: Desk) -> None:
 async def test_retry_says_what_to_do_instead(desk: Desk) -> None:
     (done,), (held,) = await desk.add("www"), await desk.add("old")
     await desk.store.record(delivered(done))
-    await desk.store.settle(["www"], [])
+    await desk.store.settle(["www"], {})
     with pytest.raises(WrongState, match="nothing to retry") as caught:
         await desk.store.retry(done.id, NOON)
     assert caught.value.state is State.DELIVERED
@@ -404,7 +412,7 @@ async def test_retry_says_what_to_do_instead(desk: Desk) -> None:
 
 async def test_an_event_is_read_as_it_was_stored(desk: Desk) -> None:
     event = desk.event(b"\xff\x00")
-    await desk.store.add(event, [])
+    await desk.put(event, [])
     found = await desk.store.event(event.id)
     assert found is not None
     assert found.description == event.as_json(desk.store.ids.text(EVENT, event.id))
@@ -443,7 +451,7 @@ async def test_search_takes_any_value_of_a_filter_and_every_filter(desk: Desk) -
         event = desk.event(
             source=source, description=Description(f"{model}.publish", (Change(model, "draft", "publish", model[:2]),))
         )
-        await desk.store.add(event, [desk.owe(event, route)])
+        await desk.put(event, [desk.owe(event, route)])
 
     async def found(**filters: tuple[str, ...]) -> int:
         return len((await desk.store.search(LogQuery(**filters))).items)  # type: ignore[arg-type]
@@ -474,7 +482,7 @@ async def test_unmatched_events_and_rejected_requests_are_found_where_asked_for(
     rejection = rejected(desk)
     desk.store.reject(rejection)
     lonely = desk.event(source="shop")
-    await desk.store.add(lonely, [])
+    await desk.put(lonely, [])
     text = desk.store.ids.text
 
     async def found(**filters: tuple[str, ...]) -> list[str]:
@@ -529,13 +537,13 @@ async def test_status_tells_of_what_waits(desk: Desk) -> None:
     await desk.add("www", "old")
     desk.wait(60)
     event = desk.event()
-    await desk.store.add(event, [desk.owe(event, after=-90 * SECOND)])
-    await desk.store.settle(["www"], [])
+    await desk.put(event, [desk.owe(event, after=-90 * SECOND)])
+    await desk.store.settle(["www"], {})
     status = await desk.store.status()
     assert (status.pending, status.held) == (2, 1)
     assert (status.oldest_pending, status.oldest_due) == (NOON, NOON - 30 * SECOND)
     assert status.oldest_by_route == {"www": NOON - 30 * SECOND}
-    await desk.store.settle(["www", "old"], [])
+    await desk.store.settle(["www", "old"], {})
     assert (await desk.store.status()).oldest_by_route == {"www": NOON - 30 * SECOND, "old": NOON}
     assert status.location
     assert status.backend
@@ -564,6 +572,6 @@ async def test_a_closed_store_promises_nothing_more(desk: Desk) -> None:
     with pytest.raises(Unavailable):
         await desk.add("www")
     with pytest.raises(Unavailable):
-        await desk.store.claim("www", NOON, 1, ())
+        await desk.store.claim("www", None, NOON, 1, ())
     await desk.reopen()
     assert desk.store.counts() == {"www": Counts(3, 0)}
