@@ -19,6 +19,7 @@ from relay.fieldmap import FieldMap
 from relay.fields import UNKNOWN_KEY, Section, Unresolved, got
 from relay.notifier import NotifierConfig
 from relay.pattern import Patterns
+from relay.payloadschema import Form
 from relay.preset import IndexPreset
 from relay.problems import Path, did_you_mean
 from relay.schema import Admin, Defaults, Route, Server, TcpAddress, is_loopback
@@ -358,6 +359,8 @@ class CrossCheck:
         if url.scheme != "http" or _near(url.host or ""):
             return
         secrets = route.to.auth is not None or any(entry.scheme == "prismic" for entry in route.sign)
+        # The URL of a hook is a credential itself, and a form carries its token.
+        secrets = secrets or bool(route.to.hidden) or isinstance(route.sent, Form)
         if secrets or any(is_secret_header(name) for name in route.to.headers):
             message = f"credentials travel to {url.host} unencrypted (use https)"
             self._warning((*place, "to", "url"), message)

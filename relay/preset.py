@@ -12,12 +12,13 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 from urllib.parse import quote
 
+from pydantic import AfterValidator, BeforeValidator
 from yarl import URL
 
-from relay import fields
+from relay import authschema, fields
 from relay.authschema import Auth
 from relay.destination import Target
 from relay.event import Event
@@ -28,6 +29,16 @@ from relay.problems import did_you_mean
 from relay.routeschema import To
 from relay.secret import MASK
 from relay.wireschema import NOWHERE, Url, parsed_url, shown_url
+
+
+def _segment(value: str) -> str:
+    if value in ("", ".", "..") and not isinstance(value, Unresolved):
+        raise ValueError(f"expected a name, got {fields.got(value)}")
+    return value
+
+
+Segment = Annotated[str, AfterValidator(_segment)]
+"""A name that stands, quoted, between two slashes of a URL."""
 
 
 class Filling(NamedTuple):
@@ -118,8 +129,10 @@ class IndexPreset(Preset):
 
     id_key: ClassVar[str]
     """The document's key for its id."""
+    ids: ClassVar[re.Pattern[str]] = re.compile(r"(?!\.{1,2}$).+", re.DOTALL)
+    """The ids that a document can have."""
 
-    key: SecretText
+    key: Annotated[SecretText, BeforeValidator(authschema._token)]
 
     def upsert(self, entry_id: str) -> Target:
         """The request that adds or replaces a document."""
@@ -150,8 +163,10 @@ class IndexPreset(Preset):
                 known = fields.any_of((*UPSERTED, *DELETED))
                 hint = "say it with the source's action" if action == "change" else "narrow match.action"
                 raise failed(f"{self.preset} takes the actions {known}, not {action or 'none'}: {hint}")
-            if not entry_id or entry_id in (".", ".."):
+            if not entry_id:
                 raise failed(f"{self.preset} needs an event about one entry, and this one names none or several")
+            if self.ids.fullmatch(entry_id) is None:
+                raise failed(f"{self.preset} has no place for a document with the id {fields.got(entry_id)}")
             return self.delete(entry_id) if action in DELETED else self.upsert(entry_id)
 
         return aim
@@ -170,7 +185,9 @@ class IndexPreset(Preset):
 
 
 _MESSAGE = """\
-{%- macro said(text) %}{{ text | string | truncate(LONGEST, true, '…', 0) | ESCAPE }}{% endmacro -%}
+{%- macro said(text) -%}
+{{ (text | string).split() | join(' ') | truncate(LONGEST, true, '…', 0) | ESCAPE }}
+{%- endmacro -%}
 {%- set text %}{{ said(event.action or event.event or 'event') }}: {{ said(event.model or 'content') }}
 {%- if event.entry_id %} {{ said(event.entry_id) }}{% endif %} from {{ said(event.source) }}
 {%- for name in ['stage', 'locale', 'environment', 'branch'] if event[name] %}, {{ name }} {{ said(event[name]) }}

@@ -56,7 +56,7 @@ def build(loaded: Loaded, generation: int, now: datetime, before: Runtime | None
     redact = Redactor(loaded.secrets)
     contexts = Contexts(before.contexts if before is not None else None)
     tokens = Tokens(before.tokens if before is not None else None)
-    wires = _wires(loaded, contexts)
+    wires = _wires(loaded, contexts, redact)
     routes = [_route(section, config, redact, wire, tokens) for section, wire in zip(config.routes, wires, strict=True)]
     contexts.settle()
     tokens.settle()
@@ -87,7 +87,7 @@ def _source(name: str, section: object) -> Source:
     return Source(name, section, module.Adapter(section), module.__name__.rpartition(".")[2])  # type: ignore[arg-type]
 
 
-def _wires(loaded: Loaded, contexts: Contexts) -> list[Wire]:
+def _wires(loaded: Loaded, contexts: Contexts, redact: Redactor) -> list[Wire]:
     """How each route connects. Raises ConfigError with every file that cannot be used."""
     wires = []
     problems: dict[Problem, None] = {}
@@ -99,7 +99,7 @@ def _wires(loaded: Loaded, contexts: Contexts) -> list[Wire]:
             path = loaded.marks.existing(
                 (*(own if loaded.marks.existing(own) == own else ("defaults", "tls")), error.key)
             )
-            problems[Problem(loaded.file, *loaded.place(path), path_text(path), str(error))] = None
+            problems[Problem(loaded.file, *loaded.place(path), path_text(path), redact(str(error)))] = None
     if problems:
         raise ConfigError(list(problems))
     return wires
@@ -204,6 +204,7 @@ def load_certificates(context: ssl.SSLContext, section: Tls, loaded: Loaded) -> 
         context.load_cert_chain(section.cert, section.key)
     except (OSError, ssl.SSLError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
-        what = f"the certificate {section.cert} and its key {section.key} cannot be loaded: {reason}"
+        hide = Redactor(loaded.secrets)
+        what = hide(f"the certificate {section.cert} and its key {section.key} cannot be loaded: {reason}")
         line, col = loaded.place(("server", "tls"))
         raise ConfigError([Problem(loaded.file, line, col, "server.tls", what)]) from None

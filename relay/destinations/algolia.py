@@ -10,7 +10,7 @@ from yarl import URL
 
 from relay.destination import Target
 from relay.fields import Unresolved, got
-from relay.preset import Filling, IndexPreset
+from relay.preset import Filling, IndexPreset, Segment
 
 
 def _application(value: object) -> object:
@@ -28,7 +28,7 @@ class Config(IndexPreset):
 
     preset: Literal["algolia"]
     application: Annotated[str, BeforeValidator(_application)]
-    index: str
+    index: Segment
 
     def filling(self) -> Filling:
         headers = {"X-Algolia-Application-Id": self.application, "X-Algolia-API-Key": self.key.reveal()}

@@ -11,7 +11,7 @@ from yarl import URL
 
 from relay.fields import SecretText, Unresolved
 from relay.payloadschema import Form, Made
-from relay.preset import Filling, Preset
+from relay.preset import Filling, Preset, Segment
 from relay.secret import Secret
 from relay.wireschema import Url
 
@@ -31,7 +31,7 @@ class Config(Preset):
     """Runs a pipeline. What happened is in the variables RELAY_ID, RELAY_SOURCE, RELAY_ACTION and so on."""
 
     preset: Literal["gitlab-trigger"]
-    project: Text
+    project: Segment
     token: SecretText
     ref: Text = "main"
     variables: Mapping[str, str] = Field(default_factory=dict)
@@ -39,15 +39,11 @@ class Config(Preset):
 
     @property
     def payload(self) -> str | Made | None:
-        form: dict[str, Secret | str] = {"token": self.token, "ref": _literal(self.ref)}
+        # What the config says goes out as it is, as a secret does: quoted in an expression it might not be masked.
+        form: dict[str, Secret | str] = {"token": self.token, "ref": Secret(self.ref)}
         form |= {f"variables[RELAY_{name.upper()}]": f"event.{name}" for name in _SENT}
-        return Form(form=form | {f"variables[{name}]": _literal(value) for name, value in self.variables.items()})
+        return Form(form=form | {f"variables[{name}]": Secret(value) for name, value in self.variables.items()})
 
     def filling(self) -> Filling:
         project = quote(self.project, safe="")
         return Filling(URL(f"{str(self.server).rstrip('/')}/api/v4/projects/{project}/trigger/pipeline", encoded=True))
-
-
-def _literal(text: str) -> str:
-    """A text as JMESPath writes it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from relay.authschema import Bearer
 from relay.destination import Target
-from relay.preset import Filling, IndexPreset
+from relay.preset import Filling, IndexPreset, Segment
 from relay.wireschema import Url
 
 
@@ -14,10 +15,14 @@ class Config(IndexPreset):
     """Keeps an index like the content."""
 
     id_key = "id"
+    # https://www.meilisearch.com/docs/resources/internals/primary_key#formatting-the-document-id
+    # Meilisearch answers 202 to any other id, and drops the document afterwards. `*` may pass because it stands in our
+    # samples for what was blanked.
+    ids = re.compile(r"[A-Za-z0-9_*-]{1,511}")
 
     preset: Literal["meilisearch"]
     url: Url
-    index: str
+    index: Segment
 
     @property
     def document(self) -> str:

@@ -1,4 +1,8 @@
-"""Slack's incoming webhooks: https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks"""
+"""Slack's incoming webhooks: https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
+
+Escaped, a text calls nobody by name; that *bold* stays as it is takes `mrkdwn`:
+https://api.slack.com/reference/messaging/payload. What it links to is not shown in the channel.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ _NOTICE = """{{ {
   "text": lines | join("\\n") | truncate(3000, true, '…', 0) | slack,
   "mrkdwn": false, "unfurl_links": false, "unfurl_media": false
 } | tojson }}"""
+_SENT = '{{ {"text": text, "mrkdwn": false, "unfurl_links": false, "unfurl_media": false} | tojson }}'
 
 
 class Config(HookPreset):
@@ -23,4 +28,4 @@ class Config(HookPreset):
 
     @property
     def payload(self) -> str | Made | None:
-        return Template(template=message("slack", 200) + '{{ {"text": text} | tojson }}')
+        return Template(template=message("slack", 200) + _SENT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from relay.destination import Target
-from relay.preset import Filling, IndexPreset
+from relay.preset import Filling, IndexPreset, Segment
 from relay.wireschema import Url
 
 
@@ -16,7 +16,7 @@ class Config(IndexPreset):
 
     preset: Literal["typesense"]
     url: Url
-    collection: str
+    collection: Segment
 
     def filling(self) -> Filling:
         return Filling(self.url, headers={"X-TYPESENSE-API-KEY": self.key.reveal()})

@@ -10,19 +10,20 @@ import asyncio
 import base64
 import json
 import typing
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import parse_qs, quote, quote_plus
 
 import aiohttp
 from aiohttp import web
 from click.testing import CliRunner
 from pydantic import BaseModel
 
+from relay import preset
 from relay.cli import relay as relay_command
 from relay.config import load
 from relay.event import Inbound
@@ -48,6 +49,14 @@ class Canaries:
     def whsec(self, name: str) -> str:
         made = "whsec_" + base64.b64encode(f"canary.{len(self.values):02} {name} key".encode()).decode()
         return self.values.setdefault(name, made)
+
+    def whsk(self, name: str) -> str:
+        seed = f"canary.{len(self.values):02} {name} key".encode().ljust(32, b".")[:32]
+        return self.values.setdefault(name, "whsk_" + base64.b64encode(seed).decode())
+
+    def plain(self, name: str) -> str:
+        """One that a URL's path writes as it is."""
+        return self.values.setdefault(name, f"canary.{len(self.values):02}-{name}")
 
     def seen_in(self, data: bytes) -> list[str]:
         """The names of those that a text shows, in whatever form."""
@@ -153,7 +162,76 @@ def config(folder: Path, canary: Canaries, http: str, raw: str) -> dict[str, Any
                 "to": {"url": "http://127.0.0.1:9/", "query": {"k": canary("refused")}},
                 "retry": "none",
             },
+            *(
+                {"name": name, "sources": "blog", "retry": fast, **route}
+                for name, route in (*with_tokens(canary, http), *proxied(canary, http), *signed(canary, http))
+            ),
+            *(
+                {"name": name, "sources": "blog", "retry": fast, "to": {"preset": name, **keys}}
+                for name, keys in presets(canary, http, from_file).items()
+            ),
         ],
+    }
+
+
+Routes = Iterator[tuple[str, dict[str, Any]]]
+
+
+def with_tokens(canary: Canaries, http: str) -> Routes:
+    """Routes that get a token before they send, or get none."""
+    for name, endpoint in (("oauth", "token"), ("oauth-refused", "no-token")):
+        auth = {
+            "type": "oauth2",
+            "token_url": f"{http}/{endpoint}?tenant={quote(canary(f'{name}-url'), safe='')}",
+            "client_id": "relay",
+            "client_secret": canary(f"{name}-secret"),
+            "params": {"assertion_key": canary(f"{name}-param")},
+            "query": {"q": canary(f"{name}-query")},
+        }
+        yield name, {"to": {"url": f"{http}/oauth", "auth": auth}}
+
+
+def proxied(canary: Canaries, http: str) -> Routes:
+    """Routes through a proxy, which lets them pass, or does not."""
+    for name, url in (
+        ("proxy", "http://127.0.0.1:9/by-proxy"),
+        ("proxy-refused", "http://127.0.0.1:9/refused-by-proxy"),
+        ("proxy-tunnel", "https://127.0.0.1:9/tunnel"),
+    ):
+        secret = quote(canary(name), safe="")
+        yield name, {"to": {"url": url, "proxy": http.replace("//", f"//relay:{secret}@")}}
+
+
+def signed(canary: Canaries, http: str) -> Routes:
+    """Routes with the schemes that no other route has."""
+    schemes: list[dict[str, Any]] = [
+        {"scheme": "standard-asymmetric", "secret": [canary.whsk("sign-ed25519"), canary.whsk("sign-ed25519-old")]},
+        {"scheme": "hygraph", "secret": canary("sign-hygraph")},
+        {"scheme": "prismic", "secret": canary("sign-prismic")},
+        {"scheme": "github", "secret": canary("sign-github")},
+        {"scheme": "hmac", "secret": canary("sign-hmac"), "header": "X-Hmac"},
+    ]
+    yield "signed", {"to": {"url": f"{http}/signed"}, "sign": schemes}
+    storyblok = {"scheme": "storyblok", "secret": canary("sign-storyblok")}
+    yield "signed-as-storyblok", {"to": {"url": f"{http}/signed"}, "payload": "normalized", "sign": [storyblok]}
+
+
+def presets(canary: Canaries, http: str, from_file: Callable[[str], str]) -> dict[str, dict[str, Any]]:
+    """The keys of each preset, sent to this machine in the place of its service."""
+    hooks = {
+        name: {"hook": f"{http}/hooks/{canary.plain(name)}"}
+        for name in ("cloudflare-pages", "discord", "netlify", "slack", "vercel")
+    }
+    hook = f"{http}/hooks/{canary.plain('teams')}?sig={quote(canary('teams-sig'), safe='')}"
+    gitlab = {"server": http, "project": "acme/www", "variables": {"DEPLOY_KEY": from_file("gitlab-variable")}}
+    return {
+        **hooks,
+        "teams": {"hook": hook},
+        "github-dispatch": {"url": f"{http}/github", "repo": "acme/www", "token": canary("github-token")},
+        "gitlab-trigger": {**gitlab, "token": canary("gitlab-token")},
+        "algolia": {"url": f"{http}/algolia", "application": "APP", "index": "posts", "key": canary("algolia")},
+        "meilisearch": {"url": f"{http}/meilisearch", "index": "posts", "key": canary("meilisearch")},
+        "typesense": {"url": f"{http}/typesense", "collection": "posts", "key": canary("typesense")},
     }
 
 
@@ -194,8 +272,26 @@ def _names_secret(annotation: Any) -> bool:
     return annotation is Secret or any(map(_names_secret, typing.get_args(annotation)))
 
 
-def echo(request: Received) -> web.Response:
-    """All that was sent, in several ways; a 500, so that there is a next attempt."""
+def answering(canary: Canaries) -> Callable[[Received], web.Response]:
+    """A destination, a proxy and a token endpoint in one."""
+    token = canary("access-token")
+
+    def answer(request: Received) -> web.Response:
+        if request.path.startswith("/token"):
+            return web.json_response({"access_token": token, "token_type": "Bearer"})
+        if request.path.startswith("/no-token"):
+            proof = request.headers.get("Authorization") or parse_qs(request.body.decode())["client_secret"][0]
+            said = f"{proof} {request.body.decode()}"
+            return web.json_response({"error": proof[:64], "error_description": said}, status=401)
+        if request.method == "CONNECT" or "refused-by-proxy" in request.path:
+            return web.Response(status=407, reason=f"no {request.headers['Proxy-Authorization']}")
+        return echo(request, 401 if request.path.startswith("/oauth") else 500)
+
+    return answer
+
+
+def echo(request: Received, status: int) -> web.Response:
+    """All that was sent, in several ways; an error, so that there is a next attempt."""
     headers = {f"X-Echo-{name}": value for name, value in request.headers.items()}
     headers |= {"Set-Cookie": request.headers["X-Default-Token"], "webhook-signature": "v1,echo"}
     said = "\n".join(
@@ -213,7 +309,7 @@ def echo(request: Received) -> web.Response:
     cut = secret[: len(secret) // 2 if request.n % 2 else -1]
     padding = KEPT - len(said.encode()) - len(cut)
     assert padding > 0
-    return web.Response(status=500, headers=headers, text=said + "." * padding + secret)
+    return web.Response(status=status, headers=headers, text=said + "." * padding + secret)
 
 
 @asynccontextmanager
@@ -279,11 +375,14 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
                 return text
 
         async with asyncio.timeout(PATIENCE):
-            while json.loads(await ask("GET", "/logs?status=pending&route=bearer,not-http,nobody"))["items"]:
+            tried = ",".join(route["name"] for route in document["routes"] if route["name"] != "basic")
+            while json.loads(await ask("GET", f"/logs?status=pending&route={tried}"))["items"]:
                 await asyncio.sleep(0.02)
         shown = json.loads(await ask("GET", "/logs?limit=1000"))["items"]
         assert {item["status"] for item in shown if item["route"] != "basic"} == {"failed"}
-        assert {item["error"]["code"] for item in shown} == {"http_status", "protocol_error", "connect_error"}
+        assert {item["route"] for item in shown} == {route["name"] for route in document["routes"]}
+        codes = {"http_status", "protocol_error", "connect_error", "auth_error"}
+        assert {item["error"]["code"] for item in shown} == codes
         shown += json.loads(await ask("GET", "/logs?status=rejected&limit=1000"))["items"]
         assert {item["status"] for item in shown} >= {"failed", "rejected"}
         for item in shown:
@@ -291,7 +390,7 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
         for item in shown[:3]:
             await ask("GET", f"/logs/{item['event_id']}")
             await ask("POST", f"/logs/{item['id']}/retry")
-        for path in ("/health", "/health/live", "/metrics", "/logs?x=1", "/logs/x", "/nothing"):
+        for path in ("/health", "/health/live", "/metrics", "/config", "/logs?x=1", "/logs/x", "/nothing"):
             await ask("GET", path)
         for wrong in (canary.values["ci"], canary.values["bearer"]):
             for method, path in (("POST", "/reload"), ("DELETE", "/logs")):
@@ -307,14 +406,17 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
         await ask("POST", "/reload")
     for verb in (["check"], ["check", "--no-secrets"], ["routes"], ["routes", "--expanded"], ["routes", "--json"]):
         seen.add(" ".join(verb), await run(relay.config, *verb, status=0))
-    sample = relay.config.parent / "sample.json"
-    inbound = request_for(runtime.sources["misc"], None, b'{"id":"1"}', datetime.now(UTC))
-    pairs = [[name, value] for name, value in inbound.headers.items()]
-    sample.write_text(json.dumps({"headers": pairs, "body": inbound.body.decode()}))
+    for route in document["routes"]:
+        seen.add(f"export {route['name']}", await run(relay.config, "export", route["name"], status=0))
+    for source, body in (("misc", b'{"id":"1"}'), ("blog", None)):
+        sample = relay.config.parent / f"{source}.json"
+        inbound = request_for(runtime.sources[source], None, body, datetime.now(UTC))
+        pairs = [[name, value] for name, value in inbound.headers.items()]
+        sample.write_text(json.dumps({"headers": pairs, "body": inbound.body.decode()}))
+        for more in ([], ["--json"]):
+            explained = await run(relay.config, "explain", str(sample), "--source", source, *more, status=0)
+            seen.add(f"explain {source} {more}", explained)
     for more in ([], ["--json"]):
-        seen.add(
-            f"explain {more}", await run(relay.config, "explain", str(sample), "--source", "misc", *more, status=0)
-        )
         seen.add(f"logs {more}", await run(relay.config, "logs", *more))
 
 
@@ -333,6 +435,7 @@ def mistakes(document: dict[str, Any], canary: Canaries) -> Iterator[str]:
 
     file = document["routes"][0]["to"]["headers"]["X-Plain"]
     bearer = document["routes"][0]["to"]["auth"]["token"]
+    wrong_auth = {"type": "oauth2", "token_url": f"ftp://x/?{bearer}", "client_id": "", "client_secret": [bearer]}
     yield changed(lambda c: c["routes"][0].update(sources=file))
     yield changed(lambda c: c["routes"][0].update(payload=file))
     yield changed(lambda c: c["routes"][0].update(match={"where": file}))
@@ -341,6 +444,13 @@ def mistakes(document: dict[str, Any], canary: Canaries) -> Iterator[str]:
     yield changed(lambda c: c["routes"][0]["to"]["auth"].update(token=[bearer], type="bearr"))
     yield changed(lambda c: c["routes"][0]["to"].update(url=f"ftp://x/{bearer}", headers={"X-Api-Key": bearer + "\n"}))
     yield changed(lambda c: c["routes"][0].update(sign=[{"scheme": "standard", "secret": bearer}]))
+    yield changed(lambda c: c["routes"][0].update(payload={"template": "{{ " + file}, retry=file))
+    yield changed(lambda c: c["routes"][0].update(payload={"jmespath": "f(" + file}))
+    yield changed(lambda c: c["routes"][0]["to"].update(proxy=file, success=file, tls={"ca": file, "verify": file}))
+    yield changed(lambda c: c["routes"][0]["to"].update(proxy=f"http://relay:{bearer}@/"))
+    yield changed(lambda c: c["routes"][0]["to"].update(auth=wrong_auth))
+    yield changed(lambda c: c["routes"][0]["to"].update(preset=file))
+    yield changed(lambda c: [route["to"].update(spoilt(route["to"], file)) for route in c["routes"]])
     yield changed(lambda c: c["sources"]["blog"].update(token={"nested": canary.values["strapi-token"]}))
     yield changed(lambda c: c["sources"]["blog"].update(headers=canary.values["strapi-header"]))
     yield changed(lambda c: c["sources"]["blog"].update(token=" " + canary.values["strapi-token"]))
@@ -349,8 +459,18 @@ def mistakes(document: dict[str, Any], canary: Canaries) -> Iterator[str]:
     yield changed(lambda c: c["admin"].update(token={"a": canary.values["admin"]}, hosts=file))
     yield changed(lambda c: c["store"].update(url=file))
     yield changed(lambda c: c["log"].update(level=file))
+    yield changed(lambda c: c["routes"][0]["to"].update(tls={"ca": file}))
+    yield changed(lambda c: c["server"].update(tls={"cert": file, "key": file}))
     yield as_text(document).replace("routes:", "rowtes:", 1)
     yield as_text(document)[:-40]  # half written
+
+
+def spoilt(to: dict[str, Any], file: str) -> dict[str, Any]:
+    """What is wrong for each preset."""
+    wrong: dict[str, Any] = {key: file for key in ("repo", "event_type", "application", "clear_cache") if key in to}
+    if "hook" in to:
+        wrong["hook"] = to["hook"].replace("http", "ftp", 1)
+    return wrong | {key: [to[key]] for key in ("token", "key") if key in to}
 
 
 async def run(config: Path, verb: str, *more: str, status: int | None = None) -> bytes:
@@ -364,7 +484,7 @@ async def run(config: Path, verb: str, *more: str, status: int | None = None) ->
 
 async def test_no_secret_is_seen_anywhere(tmp_path: Path) -> None:
     canary, seen = Canaries(), Seen()
-    async with sink(echo) as destination, raw_echo() as raw:
+    async with sink(answering(canary)) as destination, raw_echo() as raw:
         document = config(tmp_path, canary, destination.url, raw)
         async with relay_process(tmp_path, as_text(document)) as relay:
             await everything_happens(relay, document, canary, seen)
@@ -374,10 +494,13 @@ async def test_no_secret_is_seen_anywhere(tmp_path: Path) -> None:
         seen.add("log", relay.log.read_bytes())
         seen.add("relay.db", (tmp_path / "relay.db").read_bytes())
     # The canaries were at work: the destinations saw those that were meant for them.
-    sent = [f"{request.path}\n{dict(request.headers)}".encode() for request in destination.received]
+    sent = [f"{request.path}\n{dict(request.headers)}".encode() + request.body for request in destination.received]
     arrived = {name for text_sent in sent for name in canary.seen_in(text_sent)}
     meant = {"default-header", "file-default", "file-path", "url-query", "query", "file-query", "api-key"}
-    assert arrived == meant | {"file-header", "bearer", "basic-auth"}
+    meant |= {"file-header", "bearer", "basic-auth", "access-token", "proxy", "proxy-refused", "proxy-tunnel"}
+    meant |= {f"{name}-{part}" for name in ("oauth", "oauth-refused") for part in ("url", "secret", "param", "query")}
+    meant |= {"github-token", "gitlab-token", "gitlab-variable", "teams-sig", "sign-prismic"}
+    assert arrived == meant | (set(preset.names()) - {"github-dispatch", "gitlab-trigger"})
     assert len(destination.received) > 10
     assert {"store", "log"} <= {where.partition(".")[0].replace("relay", "store") for where in seen.texts}
     assert b"***" in seen.texts["relay.db"]
@@ -390,6 +513,8 @@ async def test_no_secret_is_seen_anywhere(tmp_path: Path) -> None:
 
 def test_every_key_that_may_hold_a_secret_is_in_that_config(tmp_path: Path) -> None:
     types()
+    for name in preset.names():
+        preset.model(name)
     text = as_text(config(tmp_path, Canaries(), "http://127.0.0.1:1", "http://127.0.0.1:2"))
     assert set(held(load(write_config(tmp_path, text)).config)) == {
         (model, key) for model, key in known() if model.startswith("relay.")
