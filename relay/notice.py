@@ -93,7 +93,7 @@ def _recovered(notice: Notice, name: str) -> list[str]:
         _turned(notice),
         "What waits is being sent, slowly at first.",
         _meanwhile("Meanwhile", notice),
-        _all_failed(name) if notice.meanwhile else "",
+        *(_all_failed(name) if notice.meanwhile else ()),
     ]
 
 
@@ -105,7 +105,7 @@ def _paused(notice: Notice, name: str) -> list[str]:
         _meanwhile("Before that", notice),
         "Its deliveries are held, new ones too, until somebody resumes it.",
         f"Resume it: relay resume {name}",
-        _all_failed(name) if notice.meanwhile else "",
+        *(_all_failed(name) if notice.meanwhile else ()),
     ]
 
 
@@ -118,9 +118,9 @@ def _failed(notice: Notice, name: str) -> list[str]:
         ]
     return [
         f"{notice.count} deliveries of route {name} failed",
-        _because(f"They were given up {_between(notice)}; the last one", notice),
+        _because(f"They were given up {_between(notice)}", notice, "the last one: "),
         _which(notice),
-        _all_failed(name),
+        *_all_failed(name),
     ]
 
 
@@ -131,7 +131,7 @@ def _queue_full(notice: Notice, name: str) -> list[str]:
         _because(f"{many} stored as failed {_between(notice)}, because too much waits (max_pending)", notice),
         _which(notice),
         f"Why does so much wait? relay logs --route {name} --status pending,held",
-        _all_failed(name),
+        *_all_failed(name),
     ]
 
 
@@ -177,9 +177,9 @@ _WORDS: dict[Kind, Callable[[Notice, str], list[str]]] = {
 }
 
 
-def _because(text: str, notice: Notice) -> str:
+def _because(text: str, notice: Notice, which: str = "") -> str:
     reason = _plain(notice.last.reason, _LONGEST_REASON).rstrip(".")
-    return f"{text}: {reason}." if reason else f"{text}."
+    return f"{text}: {which}{reason}." if reason else f"{text}."
 
 
 def _turned(notice: Notice) -> str:
@@ -210,13 +210,14 @@ def _which(notice: Notice) -> str:
 
 def _one(notice: Notice, name: str) -> list[str]:
     if not notice.ids:
-        return [_all_failed(name)]
+        return _all_failed(name)
     [found] = notice.ids
     return [f"See: relay show {found}", f"Send it again: relay retry {found}"]
 
 
-def _all_failed(name: str) -> str:
-    return f"See, and send again with relay retry: relay logs --route {name} --status failed"
+def _all_failed(name: str) -> list[str]:
+    which = f"--route {name} --status failed"
+    return [f"See: relay logs {which}", f"Send again: relay retry {which}"]
 
 
 def _plain(text: str, longest: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -134,7 +135,7 @@ class Notices:
         await self._group.__aenter__()
         for outbox in self._outboxes.values():
             self._start(outbox)
-        self._wake_in_time()
+        self._wake_at(self._quota.next_due())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -178,16 +179,17 @@ class Notices:
         """Something happened that these notifiers are to tell, now or with more of its kind. Never raises or waits.
 
         `subject` is the route's or source's name, `ids` the deliveries or requests, `since` when that began which it
-        ends. Nothing is known of what nobody is told of: with no notifiers this does nothing.
+        ends. What ends an outage must come by here too, also where nobody is to be told: until then, what fails of
+        the route is counted and not told.
         """
-        if not notifiers or self._stopped:
+        if self._stopped:
             return
         try:
-            fact = Fact(kind, subject, at, self._redact(reason), tuple(ids), since, tuple(notifiers))
+            fact = Fact(kind, subject, at, reason, tuple(ids), since, tuple(notifiers))
             notice = self._quota.saw(fact, self._clock.monotonic())
             if notice is not None:
                 self._put(notice)
-            self._wake_in_time()
+            self._wake_at(self._quota.held_until(kind, subject))
         except Exception:  # noqa: BLE001 - nobody who has something to tell is to suffer for it
             journal.crashed("notices")
 
@@ -219,7 +221,9 @@ class Notices:
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def _put(self, notice: Notice) -> None:
-        message = notice.message()
+        if not notice.last.to:
+            return
+        message = replace(notice, last=replace(notice.last, reason=self._redact(notice.last.reason))).message()
         for name in dict.fromkeys(notice.last.to):
             outbox = self._outboxes.get(name)
             if outbox is not None:
@@ -238,9 +242,8 @@ class Notices:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    def _wake_in_time(self) -> None:
-        """See to it that what is held back is told when it is due."""
-        due = self._quota.next_due()
+    def _wake_at(self, due: float | None) -> None:
+        """See to it that what is held back until then is told."""
         if due is None or self._group is None or self._stopped:
             return
         if self._alarm_at is None or due < self._alarm_at:
@@ -254,6 +257,6 @@ class Notices:
         try:
             for notice in self._quota.due(self._clock.monotonic()):
                 self._put(notice)
+            self._wake_at(self._quota.next_due())
         except Exception:  # noqa: BLE001 - as in `tell`
             journal.crashed("notices")
-        self._wake_in_time()

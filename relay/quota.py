@@ -121,6 +121,11 @@ class Quota:
             return subject.tell(fact.kind, now)
         return None
 
+    def held_until(self, kind: Kind, subject: str) -> float | None:
+        """When what is held back of a kind will have to be told; None where there is nothing."""
+        known = self._subjects.get((kind.about, subject))
+        return known.rests.get(kind) if known is not None and kind in known.waiting() else None
+
     def remember(self, kind: Kind, subject: str, since: datetime | None) -> None:
         """A state of a route or source that was told before relay was started anew."""
         self._subjects.setdefault((kind.about, subject), _Subject(kind, since))

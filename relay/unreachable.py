@@ -90,7 +90,7 @@ def explain(error: BaseException, tried: Exchange, stage: Stage) -> Unreachable:
             return Unreachable(Code.TLS_ERROR, "the destination closed the connection during the TLS handshake")
         case aiohttp.ClientConnectorError():
             to = f" to the proxy {tried.proxy}" if tried.proxy is not None else ""
-            return Unreachable(Code.CONNECT_ERROR, f"no connection{to}: {_os_message(error.os_error)}")
+            return Unreachable(Code.CONNECT_ERROR, f"no connection{to}: {os_message(error.os_error)}")
         case aiohttp.ServerDisconnectedError():
             inside = "" if isinstance(error.message, str) else ", inside the head of its answer"
             return Unreachable(
@@ -103,7 +103,7 @@ def explain(error: BaseException, tried: Exchange, stage: Stage) -> Unreachable:
         case socket.gaierror():
             return Unreachable(Code.DNS_ERROR, f"the name {tried.host} does not resolve: {error.strerror}")
         case OSError():
-            return Unreachable(Code.CONNECT_ERROR, f"no connection: {_os_message(error)}")
+            return Unreachable(Code.CONNECT_ERROR, f"no connection: {os_message(error)}")
         case _:
             return Unreachable(Code.PROTOCOL_ERROR, f"the exchange failed: {type(error).__name__}")
 
@@ -137,7 +137,7 @@ def _broken(error: OSError) -> Unreachable:
         cause = cause.__cause__
     if isinstance(error, ConnectionResetError) or error.errno == 104:
         return Unreachable(Code.CONNECTION_RESET, "the destination reset the connection before its answer")
-    return Unreachable(Code.CONNECTION_RESET, f"the connection broke before the answer: {_os_message(error)}")
+    return Unreachable(Code.CONNECTION_RESET, f"the connection broke before the answer: {os_message(error)}")
 
 
 def _protocol_message(error: aiohttp.ClientResponseError) -> str:
@@ -151,10 +151,10 @@ def _protocol_message(error: aiohttp.ClientResponseError) -> str:
 def _dns_message(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return error.strerror or "there is no such name"
-    return _os_message(error)
+    return os_message(error)
 
 
-def _os_message(error: OSError) -> str:
+def os_message(error: OSError) -> str:
     """The system's own words, without the addresses that aiohttp adds."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)

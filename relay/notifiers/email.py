@@ -18,7 +18,7 @@ from email.message import EmailMessage
 from email.policy import SMTP as POLICY
 from email.utils import parseaddr
 from hashlib import sha256
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal
 
 import aiosmtplib
@@ -32,7 +32,7 @@ from relay.resolver import Resolver
 from relay.secret import Redactor
 from relay.tls import system_context
 from relay.tlsfault import printable, tls_message
-from relay.unreachable import Blocked
+from relay.unreachable import Blocked, os_message
 
 _PORTS = {"smtp": 25, "smtps": 465}
 _CONNECT = 5.0  # seconds for each address
@@ -185,7 +185,7 @@ class Email:
         )
         try:
             await server.connect()
-            await self._secure(server, here=peer.is_loopback)
+            await self._secure(server, here=_here(peer))
             if self._user is not None and self._password is not None:
                 await server.login(self._user, self._password)
             yield server
@@ -241,7 +241,7 @@ class Email:
                     raise
         if isinstance(failure, Blocked):
             raise NotSent(str(failure), again=False)
-        raise NotSent(f"no connection to {self._host}:{self._port}: {failure.strerror or failure}")
+        raise NotSent(f"no connection to {self._host}:{self._port}: {os_message(failure)}")
 
     # -- what went wrong ---------------------------------------------------------------------------------------------
 
@@ -275,6 +275,10 @@ class Email:
 
 def _ends(connection: socket.socket) -> tuple[Any, Any]:
     return connection.getsockname(), connection.getpeername()
+
+
+def _here(address: IPv4Address | IPv6Address) -> bool:
+    return address.is_loopback
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
