@@ -15,12 +15,15 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from relay import __version__, journal, systemd
-from relay.client import HttpTransport
+from relay.client import HttpTransport, Transport
 from relay.clock import Clock, SystemClock
 from relay.dispatcher import Dispatcher
+from relay.listening import Listening
 from relay.metrics import Metrics
+from relay.notifier import Means, Notifier
 from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.pipeline import Pipeline
@@ -29,12 +32,14 @@ from relay.runtime import Runtime
 from relay.store import Store
 from relay.stores import open_store
 from relay.web.admin import Admin
+from relay.web.desk import Desk
 from relay.web.health import Health
 from relay.web.ingest import Ingest
 from relay.web.server import Listener, application_server, ingest_server, listen
 
 _ANSWERS = 5.0  # seconds for answers that are being written when relay stops
 _KEEP_EVERY = 5.0
+_LOOK_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,6 @@ async def run(path: Path, clock: Clock | None = None, on_ready: Callable[[Runnin
             tasks = (
                 group.create_task(_reload_on(hangup, relay.reloader), name="reload"),
                 group.create_task(_watch(relay.health, relay.store), name="watch"),
-                group.create_task(_keep(relay.oversight), name="keep"),
             )
             systemd.ready(f"generation {relay.reloader.runtime.generation}")
             if on_ready is not None:
@@ -123,29 +127,37 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
         oversight = Oversight(store, clock, notices)
         await oversight.restore()
         stack.push_async_callback(oversight.save)
+        listening = Listening(store, clock, notices)
+        await listening.restore()
+        stack.push_async_callback(listening.save)
         pipeline = Pipeline(store, transport, clock, metrics, oversight)
         dispatcher = await stack.enter_async_context(Dispatcher(store, clock, pipeline.attempt, oversight))
-        health = Health(store, dispatcher, reloader, clock, oversight)
+        health = Health(store, dispatcher, reloader, clock, oversight, listening)
         metrics.watch(health.gauges)
         store.on_commit(metrics.commit.observe)
-        ingest = Ingest(lambda: reloader.runtime, pipeline, dispatcher.offer, store, clock, metrics)
-        _count_filter_errors(first, metrics)
-        oversight.follow(first.routing.routes)
+        ingest = Ingest(lambda: reloader.runtime, pipeline, dispatcher.offer, store, clock, metrics, listening)
+
+        def look_at(runtime: Runtime) -> None:
+            _count_filter_errors(runtime, metrics)
+            notices.follow(_notifiers(runtime, transport, clock), redact=runtime.redact)
+            listening.follow(runtime.sources)
+            oversight.follow(runtime.routing.routes)
+
+        look_at(first)
         await dispatcher.follow(first.routing.routes)
 
         async def swap(runtime: Runtime) -> None:
             configure_journal(runtime)
-            _count_filter_errors(runtime, metrics)
             ingest.follow(runtime)
             await transport.follow(runtime.config.server.egress.policy())
-            oversight.follow(runtime.routing.routes)
+            look_at(runtime)
             await dispatcher.follow(runtime.routing.routes)
 
         reloader.on_swap = swap
         if first.tls is not None:
             first.tls.sni_callback = lambda connection, name, context: _newest_certificate(connection, reloader)
         handed_over = systemd.sockets()
-        admin = Admin(store, dispatcher, reloader, health, clock, metrics)
+        admin = Admin(Desk(store, dispatcher, pipeline, oversight, listening, reloader, health, clock, metrics))
         runner, admin_server = await application_server(admin.application())
         stack.push_async_callback(runner.cleanup)
         admin_side = await listen(admin_server, config.admin.listen, handed_over.get("admin"))
@@ -168,9 +180,14 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
             routes=len(first.routing.routes),
         )
         relay = Running(store, reloader, dispatcher, oversight, health, ingest, public_side, admin_side)
+        group = asyncio.TaskGroup()
+        await group.__aenter__()
+        stack.push_async_callback(group.__aexit__, None, None, None)
+        keeping = group.create_task(_keep(oversight, listening), name="keep")
         try:
             yield relay
         finally:
+            keeping.cancel()
             await relay.wind_down()
 
 
@@ -201,11 +218,22 @@ async def _reload_on(hangup: asyncio.Event, reloader: Reloader) -> None:
         await reloader.reload()
 
 
-async def _keep(oversight: Oversight) -> None:
-    """Write down how routes are doing, now and then: what matters at once is written at once."""
+async def _keep(oversight: Oversight, listening: Listening) -> None:
+    """Notice who is silent; write down how routes and sources are doing, now and then: what matters is written at
+    once."""
+    saved_at = 0.0
     while True:
-        await asyncio.sleep(_KEEP_EVERY)
-        await oversight.save()
+        listening.look()
+        if monotonic() - saved_at >= _KEEP_EVERY:
+            await oversight.save()
+            await listening.save()
+            saved_at = monotonic()
+        await asyncio.sleep(_LOOK_EVERY)
+
+
+def _notifiers(runtime: Runtime, transport: Transport, clock: Clock) -> dict[str, Notifier]:
+    means = Means(transport, clock, runtime.config.server.egress.policy(), runtime.redact)
+    return {name: section.build(means) for name, section in runtime.config.notifiers.items()}
 
 
 async def _watch(health: Health, store: Store) -> None:

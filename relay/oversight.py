@@ -7,6 +7,7 @@ its route.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from relay import journal
 from relay.clock import Clock
@@ -17,6 +18,7 @@ from relay.routing import Route
 from relay.store import Store, Unavailable
 
 _KIND = "route"
+_OPEN = {RouteState.UNHEALTHY: Kind.UNHEALTHY, RouteState.PAUSED: Kind.PAUSED}
 _TOLD = {Turn.UNHEALTHY: Kind.UNHEALTHY, Turn.RECOVERED: Kind.RECOVERED, Turn.PAUSED: Kind.PAUSED}
 
 
@@ -36,7 +38,10 @@ class Oversight:
     async def restore(self) -> None:
         """Go on where the relay before this one ended."""
         for name, saved in (await self._store.states(_KIND)).items():
-            self._states[name] = restored(saved)
+            health = self._states[name] = restored(saved)
+            kind = _OPEN.get(health.state)
+            if kind is not None:
+                self._notices.remember(kind, name, health.since)
 
     def follow(self, routes: Mapping[str, Route]) -> None:
         """The routes there are now. One that got another destination gets another try."""
@@ -44,10 +49,11 @@ class Oversight:
         now = self._clock.now()
         for name, route in routes.items():
             health = self.of(name)
-            before = health.fingerprint
+            known, since = health.fingerprint, health.since
             if health.aimed(route.fingerprint, now):
                 journal.route_turned(name, health.state, "its destination was changed")
-            if health.fingerprint != before:
+                self._tell(name, Kind.RECOVERED, "its destination was changed", since)
+            if health.fingerprint != known:
                 self._mark(name)
 
     def of(self, name: str) -> RouteHealth:
@@ -83,47 +89,55 @@ class Oversight:
             self._changed.add(name)
         if turn is not None:
             journal.route_turned(name, health.state, health.reason)
-            reason = health.reason or f"it works again; it did not since {since:%Y-%m-%d %H:%M:%S} UTC"
-            self._notices.tell(route.notify, _TOLD[turn], name, reason=reason, at=result.at)
+            recovered = turn is Turn.RECOVERED
+            self._tell(name, _TOLD[turn], health.reason or "", since if recovered else health.since)
 
-    def ended(self, route: Route, result: Result) -> None:
+    def ended(self, route: Route, result: Result, delivery_id: str) -> None:
         """A delivery has ended; of those that failed somebody may want to know."""
         if result.state is State.FAILED and result.failure is not None:
-            self.failed(route, Kind.DELIVERY_FAILED, result.failure.message)
+            self.failed(route, Kind.DELIVERY_FAILED, result.failure.message, delivery_id)
 
-    def failed(self, route: Route, kind: Kind, reason: str) -> None:
+    def failed(self, route: Route, kind: Kind, reason: str, *ids: str) -> None:
         """A delivery of a route failed, or found the queue full."""
-        self._notices.tell(route.notify, kind, route.name, reason=reason, at=self._clock.now())
+        self._notices.tell(route.notify, kind, route.name, reason=reason, at=self._clock.now(), ids=ids)
+
+    def _tell(self, name: str, kind: Kind, reason: str, since: datetime | None) -> None:
+        route = self._routes.get(name)
+        whom = route.notify if route is not None else ()
+        self._notices.tell(whom, kind, name, reason=reason, at=self._clock.now(), since=since)
 
     def pause(self, name: str, reason: str) -> bool:
         """By hand; whether that changed anything."""
         changed = self.of(name).pause(reason, self._clock.now())
-        self._by_hand(name, changed)
-        return changed
+        return self._by_hand(name, changed, Kind.PAUSED, reason, None)
 
     def resume(self, name: str) -> bool:
         """By hand; whether that changed anything."""
+        since = self.of(name).since
         changed = self.of(name).resume(self._clock.now())
-        self._by_hand(name, changed)
-        return changed
+        return self._by_hand(name, changed, Kind.RECOVERED, "it was resumed by hand", since)
 
-    def _by_hand(self, name: str, changed: bool) -> None:
+    def _by_hand(self, name: str, changed: bool, kind: Kind, reason: str, since: datetime | None) -> bool:
         if changed:
             self._mark(name)
             health = self.of(name)
-            journal.route_turned(name, health.state, health.reason)
+            journal.route_turned(name, health.state, reason)
+            self._tell(name, kind, reason, since or health.since)
+        return changed
 
     def _mark(self, name: str) -> None:
         self._changed.add(name)
         self.urgent = True
 
-    async def save(self) -> None:
-        """Keep what has changed. Where the store cannot, it is tried again the next time."""
+    async def save(self) -> bool:
+        """Keep what has changed; whether it is on disk. Where the store cannot, it is tried again the next time."""
         self.urgent = False
         changed, self._changed = self._changed, set()
         if not changed:
-            return
+            return True
         try:
             await self._store.save_states(_KIND, {name: self.of(name).saved() for name in changed})
         except Unavailable:
             self._changed |= changed
+            return False
+        return True

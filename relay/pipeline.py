@@ -138,7 +138,7 @@ class Pipeline:
         result = _decide(route, delivery, attempt, outcome, self._clock.now())
         if attempt is not None:
             self._oversight.saw(route, result, outcome)
-        self._oversight.ended(route, result)
+        self._oversight.ended(route, result, ids[0])
         journal.attempted(delivery, ids, result, outcome)
         self._metrics.attempted(result, outcome)
         return result

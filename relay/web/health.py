@@ -10,6 +10,7 @@ from relay import __version__
 from relay.clock import Clock
 from relay.dispatcher import Dispatcher
 from relay.health import RouteState
+from relay.listening import Listening
 from relay.metrics import Gauges
 from relay.oversight import Oversight
 from relay.reload import Reloader
@@ -32,12 +33,14 @@ class Health:
         reloader: Reloader,
         clock: Clock,
         oversight: Oversight,
+        listening: Listening,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._reloader = reloader
         self._clock = clock
         self._oversight = oversight
+        self._listening = listening
         self._began = clock.monotonic()
         self._status: StoreStatus | None = None
         self._status_at = 0.0
@@ -89,6 +92,7 @@ class Health:
             "reload": None if last.ok else f"the last reload failed: {last.error}",
             "disk": f"{free >> 20} MiB left" if free is not None and free < _LITTLE_DISK else None,
             "routes": self._unwell(),
+            "sources": self._silent(),
             "overdue": f"a delivery has been due since {shape.when(due)}" if due and now - due > _OVERDUE else None,
         }
         status = "failing" if any(failing.values()) else "degraded" if any(degraded.values()) else "ok"
@@ -146,6 +150,13 @@ class Health:
             if route.enabled and self._oversight.of(name).by_itself
         ]
         return ", ".join(names) or None
+
+    def _silent(self) -> str | None:
+        silent = [
+            f"nothing from {name} since {shape.when(self._listening.of(name).silent_since)}"
+            for name in self._listening.silent
+        ]
+        return ", ".join(silent) or None
 
     def gauges(self) -> Gauges:
         """The figures of a scrape; `refresh` first."""

@@ -18,6 +18,7 @@ from relay.event import Inbound
 from relay.ids import REJECTION
 from relay.jsontext import Malformed
 from relay.limits import ByteBudget, FailuresByAddress, whole_seconds
+from relay.listening import Listening
 from relay.metrics import Metrics
 from relay.pipeline import Pipeline
 from relay.runtime import Runtime
@@ -43,6 +44,7 @@ class Ingest:
         store: Store,
         clock: Clock,
         metrics: Metrics,
+        listening: Listening,
     ) -> None:
         self._runtime = runtime
         self._pipeline = pipeline
@@ -50,6 +52,7 @@ class Ingest:
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._listening = listening
         self._failures = FailuresByAddress(now=clock.monotonic)
         self._budget = ByteBudget(_IN_FLIGHT)
         self.closing = False
@@ -106,6 +109,7 @@ class Ingest:
         except Unavailable as error:
             self._say_not_stored(source.name, str(error))
             raise Refusal(503, "unavailable", None, retry_after=5) from None
+        self._listening.heard(source)
         if accepted.ignored is not None:
             self._metrics.events.labels(source.name, "ignored").inc()
             journal.ignored(source.name, accepted.ignored)
@@ -134,6 +138,8 @@ class Ingest:
         self, request: web.BaseRequest, runtime: Runtime, source: Source, client: str, refusal: Refusal
     ) -> web.Response:
         self._metrics.events.labels(source.name, refusal.outcome).inc()
+        if refusal.reason is None and refusal.outcome == "unauthenticated":
+            source.tally.refused("too many failures from one address")
         if refusal.reason is not None:
             now = self._clock.now()
             rejection = Rejection(
@@ -147,6 +153,8 @@ class Ingest:
                 headers=tuple((name, runtime.redact(value)) for name, value in source.shown_headers(request.headers)),
             )
             self._store.reject(rejection)
+            source.tally.refused(rejection.reason)
+            self._listening.refused(source, rejection.reason)
             journal.rejected(rejection, self._store.ids.text(REJECTION, rejection.id))
         headers = {}
         if refusal.retry_after is not None:

@@ -1,0 +1,215 @@
+"""Lanes through a whole relay: what must be in order arrives in order, whatever fails; the rest waits for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.harness import PATIENCE, Received, Relay, relay_here, relay_process, sink
+
+ANY = """
+sources:
+  any:
+    type: generic
+    verify: none
+    map: {model: body.model, action: body.action, entry_id: body.id, stage: body.stage, environment: body.env}
+"""
+
+
+def route(url: str, more: str) -> str:
+    return f"{ANY}routes: [{{name: r, to: {{url: '{url}'}}, {more}}}]\n"
+
+
+def entry(entry_id: str | None, number: int, action: str = "publish", stage: str = "published", env: str = "") -> bytes:
+    said = {"id": entry_id, "n": number, "action": action, "stage": stage, "env": env or None}
+    return json.dumps({key: value for key, value in said.items() if value is not None}).encode()
+
+
+def lanes_of(requests: list[Received]) -> dict[Any, list[int]]:
+    """The numbers that arrived, by entry and environment, repeats of one attempt taken as one."""
+    found: dict[Any, list[int]] = defaultdict(list)
+    for request in requests:
+        told = json.loads(request.body)
+        numbers = found[told.get("id"), told.get("env")]
+        if not numbers or numbers[-1] != told["n"]:
+            numbers.append(told["n"])
+    return found
+
+
+async def settled(relay: Relay, count: int) -> list[dict[str, Any]]:
+    return await relay.logs_when(
+        lambda items: len(items) == count and not any(item["status"] in ("pending", "held") for item in items),
+        "?limit=1000",
+    )
+
+
+async def test_entries_arrive_in_order_over_failures_failed_heads_and_kill_9(tmp_path: Path) -> None:
+    draw = random.Random(4)  # noqa: S311 - a test
+
+    async def answer(request: Received) -> int:
+        await asyncio.sleep(draw.random() / 200)  # answers overtake each other
+        # One in ten is given up on; the others may fail and are tried again.
+        return draw.choices([200, 503, 422], [6, 3, 1])[0]
+
+    policy = (
+        "order: entry, concurrency: 16, unhealthy_after: 100000,"
+        " retry: {policy: fixed, every: 20ms, attempts: 4, jitter: 0.5}"
+    )
+    async with sink(answer) as destination:
+        async with relay_process(tmp_path, route(destination.url, policy)) as relay, aiohttp.ClientSession() as session:
+            sent: dict[Any, list[int]] = defaultdict(list)
+            refused = 0
+
+            async def post(key: tuple[str, str], number: int) -> bool:
+                try:
+                    body = entry(key[0], number, env=key[1])
+                    async with session.post(f"{relay.public}/in/any", data=body) as response:
+                        await response.read()
+                        return response.status == 200
+                except aiohttp.ClientError:
+                    return False
+
+            number = 0
+            for _ in range(3):
+                for _ in range(60):
+                    key = (draw.choice("abcdef"), draw.choice(["main", "staging"]))
+                    number += 1
+                    if await post(key, number):
+                        sent[key].append(number)
+                    else:
+                        refused += 1
+                relay.kill()
+                await relay.start()
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    async with session.get(f"{relay.admin}/logs?status=pending") as response:
+                        if not json.loads(await response.read())["items"]:
+                            break
+                    await asyncio.sleep(0.02)
+            assert refused <= 3
+            arrived = lanes_of(destination.received)
+            assert arrived.keys() == sent.keys()
+            for key, numbers in arrived.items():
+                # A retry of the one before cannot come after the next one's first attempt: the sequence never goes back.
+                assert numbers == sorted(numbers), key
+                assert set(numbers) >= set(sent[key]), "each was at least tried"
+
+
+async def test_nothing_waits_for_another_lane(tmp_path: Path) -> None:
+    stuck = asyncio.Event()
+
+    async def answer(request: Received) -> int:
+        if json.loads(request.body)["id"] == "stuck":
+            await stuck.wait()
+        return 200
+
+    async with sink(answer) as destination:
+        async with relay_here(tmp_path, route(destination.url, "order: entry, concurrency: 4")) as relay:
+            for number in range(10):
+                await relay.post("/in/any", entry("stuck", number))
+            for number in range(30):
+                await relay.post("/in/any", entry(f"free{number % 3}", number))
+            await destination.wait_count(31)
+            assert Counter(json.loads(request.body)["id"] == "stuck" for request in destination.received)[True] == 1
+            stuck.set()
+            await settled(relay, 40)
+            assert lanes_of(destination.received)["stuck", None] == list(range(10))
+
+
+async def test_latest_sends_only_the_newest_of_what_waited_by_stage(tmp_path: Path) -> None:
+    busy, begun = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: Received) -> int:
+        begun.set()
+        await busy.wait()
+        return 200
+
+    async with sink(answer) as destination:
+        async with relay_here(tmp_path, route(destination.url, "order: latest, concurrency: 8")) as relay:
+            await relay.post("/in/any", entry("a", 0))
+            await begun.wait()
+            for number in range(1, 7):
+                await relay.post("/in/any", entry("a", number, stage="draft" if number % 2 else "published"))
+            await relay.post("/in/any", entry("a", 7, env="staging"))
+            await relay.post("/in/any", entry("b", 8))
+            busy.set()
+            items = await settled(relay, 9)
+            assert lanes_of(destination.received) == {
+                ("a", None): [0, 5, 6], ("a", "staging"): [7], ("b", None): [8],
+            }  # fmt: skip
+            assert Counter(item["status"] for item in items) == {"delivered": 5, "merged": 4}
+
+
+async def test_a_delete_takes_up_all_that_waits_and_nothing_older_follows_it(tmp_path: Path) -> None:
+    well = False
+    policy = "order: latest, unhealthy_after: 1000, retry: {policy: fixed, every: 1h, attempts: 9}"
+    async with sink(lambda request: 200 if well else 500) as destination:
+        async with relay_here(tmp_path, route(destination.url, policy)) as relay:
+            await relay.post("/in/any", entry("a", 0, stage="draft"))
+            await relay.logs_when(lambda items: items and items[0]["attempts"])
+            for number, stage in enumerate(["published", "draft"], 1):
+                await relay.post("/in/any", entry("a", number, stage=stage))
+            # The first one failed and was taken up by the third, so that the second one went before it, and failed.
+            await relay.logs_when(lambda items: [item["attempts"] for item in items] == [0, 1, 1])
+            well = True
+            await relay.post("/in/any", entry("a", 9, action="delete"))
+            items = await settled(relay, 4)
+            assert [item["status"] for item in items] == ["delivered", "merged", "merged", "merged"]
+            assert {item["merged_into"] for item in items[1:]} == {items[0]["id"]}
+            assert lanes_of(destination.received)["a", None][-1] == 9
+
+
+async def test_what_failed_is_not_sent_after_something_newer(tmp_path: Path) -> None:
+    async with sink(lambda request: 422 if request.n == 1 else 200) as destination:
+        async with relay_here(tmp_path, route(destination.url, "order: latest")) as relay:
+            await relay.post("/in/any", entry("a", 1))
+            [old] = await relay.logs_when(lambda items: items and items[0]["status"] == "failed")
+            await relay.post("/in/any", entry("a", 2, action="delete"))
+            await destination.wait_count(2)
+            await relay.logs_when(lambda items: items[0]["status"] == "delivered")
+            status, answer = await relay.ask("POST", f"/logs/{old['id']}/retry")
+            assert status == 409
+            assert "newer" in answer["detail"]
+            assert (await relay.ask("POST", "/logs/retry?all=1"))[1] == {"count": 0, "passed_over": 1}
+
+
+async def test_a_whole_route_in_order(tmp_path: Path) -> None:
+    policy = "order: route, concurrency: 8, retry: {policy: fixed, every: 10ms, attempts: 9}, unhealthy_after: 1000"
+    async with sink(lambda request: 503 if request.n % 3 else 200) as destination:
+        async with relay_here(tmp_path, route(destination.url, policy)) as relay:
+            for number in range(20):
+                await relay.post("/in/any", entry(str(number % 4), number))
+            await settled(relay, 20)
+            numbers = [json.loads(request.body)["n"] for request in destination.received]
+            assert numbers == sorted(numbers)
+            assert set(numbers) == set(range(20))
+
+
+async def test_an_order_that_a_reload_brings_holds_for_what_waits_already(tmp_path: Path) -> None:
+    well = False
+    policy = "ORDER, unhealthy_after: 1000, concurrency: 8, retry: {policy: fixed, every: 20ms, attempts: 1000}"
+    async with sink(lambda request: 200 if well else 500) as destination:
+        async with relay_here(tmp_path, route(destination.url, policy.replace("ORDER", "order: none"))) as relay:
+            for number in range(12):
+                await relay.post("/in/any", entry("a", number))
+            path = tmp_path / "config.yaml"
+            path.write_text(path.read_text().replace("order: none", "order: entry"))
+            assert (await relay.ask("POST", "/reload"))[0] == 200
+            await relay.logs_when(lambda items: all(item["attempts"] for item in items[-1:]))
+            before = len(destination.received)
+            # Attempts that were in flight at the reload end as they began; from here on there is one at a time.
+            await destination.wait_count(before + 10)
+            well = True
+            await settled(relay, 12)
+            arrived = [json.loads(request.body)["n"] for request in destination.received[-12:]]
+            assert arrived == list(range(12))
+            path.write_text(path.read_text().replace("order: entry", "order: none"))
+            assert (await relay.ask("POST", "/reload"))[0] == 200
+            await relay.post("/in/any", entry("a", 12))
+            await settled(relay, 13)
