@@ -33,6 +33,7 @@ from relay.jsontext import Malformed, whole
 from relay.limits import TokenBucket
 from relay.problems import did_you_mean
 from relay.secret import MASK
+from relay.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,8 @@ class Source:
         self.trusting = config.verify == "none"
         self.expect_every = config.expect_every
         self.notify = config.notify
+        self.tally = Tally()
+        self._proofs = [getattr(config, key) for key in config.proofs()]
         self._networks = config.allow_ips
         self._fields = FieldMap(config.map, adapter.proof_headers) if config.map else None
         self._auto = config.dedup == "auto"
@@ -170,9 +173,12 @@ class Source:
         self._bucket = TokenBucket(config.rate_limit) if config.rate_limit is not None else None
 
     def inherit(self, before: Source) -> None:
-        """Go on with what the same source of the config before has used of its rate."""
+        """Go on with what is known of the same source of the config before, and with what it has used of its rate."""
         if self._rate == before._rate:
             self._bucket = before._bucket
+        self.tally = before.tally
+        if self._proofs != before._proofs:
+            self.tally.used.clear()  # `secret[0]` may be another one now
 
     def allows(self, client: str) -> bool:
         """Whether a client address may send here."""
@@ -184,6 +190,7 @@ class Source:
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         """Check the proofs, then the rate. Raises Rejected, Malformed or RateLimited."""
         proof = Proof() if self.trusting else self.adapter.verify(inbound, now)
+        self.tally.proved(proof.held, now)
         wait = self._bucket.take() if self._bucket is not None else 0.0
         if wait:
             raise RateLimited(wait)

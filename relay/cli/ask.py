@@ -48,12 +48,12 @@ class Daemon:
         """The status and the JSON of a GET. Raises Unreachable."""
         return self._ask("GET", path + ("?" + urlencode(query) if query else ""))
 
-    def post(self, path: str) -> tuple[int, Any]:
-        """The status and the JSON of a POST. Raises Unreachable."""
-        return self._ask("POST", path)
+    def post(self, path: str, query: Mapping[str, str] | None = None, patience: float = _TIMEOUT) -> tuple[int, Any]:
+        """The status and the JSON of a POST, which may take so many seconds. Raises Unreachable."""
+        return self._ask("POST", path + ("?" + urlencode(query) if query else ""), patience)
 
-    def _ask(self, method: str, target: str) -> tuple[int, Any]:
-        connection = self._connection()
+    def _ask(self, method: str, target: str, patience: float = _TIMEOUT) -> tuple[int, Any]:
+        connection = self._connection(patience)
         headers: dict[str, str | bytes] = {"Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}".encode()
@@ -78,12 +78,12 @@ class Daemon:
         except ValueError:
             self._not_relay()
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self, patience: float) -> http.client.HTTPConnection:
         if self.url.startswith("unix:"):
-            return _UnixConnection(self.url.removeprefix("unix:"))
+            return _UnixConnection(self.url.removeprefix("unix:"), patience)
         assert self._parts.hostname is not None
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        return kind(self._parts.hostname, self._parts.port, timeout=_TIMEOUT)
+        return kind(self._parts.hostname, self._parts.port, timeout=patience)
 
     def _not_relay(self) -> NoReturn:
         term.fail(f"what answers at {self.url} is not relay's admin side: --url takes the address of admin.listen")
@@ -101,13 +101,13 @@ class Daemon:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT)
+    def __init__(self, path: str, patience: float) -> None:
+        super().__init__("localhost", timeout=patience)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_TIMEOUT)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 

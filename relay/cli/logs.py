@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ FILTERS = {
     "cursor": "Go on from the 'next' of an earlier --json answer.",
     "order": "desc (newest first) or asc.",
 }
-_SINGLE = ("since", "until", "limit", "cursor", "order")
+PAGING = ("limit", "cursor", "order")
+_SINGLE = ("since", "until", *PAGING)
 
 COLUMNS = (
     "id",
@@ -48,11 +49,18 @@ _FLEXIBLE = ("route", "source", "event", "model", "entry_id")
 _DISPENSABLE = ("model", "entry_id", "source")  # left out of a narrow terminal, in this order
 
 
-def filters(function: Callable[..., Any]) -> Callable[..., Any]:
+def filters(function: Callable[..., Any], leave_out: Collection[str] = ()) -> Callable[..., Any]:
     """The filters of `/logs` as options of the same names; several values with commas, or the option repeated."""
     for name, text in reversed(FILTERS.items()):
-        function = click.option(f"--{name}", help=text, multiple=name not in _SINGLE, metavar=name.upper())(function)
+        if name not in leave_out:
+            option = click.option(f"--{name}", help=text, multiple=name not in _SINGLE, metavar=name.upper())
+            function = option(function)
     return function
+
+
+def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same without those that are for lists: for verbs that act on all that is found."""
+    return filters(function, PAGING)
 
 
 def asked(given: dict[str, Any]) -> dict[str, str]:

@@ -101,8 +101,9 @@ def one_of(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 route`, `2 routes`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """`1 route`, `2 routes`, `3 deliveries`."""
+    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else several}"
 
 
 def width() -> int | None:

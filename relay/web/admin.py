@@ -1,27 +1,29 @@
-"""The admin side: health, logs, metrics, retry and reload. JSON always; who may call is `relay.web.auth`."""
+"""The admin side: the table of what it answers, and the guard before all of it. JSON always.
+
+Who may call is `relay.web.auth`. What people do by hand is in one module for each noun: `deliveries`, `events`,
+`routes`, `windows`, and `sources`, which are only looked at.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
-import orjson
 from aiohttp import web
 
 from relay import journal, metrics
-from relay.clock import Clock
-from relay.dispatcher import Dispatcher
 from relay.effective import effective
-from relay.ids import DELIVERY, DeliveryId, UnknownId
-from relay.metrics import Metrics
-from relay.reload import Reloader
-from relay.store import Store, Unavailable, WrongState
-from relay.web import logquery, read, shape
+from relay.store import Unavailable, WrongState
+from relay.web import logquery, read
+from relay.web.answer import PRIVATE, WHO, Conflict, answer
 from relay.web.auth import Denied, admit
-from relay.web.health import Health
+from relay.web.deliveries import Deliveries
+from relay.web.desk import Desk
+from relay.web.events import Events
+from relay.web.routes import Routes
+from relay.web.sources import Sources
+from relay.web.windows import Windows
 
 _OPEN = ("/health/live", "/health/ready")
-_PRIVATE = {"Server": "relay", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-WHO = web.RequestKey("who", str)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,21 +31,11 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Admin:
     """The handlers, with what they need."""
 
-    def __init__(
-        self,
-        store: Store,
-        dispatcher: Dispatcher,
-        reloader: Reloader,
-        health: Health,
-        clock: Clock,
-        registry: Metrics,
-    ) -> None:
-        self._store = store
-        self._dispatcher = dispatcher
-        self._reloader = reloader
-        self._health = health
-        self._clock = clock
-        self._metrics = registry
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._store = desk.store
+        self._reloader = desk.reloader
+        self._health = desk.health
 
     def application(self) -> web.Application:
         """The aiohttp application of the admin side."""
@@ -55,12 +47,13 @@ class Admin:
                 web.get("/health/ready", self._get_ready),
                 web.get("/logs", self._get_logs),
                 web.get("/logs/{id}", self._get_log),
-                web.post("/logs/{id}/retry", self._post_retry),
                 web.get("/config", self._get_config),
                 web.post("/reload", self._post_reload),
                 web.get("/metrics", self._get_metrics),
             ]
         )
+        for part in (Deliveries, Events, Routes, Sources, Windows):
+            app.add_routes(part(self._desk).table())
         return app
 
     @web.middleware
@@ -76,6 +69,8 @@ class Admin:
             return answer(400, {"error": "bad_filter", "detail": str(error)})
         except read.NotFound as error:
             return answer(404, {"error": "not_found", "detail": str(error)})
+        except Conflict as error:
+            return answer(409, {"error": "wrong_state", "detail": str(error)})
         except WrongState as error:
             return answer(409, {"error": "wrong_state", "detail": str(error), "status": error.state})
         except Unavailable as error:
@@ -103,22 +98,10 @@ class Admin:
         return answer(200 if ready else 503, {"status": "ok" if ready else "failing"})
 
     async def _get_logs(self, request: web.Request) -> web.Response:
-        return answer(200, await read.logs(self._store, request.query.items(), self._clock.now()))
+        return answer(200, await read.logs(self._store, request.query.items(), self._desk.clock.now()))
 
     async def _get_log(self, request: web.Request) -> web.Response:
         return answer(200, await read.log(self._store, request.match_info["id"]))
-
-    async def _post_retry(self, request: web.Request) -> web.Response:
-        text = request.match_info["id"]
-        try:
-            number = DeliveryId(self._store.ids.number(text, DELIVERY)[1])
-            route = await self._store.retry(number, self._clock.now())
-        except (UnknownId, KeyError):
-            raise read.NotFound(f"there is no delivery {text}") from None
-        journal.manual("retry", request[WHO], delivery_id=text, route=route)
-        self._dispatcher.look(route)
-        found = await self._store.delivery(number)
-        return answer(200, {"delivery": shape.item(found.item) if found is not None else None})
 
     async def _get_config(self, request: web.Request) -> web.Response:
         runtime = self._reloader.runtime
@@ -143,13 +126,6 @@ class Admin:
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         await self._health.refresh()
-        return web.Response(body=self._metrics.exposition(), headers={**_PRIVATE, "Content-Type": metrics.CONTENT_TYPE})
-
-
-def answer(status: int, body: object, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A JSON answer that nothing may keep or guess at."""
-    return web.Response(
-        status=status,
-        body=orjson.dumps(body),
-        headers={**_PRIVATE, "Content-Type": "application/json", **(headers or {})},
-    )
+        return web.Response(
+            body=self._desk.metrics.exposition(), headers={**PRIVATE, "Content-Type": metrics.CONTENT_TYPE}
+        )

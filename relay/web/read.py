@@ -33,7 +33,7 @@ async def log(store: LogReader, id_text: str) -> dict[str, Any]:
         if found is not None and found.item.event_id is not None:
             stored = await store.event(EventId(store.ids.number(found.item.event_id)[1]))
             about = shape.event(stored) if stored is not None else {"event": None, "headers": [], "body": None}
-            return {**shape.detail(found), **about, "merged": []}
+            return {**shape.detail(found), **about, "merged": [store.ids.text(EVENT, event) for event in found.merged]}
     elif prefix == EVENT:
         stored = await store.event(EventId(number))
         if stored is not None:

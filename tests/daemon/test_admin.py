@@ -88,7 +88,10 @@ async def health_when(running: Relay, condition: Callable[[dict[str, Any]], obje
 HEALTH = {"status", "version", "uptime_s", "pid", "config", "store", "routes", "checks"}
 CONFIG = {"path", "generation", "sha256", "loaded_at", "last_reload", "pending_restart"}
 STORE = {"ok", "backend", "version", "pending", "held", "oldest_pending_s", "size_bytes", "free_bytes"}
-ROUTE = {"name", "state", "reason", "pending", "held", "consecutive_failures", "last_success_at", "last_error"}
+ROUTE = {
+    "name", "state", "reason", "since", "pending", "held", "consecutive_failures", "last_success_at", "last_error",
+    "next_probe_at",
+}  # fmt: skip
 
 
 async def test_health_says_all_that_the_contract_names(tmp_path: Path) -> None:

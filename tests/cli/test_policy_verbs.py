@@ -1,0 +1,370 @@
+"""`retry` by filters, `cancel`, `replay`, `forget`, `pause`, `resume`, `test`, `move`, `windows`: with a real relay."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.running import Ended, Talking, complaint, free_ports, items_when, run, serving, talking
+from tests.cli.test_daemon_verbs import at_terminal, sent_id
+from tests.harness import PATIENCE, write_config
+
+TOKEN = "an-admin-token-of-32-characters!"
+READER = "a-token-that-may-read-and-no-more"
+NOBODY = "dlv_01M85CA5GE9CETFWDHANEQSGCC"
+NO_EVENT = "evt_01M85CA5GE9CETFWDHANEQSGCC"
+
+VERBS: list[list[str]] = [
+    ["retry", NOBODY], ["retry", "--all"], ["cancel", NOBODY], ["replay", NO_EVENT], ["forget", NO_EVENT],
+    ["pause", "up"], ["pause", "--all"], ["resume", "up"], ["resume", "--all"], ["test", "up"],
+    ["windows"], ["windows", "flush", NOBODY],
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class World:
+    """A relay with a sink, a destination that is not there, and a route that collects."""
+
+    config: Path
+    admin: str
+    sink: Talking
+
+    def run(self, *args: str | Path) -> Ended:
+        return run(*args, "--config", self.config)
+
+    def send(self, action: str, **said: Any) -> str:
+        path = self.config.parent / "body.json"
+        path.write_text(json.dumps({"event": "e", "action": action, **said}))
+        return sent_id(self.run("send", "open", "--file", path))
+
+    def items(self, *options: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.run("logs", "--json", *options).json["items"]
+        return found
+
+    def when(self, ready: Callable[[list[dict[str, Any]]], object], *options: str) -> list[dict[str, Any]]:
+        return items_when(self.admin, ready, "--token", TOKEN, *options)
+
+    def windows_when(self, ready: Callable[[list[dict[str, Any]]], object]) -> list[dict[str, Any]]:
+        async def look() -> list[dict[str, Any]]:
+            async with asyncio.timeout(PATIENCE):
+                while not ready(found := self.run("windows", "--json").json["items"]):
+                    await asyncio.sleep(0.01)
+            return list(found)
+
+        return asyncio.run(look())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("policy")
+    with talking(folder, "sink", "--listen", "127.0.0.1:0") as there:
+        url = "http://" + there.wait_for("listening on").rpartition(" ")[2]
+        public, admin, nowhere = free_ports(3)
+        text = f"""
+server: {{listen: "127.0.0.1:{public}"}}
+admin: {{listen: "127.0.0.1:{admin}", token: "{TOKEN}", tokens: {{ci: {{token: "{READER}", scope: read}}}}}}
+sources: {{open: {{type: generic, verify: none, map: {{event: body.event, model: body.model, action: body.action}}}}}}
+routes:
+  - {{name: up, match: {{action: up}}, to: {{url: "{url}/up"}}}}
+  - {{name: down, match: {{action: down}}, to: {{url: "http://127.0.0.1:{nowhere}"}}, retry: none, unhealthy_after: 99}}
+  - {{name: slow, match: {{action: slow}}, to: {{url: "{url}/slow"}}, debounce: {{wait: 1h}}}}
+  - {{name: off, enabled: false, match: {{action: off}}, to: {{url: "{url}/off"}}}}
+"""
+        with serving(write_config(folder, text)) as relay:
+            yield World(relay.config, relay.admin, there)
+
+
+@pytest.fixture
+def world(served: World) -> Iterator[World]:
+    """Each test finds all routes healthy, and leaves them so."""
+    yield served
+    assert served.run("resume", "--all").code == 0
+    served.run("windows", "cancel", "--all")
+
+
+# --- retry ------------------------------------------------------------------------------------------------------------
+
+
+def failed(world: World, model: str, count: int = 1) -> list[str]:
+    """Ids of deliveries to where nobody is."""
+    for _ in range(count):
+        world.send("down", model=model)
+    found = world.when(
+        lambda items: len(items) == count and all(item["status"] == "failed" for item in items), "--model", model
+    )
+    return [item["id"] for item in found]
+
+
+def test_many_are_retried_by_filters(world: World) -> None:
+    ids = failed(world, "many", 3)
+    where = ["--model", "many", "--route", "down", "--since", "1h"]
+    assert world.run("retry", *where, "--dry-run").out == "3 deliveries would be pending, due now\n"
+    assert world.run("retry", *where, "--dry-run", "--json").json == {"count": 3, "passed_over": 0}
+    assert {item["attempts"] for item in world.items("--model", "many")} == {1}
+    assert world.run("retry", "--status", "failed", *where).out == "3 deliveries are pending, due now\n"
+    again = world.when(lambda items: all(item["attempts"] == 2 for item in items), "--model", "many")
+    assert [item["id"] for item in again] == ids
+    assert world.run("retry", "--model", "none").out == "0 deliveries are pending, due now\n"
+    one = failed(world, "one")
+    assert world.run("retry", "--event-id", world.items("--model", "one")[0]["event_id"]).out == (
+        "1 delivery is pending, due now\n"
+    )
+    world.when(lambda items: items[0]["attempts"] == 2 and items[0]["status"] == "failed", "--model", "one")
+    assert world.run("retry", "--all", "--dry-run").out.endswith(" would be pending, due now\n")
+    [answer] = world.run("retry", *one, "--json").json
+    assert answer["delivery"]["id"] == one[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "name deliveries (dlv_…), or filters such as --route www, or say --all (see 'relay retry --help')"),
+        (["--dry-run"], "name deliveries (dlv_…), or filters"),
+        (["--all", "--route", "up"], "one at a time: "),
+        ([NOBODY, "--route", "up"], "one at a time: "),
+        ([NOBODY, "--dry-run"], "--dry-run is for filters and --all"),
+        (["--route", ""], "--route is empty"),
+        (["--route", "up", "--since", ""], "--since is empty"),
+        (["--route", "", "--since", "1h"], "--route is empty"),
+        (["--limit", "3"], "there is no option '--limit'"),
+        (["--status", "delivered"], "status takes failed, or is left out"),
+        (["--since", "yesterday"], "since takes a time"),
+    ],
+)
+def test_a_retry_that_does_not_say_what_it_means_is_wrong_usage(world: World, args: list[str], said: str) -> None:
+    assert said in complaint(world.run("retry", *args), 2)
+
+
+# --- cancel, replay, forget -------------------------------------------------------------------------------------------
+
+
+def test_cancel_gives_up_what_is_held_and_says_what_it_could_not(world: World) -> None:
+    world.run("pause", "up")
+    event_id = world.send("up")
+    [item] = world.items("--event-id", event_id)
+    assert world.run("cancel", item["id"]).out == f"{item['id']}: cancelled\n"
+    ended = world.run("cancel", NOBODY, item["id"])
+    assert (ended.code, ended.out) == (1, "")
+    first, second = ended.err.splitlines()
+    assert first == f"relay: there is no delivery {NOBODY}"
+    assert second == f"relay: {item['id']} cannot be cancelled: it is cancelled already"
+    assert (
+        world.run("retry", item["id"]).out
+        == f"{item['id']}: held, until its route may send ('relay resume', or the config)\n"
+    )
+    ended = world.run("cancel", item["id"], NOBODY, "--json")
+    done, failure = ended.json
+    assert (ended.code, done["delivery"]["status"], failure["error"]) == (1, "cancelled", "not_found")
+    assert failure["id"] == NOBODY
+
+
+def test_replay_makes_new_deliveries_and_forget_ends_that(world: World) -> None:
+    event_id = world.send("up")
+    [first] = world.when(lambda items: items and items[0]["status"] == "delivered", "--event-id", event_id)
+    ended = world.run("replay", event_id)
+    [new] = [item["id"] for item in world.items("--event-id", event_id) if item["id"] != first["id"]]
+    assert ended.out == f"{event_id}: {new} to up\n"
+    assert new in world.sink.wait_for(new)
+    [answer] = world.run("replay", event_id, "--route", "up", "--json").json
+    assert (answer["id"], answer["routes"], len(answer["deliveries"])) == (event_id, ["up"], 1)
+    assert "the route down does not want it" in complaint(world.run("replay", event_id, "--route", "down"), 1)
+    assert "there is no route 'dwon' (did you mean" in complaint(world.run("replay", event_id, "--route", "dwon"), 2)
+    world.when(lambda items: all(item["status"] == "delivered" for item in items), "--event-id", event_id)
+    assert world.run("forget", event_id).out == f"{event_id}: its body and headers are gone\n"
+    assert "body: not kept" in world.run("show", event_id).out
+    assert "its body is no longer kept" in complaint(world.run("replay", event_id), 1)
+    for verb in ("replay", "forget"):
+        assert NO_EVENT in complaint(world.run(verb, NO_EVENT), 1)
+        assert "expected an event's" in complaint(world.run(verb, NOBODY), 2)
+
+
+def test_what_is_still_to_be_sent_is_not_forgotten(world: World) -> None:
+    world.run("pause", "up")
+    event_id = world.send("up")
+    assert "is still to be sent: cancel it first" in complaint(world.run("forget", event_id), 1)
+
+
+# --- pause and resume -------------------------------------------------------------------------------------------------
+
+
+def test_pause_holds_and_resume_releases_and_both_say_how_many(world: World) -> None:
+    assert world.run("pause", "up", "--dry-run").out == "up: would hold 0 deliveries\n"
+    assert world.run("pause", "up", "down", "--reason", "content freeze").out == (
+        "up: paused, 0 deliveries held\ndown: paused, 0 deliveries held\n"
+    )
+    events = [world.send("up") for _ in range(2)]
+    assert world.run("pause", "up").out == "up: was paused already (content freeze), 2 deliveries held\n"
+    assert world.run("pause", "up", "--dry-run").out == "up: is paused (content freeze)\n"
+    assert world.run("resume", "up", "slow", "off", "--dry-run").out.splitlines() == [
+        "up: would release up to 2 deliveries",
+        "slow: is healthy",
+        "off: the config says enabled: false, 0 deliveries held",
+    ]
+    [answer] = world.run("resume", "up", "--json").json
+    assert (answer["route"]["state"], answer["changed"], answer["released"]) == ("healthy", True, 2)
+    world.when(lambda items: len(items) == 2, "--event-id", ",".join(events), "--status", "delivered")
+    assert world.run("resume", "up", "down").out == "up: was healthy already\ndown: resumed, 0 deliveries released\n"
+
+
+def test_all_routes_are_paused_and_resumed(world: World) -> None:
+    assert world.run("pause", "--all", "--reason", "move").out.splitlines() == [
+        "up: paused, 0 deliveries held",
+        "down: paused, 0 deliveries held",
+        "slow: paused, 0 deliveries held",
+        "off: paused, and the config says enabled: false, 0 deliveries held",
+    ]
+    world.send("up")
+    assert [one["changed"] for one in world.run("pause", "--all", "--json").json] == [False] * 4
+    assert world.run("resume", "--all").out.splitlines() == [
+        "up: resumed, 1 delivery released",
+        "down: resumed, 0 deliveries released",
+        "slow: resumed, 0 deliveries released",
+        "off: sends nothing, for the config says enabled: false",
+    ]
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "test"])
+def test_routes_are_named_or_all_of_them_and_none_is_touched_where_one_is_not_there(world: World, verb: str) -> None:
+    assert "name routes, or say --all" in complaint(world.run(verb), 2)
+    assert "--all and names exclude each other" in complaint(world.run(verb, "up", "--all"), 2)
+    line = complaint(world.run(verb, "up", "dwon"), 2)
+    assert line == "relay: there is no route 'dwon' (did you mean 'down'?): there are up, down, slow, off"
+    assert world.run("resume", "up").out == "up: was healthy already\n"
+
+
+# --- test and move ----------------------------------------------------------------------------------------------------
+
+
+def test_a_test_shows_the_answer_and_fails_where_the_destination_did(world: World) -> None:
+    ended = world.run("test", "up")
+    assert ended.code == 0
+    first, second = ended.out.splitlines()
+    assert first.startswith("up: ok, HTTP 200, ")
+    assert first.endswith("/up")
+    assert second == '  | {"received": true}'
+    world.run("pause", "off")
+    assert world.run("test", "off").code == 0
+    ended = world.run("test", "--all")
+    assert (ended.code, ended.err) == (1, "")
+    [head, why] = [line for line in ended.out.splitlines() if line.startswith("down: ") or "connect_error" in line]
+    assert head.startswith("down: FAILED, no answer, ")
+    assert why.startswith("  connect_error: ")
+    ended = world.run("test", "down", "up", "--json")
+    assert ended.code == 1
+    assert [(one["route"], one["error"] is None) for one in ended.json] == [("down", False), ("up", True)]
+    assert ended.json[1]["response"]["body"] == '{"received": true}'
+
+
+def test_a_renamed_route_takes_over_what_is_held(world: World) -> None:
+    before = world.config.read_text()
+    try:
+        world.run("pause", "up")
+        events = [world.send("up") for _ in range(2)]
+        line = complaint(world.run("move", "up", "down"), 1)
+        assert line == "relay: up is still in the config: rename or remove it there and reload, then move"
+        world.config.write_text(before.replace("name: up", "name: better"))
+        assert world.run("reload").code == 0
+        assert "there is no route 'bettr' (did you mean 'better'?)" in complaint(world.run("move", "up", "bettr"), 2)
+        line = complaint(world.run("move", "op", "better"), 1)
+        assert line == "relay: nothing is held for a removed route 'op'; there is something for up"
+        assert world.run("move", "up", "better", "--dry-run").out == "2 deliveries would move from up to better\n"
+        assert world.run("move", "up", "better").out == "2 deliveries moved from up to better\n"
+        world.when(lambda items: len(items) == 2, "--event-id", ",".join(events), "--status", "delivered")
+        assert "nothing is held for a removed route 'up'" in complaint(world.run("move", "up", "better"), 1)
+    finally:
+        world.config.write_text(before)
+        assert world.run("reload").code == 0
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+def window(world: World, count: int = 2) -> str:
+    """A window that is being collected."""
+    for _ in range(count):
+        world.send("slow")
+    [found] = world.run("windows", "--json").json["items"]
+    assert len(found["events"]) == count
+    return str(found["id"])
+
+
+def test_windows_are_listed_held_and_flushed(world: World) -> None:
+    assert world.run("windows").out == "ID  ROUTE  EVENTS  OPENED_AT  DUE_AT  HELD\n"
+    found = window(world)
+    header, line = world.run("windows", "list", "--route", "slow,up").out.splitlines()
+    assert header.split() == ["ID", "ROUTE", "EVENTS", "OPENED_AT", "DUE_AT", "HELD"]
+    assert [line.split()[place] for place in (0, 1, 2, 5)] == [found, "slow", "2", "no"]
+    assert world.run("windows", "--route", "up").out.count("\n") == 1
+    assert world.run("windows", "hold", "--route", "slow", "--dry-run", "--json").json["items"][0]["id"] == found
+    assert world.run("windows", "hold", "--route", "slow").out == (
+        f"{found}: is held, and takes events, until it is flushed\n"
+    )
+    assert world.windows_when(lambda items: items[0]["held"])
+    assert world.run("windows", "flush", "--all", "--dry-run").out.splitlines()[1].split()[-1] == "yes"
+    ended = world.run("windows", "flush", found, NOBODY)
+    assert (ended.code, ended.out) == (1, f"{found}: is sent now\n")
+    assert ended.err == f"relay: there is no delivery {NOBODY}\n"
+    assert found in world.sink.wait_for(found)
+    assert world.run("windows", "cancel", "--all").out == ""
+    assert "is no open window" in complaint(world.run("windows", "cancel", found), 1)
+    shown = world.run("show", found).out
+    assert "sent for  evt_" in shown
+
+
+def test_a_window_is_dropped(world: World) -> None:
+    found = window(world, 1)
+    [answer] = world.run("windows", "cancel", found, "--json").json
+    assert answer["delivery"]["status"] == "cancelled"
+    assert world.run("windows", "--json").json == {"items": []}
+
+
+def test_a_window_of_a_paused_route_is_flushed_into_its_queue(world: World) -> None:
+    found = window(world, 1)
+    world.run("pause", "slow")
+    assert world.run("windows", "flush", found).out == f"{found}: is closed, and held until its route may send\n"
+    assert world.run("resume", "slow").out == "slow: resumed, 1 delivery released\n"
+    assert found in world.sink.wait_for(found)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["flush"], "say which windows to flush: their ids, --route, or --all"),
+        (["hold", "--dry-run"], "say which windows to hold"),
+        (["cancel", NOBODY, "--all"], "name windows, or say --route, or --all"),
+        (["flush", NO_EVENT], "expected a delivery's id"),
+        (["list", NOBODY], "'relay show ID' shows one"),
+        (["send"], "'send' is not one of"),
+        (["--route", "slwo"], "there is no route 'slwo' (did you mean 'slow'?)"),
+    ],
+)
+def test_windows_that_are_not_named_are_wrong_usage(world: World, args: list[str], said: str) -> None:
+    assert said in complaint(world.run("windows", *args), 2)
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", VERBS, ids=" ".join)
+def test_a_wrong_token_or_no_daemon_is_said_with_what_to_do(world: World, tmp_path: Path, args: list[str]) -> None:
+    where = ("--url", world.admin)
+    assert "refuses this token: give one of its admin tokens" in complaint(run(*args, *where, "--token", "wrong"), 1)
+    assert "wants a token: give one" in complaint(run(*args, *where), 1)
+    if args != ["windows"]:
+        assert complaint(run(*args, *where, "--token", READER), 1) == "relay: the token 'ci' may only read"
+    [port] = free_ports(1)
+    path = write_config(tmp_path, f'server: {{listen: "127.0.0.1:0"}}\nadmin: {{listen: "127.0.0.1:{port}"}}\n')
+    assert "start it with 'relay serve'" in complaint(run(*args, "--config", path), 1)
+
+
+def test_work_at_a_terminal_shows_its_result_alone(world: World) -> None:
+    lines = at_terminal(80, "pause", "--all", "--config", str(world.config))
+    assert lines[0].startswith("up: paused")
+    assert len(lines) == 4
+    assert max(map(len, at_terminal(60, "windows", "--config", str(world.config)))) <= 60
