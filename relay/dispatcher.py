@@ -37,6 +37,8 @@ _READY_LEAST = 64
 _READY_BYTES = 64 << 20
 _RECORD_AGAIN = 0.5  # seconds between tries to record a result that the store could not take
 
+_PROBED_FROM = 8  # deliveries among which the one for a probe is chosen
+
 _RECORDING = 5.0  # seconds for the results of attempts that were cut off
 
 Attempt = Callable[[Route, Delivery], Awaitable[Result]]
@@ -259,6 +261,11 @@ class Dispatcher:
         courier = self._couriers.get(route)
         if courier is not None and delivery in courier.sending:
             courier.rerun.add(delivery)
+        self.hurry(route)
+
+    def hurry(self, route: str) -> None:
+        """A person wants something of this route to be sent now: an unhealthy one is probed without waiting."""
+        self._oversight.hurry(route)
         self.look(route)
 
     def _look_everywhere(self) -> None:
@@ -371,7 +378,7 @@ class Dispatcher:
                 courier.look()  # it may be due later now
                 return None
             delivery = taken
-        if probe:
+        if probe and delivery.trigger is not Trigger.MANUAL:
             delivery.trigger = Trigger.PROBE
         result = await self._attempt(route, delivery)
         if courier.route is not None and courier.route.order is not Order.NONE and not result.ordered:
@@ -494,13 +501,14 @@ class Dispatcher:
                 if health.probe_at is not None and now < health.probe_at:
                     self._expect(health.probe_at, courier.name)
                     return
-                found = await self._store.claim(courier.name, None, now, 2, courier.known)
+                found = await self._store.claim(courier.name, None, now, _PROBED_FROM, courier.known)
                 if not found:
                     later = await self._store.next_due(courier.name, now)
                     if later is not None:
                         self._expect(later, courier.name)
                     return
-                delivery = next((one for one in found if one.id != health.last_probe), found[0])
+                asked = next((one for one in found if one.trigger is Trigger.MANUAL), None)
+                delivery = asked or next((one for one in found if one.id != health.last_probe), found[0])
                 courier.sending[delivery.id] = delivery
                 try:
                     await self._send(courier.route, courier, delivery, probe=True)

@@ -110,7 +110,9 @@ class RouteHealth:
         tolerance: Tolerance,
     ) -> Turn | None:
         """An attempt ended; `status` is that of its answer. What it changes about the route, if anything."""
-        probed = trigger is Trigger.PROBE
+        # What a person has sent while it waits for a probe is as good as one.
+        by_hand = trigger is Trigger.MANUAL and self.state is RouteState.UNHEALTHY
+        probed = by_hand or trigger is Trigger.PROBE
         if probed:
             self.last_probe = delivery
         match outcome:

@@ -106,6 +106,12 @@ class Oversight:
         whom = route.notify if route is not None else ()
         self._notices.tell(whom, kind, name, reason=reason, at=self._clock.now(), since=since)
 
+    def hurry(self, name: str) -> None:
+        """A person believes that it works again: the next probe is due now."""
+        health = self.of(name)
+        if health.state is RouteState.UNHEALTHY:
+            health.probe_at = self._clock.now()
+
     def pause(self, name: str, reason: str) -> bool:
         """By hand; whether that changed anything."""
         changed = self.of(name).pause(reason, self._clock.now())

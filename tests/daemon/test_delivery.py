@@ -19,7 +19,7 @@ SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 TOKEN = "my-very-secured-token"
 SOURCES = f"""
 sources:
-  blog: {{type: strapi, token: {TOKEN}}}
+  blog: {{type: strapi, token: {TOKEN}, dedup: off}}
   any: {{type: generic, verify: none, map: {{model: body.model, action: body.action, entry_id: body.id}}}}
 """
 FAST = "retry: {policy: fixed, every: 10ms, attempts: 5, jitter: 0}"
@@ -439,7 +439,9 @@ async def test_a_where_that_raises_is_counted(tmp_path: Path) -> None:
 
 async def test_however_many_deliveries_wait_a_route_is_looked_at_for_one_moment(tmp_path: Path) -> None:
     async with sink(lambda request: 503) as destination:
-        text = routes(f"name: r, to: {{url: {destination.url}}}, retry: {{policy: fixed, every: 1h, attempts: 5}}")
+        text = routes(
+            f"name: r, to: {{url: {destination.url}}}, unhealthy_after: 999, retry: {{policy: fixed, every: 1h, attempts: 5}}"
+        )
         async with relay_here(tmp_path, text) as relay:
             for _ in range(40):
                 await publish(relay)
