@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
-.PHONY: run test check lint types fmt lock bench clean
+.PHONY: run test check lint types fmt lock bench hostile clean
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -32,7 +32,11 @@ fmt: $(DEV)
 	$(BIN)/ruff check --fix .
 
 bench: $(DEV)
-	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench.end_to_end $(ARGS)
+
+# what hostile destinations cost: fault, code, seconds, memory
+hostile: $(DEV)
+	$(BIN)/python -m bench.hostile $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "relay needs Python 3.11 or later; say which with PYTHON=python3.12"; exit 1; }

@@ -105,7 +105,7 @@ class ClientCredentials:
                 message = f"no token from {self._url.host} within {limits.total:g} s"
                 raise Unreachable(Code.AUTH_ERROR, message) from None
             if isinstance(got, Unreachable):
-                raise Unreachable(got.failure.code, got.failure.message)
+                raise Unreachable(got.failure.code, got.failure.message) from got
             if got is not None:
                 # Also one that lives for no time at all serves those who have waited for it.
                 return got
@@ -154,7 +154,9 @@ class ClientCredentials:
         try:
             reply = await transport.send(request, replace(limits, response_body=_LARGEST_ANSWER))
         except Unreachable as error:
-            raise Unreachable(Code.AUTH_ERROR, f"no token from {self._url.host}: {error.failure.message}") from error
+            denied = error.failure.code is Code.BLOCKED_ADDRESS
+            code = Code.BLOCKED_ADDRESS if denied else Code.AUTH_ERROR
+            raise Unreachable(code, f"no token from {self._url.host}: {error.failure.message}") from error
         return reply.response
 
     def _read(self, response: Response, clock: Clock) -> Token:

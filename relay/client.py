@@ -11,8 +11,20 @@ from ipaddress import ip_address
 from typing import NamedTuple, Protocol, Self
 
 import aiohttp
-from aiohttp import AddrInfoType, ClientRequest, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (
+    AddrInfoType,
+    ClientRequest,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    StreamReader,
+    TCPConnector,
+)
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.helpers import _EXC_SENTINEL
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 
@@ -52,13 +64,33 @@ class Transport(Protocol):
 
 
 _LARGE = 256 << 10
+_MOST_ANSWERS = 32  # to one request, unread: all but the last are interim ones
 _AUTOMATIC = ("Content-Type", "User-Agent", "Accept", "Accept-Encoding")
 
 
 class _Protocol(ResponseHandler):
-    """aiohttp 3.14 forgets a body in which a chunk is malformed: whoever reads it would wait until the deadline."""
+    """What aiohttp 3.14 leaves without a bound, or a reason."""
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """An answer has come. Interim ones (100 Continue), and such as nobody asked for, would pile up without end."""
+        if len(self) < _MOST_ANSWERS:
+            super().feed_data(data, size)
+            return
+        if self.transport is not None:
+            self.transport.close()
+        self.set_exception(HttpProcessingError(message="it sends one answer after another"))
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
+        """Why a connection has ended, `connection_lost` says, now or in a moment: not that nothing can be written."""
+        if isinstance(exc.__cause__, aiohttp.ClientConnectionResetError):
+            self.force_close()
+            return
+        if exc_cause not in (exc, _EXC_SENTINEL):
+            exc.__cause__ = exc_cause
+        super().set_exception(exc, exc_cause)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """A body in which a chunk is malformed is forgotten: whoever reads it would wait until the deadline."""
         body = self._payload
         super().connection_lost(exc)
         if body is not None and not body.is_eof() and body.exception() is None:
@@ -68,12 +100,18 @@ class _Protocol(ResponseHandler):
 class _Connector(TCPConnector):
     """Says how far the connection has come that it makes."""
 
-    def __init__(self, connecting: Callable[[AddrInfoType], socket.socket]) -> None:
-        super().__init__(
-            limit=0, resolver=Resolver(), ttl_dns_cache=10, keepalive_timeout=15, socket_factory=connecting
-        )
+    def __init__(self, resolver: Resolver, connecting: Callable[[AddrInfoType], socket.socket]) -> None:
+        super().__init__(limit=0, resolver=resolver, ttl_dns_cache=10, keepalive_timeout=15, socket_factory=connecting)
         protocol: type[ResponseHandler] = _Protocol
         self._factory = partial(protocol, loop=self._loop)
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        """An idle connection, unless something has come on it meanwhile: that would pass for the next answer."""
+        while (found := await super()._get(key, traces)) is not None:
+            if found.protocol is not None and not found.protocol.should_close:
+                return found
+            found.close()
+        return None
 
     async def _create_connection(
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
@@ -99,6 +137,7 @@ class HttpTransport:
 
     def __init__(self, policy: Egress) -> None:
         self._policy = policy
+        self._resolver = Resolver()  # one for all pools: its bound holds over reloads
 
     async def __aenter__(self) -> Self:
         self._pool = self._open(self._policy)
@@ -122,8 +161,7 @@ class HttpTransport:
             self._retired.discard(pool)
             await pool.session.close()
 
-    @staticmethod
-    def _open(policy: Egress) -> _Pool:
+    def _open(self, policy: Egress) -> _Pool:
         def connecting(info: AddrInfoType) -> socket.socket:
             # The last moment before a connection, with the address itself: literals and rebinding names come by here.
             reached(Stage.CONNECT)
@@ -135,7 +173,7 @@ class HttpTransport:
             return socket.socket(family, kind, proto)
 
         session = ClientSession(
-            connector=_Connector(connecting),
+            connector=_Connector(self._resolver, connecting),
             cookie_jar=DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -194,12 +232,14 @@ class HttpTransport:
 
 def _refuse_literal(host: str, policy: Egress) -> None:
     """A proxy connects where it is told: an address that is denied is not even named to it. Raises Unreachable."""
-    address = "127.0.0.1" if host.rstrip(".").lower() in ("localhost", "ip6-localhost") else host.rstrip(".")
+    name = host.rstrip(".").lower()
+    if name in ("localhost", "ip6-localhost", "ip6-loopback") or name.endswith(".localhost"):  # RFC 6761
+        name = "127.0.0.1"
     try:
-        ip_address(address.partition("%")[0])
+        ip_address(name.partition("%")[0])
     except ValueError:
         return
-    rule = policy.refuses(address)
+    rule = policy.refuses(name)
     if rule is not None:
         raise Unreachable(Code.BLOCKED_ADDRESS, str(Blocked(host, rule)))
 

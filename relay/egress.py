@@ -33,7 +33,10 @@ _NAT64_LOCAL = ip_network("64:ff9b:1::/48")  # RFC 8215
 _6TO4 = ip_network("2002::/16")  # RFC 3056
 _TEREDO = ip_network("2001::/32")  # RFC 4380
 _MAPPED = ip_network("::ffff:0:0/96")
+_TRANSLATED = ip_network("::ffff:0:0:0/96")  # RFC 2765
 _COMPATIBLE = ip_network("::/96")
+_LAST = (_MAPPED, _NAT64, _NAT64_LOCAL, _TRANSLATED)
+"""They carry an IPv4 address in their last 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def _forms(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address
         return [address]
     low = int(address) & 0xFFFFFFFF
     found: list[IPv4Address | IPv6Address] = [address]
-    if address in _MAPPED or address in _NAT64 or address in _NAT64_LOCAL or (address in _COMPATIBLE and low > 1):
+    if any(address in network for network in _LAST) or (address in _COMPATIBLE and low > 1):
         found.append(IPv4Address(low))
     elif address in _6TO4:
         found.append(IPv4Address((int(address) >> 80) & 0xFFFFFFFF))

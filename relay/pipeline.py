@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 
 import orjson
@@ -50,6 +50,7 @@ from relay.source import Ignored, Source
 from relay.store import Store
 
 _LONG_RENDERINGS = 2  # at once: threads share one processor with the loop
+_OWN_LIMIT = timedelta(seconds=2)  # until an attempt that relay itself lacked something for is made again
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,8 @@ class Pipeline:
             outcome = Refused(error.failure)
         except Unreachable as error:
             outcome = Retryable(destination.told(error.failure))
+            if error.ours:
+                outcome = replace(outcome, retry_after=self._clock.now() + _OWN_LIMIT, counts=False)
         except asyncio.CancelledError:
             # Only the drain at shutdown cancels an attempt: it is recorded, and made again after the restart.
             task = asyncio.current_task()
@@ -241,8 +244,10 @@ def _decide(route: Route, delivery: Delivery, attempt: Attempt | None, outcome: 
         case Retryable(failure) if delivery.trigger is Trigger.PROBE:
             # It was not its turn: it waits as it did.
             return Result(delivery, attempt, State.PENDING, delivery.due, delivery.tries, failure, now)
-        case Retryable(failure, counts=counts):
-            tries = delivery.tries + counts
+        case Retryable(failure, again, counts=False):  # through no fault of the destination's: the policy has no say
+            return Result(delivery, attempt, State.PENDING, again or now, delivery.tries, failure, now)
+        case Retryable(failure):
+            tries = delivery.tries + 1
             due = route.retry.after(outcome, tries, now)
             state = State.FAILED if due is None else State.PENDING
             return Result(delivery, attempt, state, due, tries, failure, now)

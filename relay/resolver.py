@@ -10,10 +10,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections import Counter
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from relay.unreachable import OwnLimit, out_of_files
+
 MOST_LOOKUPS = 64  # at once; a thread that waits costs little, and the unit file allows for them
+MOST_ADDRESSES = 8  # that are tried, of each family: aiohttp begins again with what is left whenever all have failed
 
 
 class Resolver(AbstractResolver):
@@ -25,12 +29,11 @@ class Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The addresses of a name. Raises OSError when it has none, or when too many lookups hang."""
+        """The addresses of a name. Raises OSError when it has none; OwnLimit when too many lookups hang."""
         if self._looking >= MOST_LOOKUPS:
-            raise OSError(None, f"{self._looking} other lookups are waiting for the name server")
+            raise OwnLimit(f"{self._looking} other lookups are waiting for the name server")
         loop = asyncio.get_running_loop()
         found: asyncio.Future[list[ResolveResult]] = loop.create_future()
-        self._looking += 1
 
         def answer(result: list[ResolveResult] | OSError) -> None:
             self._looking -= 1
@@ -46,7 +49,7 @@ class Resolver(AbstractResolver):
             try:
                 result = _addresses(host, port, family)
             except OSError as error:
-                result = error
+                result = _no_files() or error
             except UnicodeError:
                 result = socket.gaierror(socket.EAI_NONAME, "it is not a valid name")
             try:
@@ -54,7 +57,11 @@ class Resolver(AbstractResolver):
             except RuntimeError:
                 return  # the loop is gone: relay has ended meanwhile
 
-        threading.Thread(target=look_up, name="dns", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name="dns", daemon=True).start()
+        except RuntimeError:
+            raise OwnLimit("relay can start no further thread to look it up") from None
+        self._looking += 1
         return await found
 
     async def close(self) -> None:
@@ -63,18 +70,32 @@ class Resolver(AbstractResolver):
 
 def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
-    return [
-        ResolveResult(
-            hostname=host,
-            host=_numeric(sockaddr),
-            port=int(sockaddr[1]),
-            family=found,
-            proto=proto,
-            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+    addresses: list[ResolveResult] = []
+    count: Counter[int] = Counter()
+    for found, _, proto, _, sockaddr in infos:
+        count[found] += 1
+        if found not in (socket.AF_INET, socket.AF_INET6) or count[found] > MOST_ADDRESSES:
+            continue
+        addresses.append(
+            ResolveResult(
+                hostname=host,
+                host=_numeric(sockaddr),
+                port=int(sockaddr[1]),
+                family=found,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
         )
-        for found, _, proto, _, sockaddr in infos
-        if found in (socket.AF_INET, socket.AF_INET6)
-    ]
+    return addresses
+
+
+def _no_files() -> OSError | None:
+    """Why no file can be opened, if it is so. The C library then says that there is no such name."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error if out_of_files(error) else None
+    return None
 
 
 def _numeric(sockaddr: tuple[object, ...]) -> str:

@@ -31,8 +31,6 @@ class RetryPolicy:
 
         A destination's `Retry-After` is honoured up to 24 h when it is later than the policy's own time.
         """
-        if not outcome.counts:
-            return now
         if number >= self.attempts:
             return None
         spread = 1 + self.jitter * (2 * draw() - 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import ssl
 from contextvars import ContextVar
@@ -15,6 +17,12 @@ from aiohttp import http_exceptions
 from relay.delivery import Code, Failure
 from relay.tlsfault import tls_message
 
+_OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+class OwnLimit(OSError):
+    """Relay has come to a limit of its own."""
+
 
 class Unreachable(Exception):
     """No answer came. Holds why."""
@@ -22,6 +30,21 @@ class Unreachable(Exception):
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.failure = Failure(code, message)
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is this machine that lacks something, and no fault of the destination's."""
+        cause: BaseException | None = self
+        while cause is not None:
+            if isinstance(cause, OwnLimit) or out_of_files(cause):
+                return True
+            cause = cause.__cause__
+        return False
+
+
+def out_of_files(error: BaseException) -> bool:
+    """Whether no file or socket could be opened, whatever it was for."""
+    return isinstance(error, OSError) and error.errno in _OUT_OF_FILES
 
 
 class Stage(Enum):
@@ -58,6 +81,12 @@ class Blocked(OSError):
     def __init__(self, address: str, rule: str) -> None:
         super().__init__(f"{address} is {self.sign} ({rule})")
 
+    @classmethod
+    def first(cls, joined: OSError) -> str:
+        """Of several that were joined, what the first one says."""
+        found = re.search(rf"[^\s,]+ is {re.escape(cls.sign)} \([^)]*\)", str(joined))
+        return found[0] if found is not None else str(joined)
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -78,6 +107,12 @@ def explain(error: BaseException, tried: Exchange, stage: Stage) -> Unreachable:
             return _timeout(stage, seconds, tried)
         case aiohttp.ClientHttpProxyError():
             return Unreachable(Code.CONNECT_ERROR, proxy_refusal(error.status, error.message, tried.proxy))
+        case OSError() if out_of_files(error):
+            who, key = (
+                ("this machine", "fs.file-max") if error.errno == errno.ENFILE else ("relay itself", "LimitNOFILE=")
+            )
+            message = f"no connection: {who} has run out of file descriptors (raise {key})"
+            return Unreachable(Code.CONNECT_ERROR, message)
         case aiohttp.ClientConnectorDNSError():
             return Unreachable(
                 Code.DNS_ERROR, f"the name {error.host} does not resolve: {_dns_message(error.os_error)}"
@@ -85,7 +120,7 @@ def explain(error: BaseException, tried: Exchange, stage: Stage) -> Unreachable:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
             return Unreachable(Code.TLS_ERROR, tls_message(error, tried.host))
         case aiohttp.ClientConnectorError() if Blocked.sign in str(error.os_error):
-            return Unreachable(Code.BLOCKED_ADDRESS, str(error.os_error))
+            return Unreachable(Code.BLOCKED_ADDRESS, Blocked.first(error.os_error))
         case aiohttp.ClientConnectorError() if stage is Stage.HANDSHAKE:
             return Unreachable(Code.TLS_ERROR, "the destination closed the connection during the TLS handshake")
         case aiohttp.ClientConnectorError():

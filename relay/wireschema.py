@@ -30,7 +30,9 @@ def _parsed(value: object, schemes: tuple[str, ...], what: str) -> URL:
         raise ValueError(f"expected {what}")
     if not url.host or any(ord(c) <= 32 or ord(c) == 127 for c in value):
         raise ValueError(f"expected {what} with a host and without white space")
-    if _odd_address(url.host):
+    if "%" in url.host and ":" not in url.host:
+        raise ValueError(f"expected {what}, without '%' in its host")
+    if _odd_address(url.host.rstrip(".")):
         raise ValueError(f"'{url.host}' is an IPv4 address in disguise: write it as four decimal numbers")
     return url
 

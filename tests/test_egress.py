@@ -23,6 +23,7 @@ STRICT = Egress.of(["metadata", "link-local", "loopback", "private"])
         ("::ffff:127.0.0.1", "loopback"),
         ("::ffff:7f00:1", "loopback"),
         ("::127.0.0.1", "loopback"),
+        ("::ffff:0:127.0.0.1", "loopback"),
         ("64:ff9b::7f00:1", "loopback"),
         ("64:ff9b:1::10.0.0.1", "private"),
         ("2002:7f00:1::", "loopback"),

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from relay.resolver import MOST_LOOKUPS, Resolver
+from relay.resolver import MOST_ADDRESSES, MOST_LOOKUPS, Resolver
+from relay.unreachable import OwnLimit
 
 
 @pytest.fixture
@@ -52,9 +53,38 @@ async def test_past_its_bound_a_lookup_fails_at_once_and_later_ones_work_again(h
         for number in range(MOST_LOOKUPS):
             group.create_task(_fails(looking.resolve(f"{number}.hang")))
         await asyncio.sleep(0)
-        with pytest.raises(OSError, match="other lookups are waiting"):
+        with pytest.raises(OwnLimit, match="other lookups are waiting"):
             await looking.resolve("localhost", 80)
         hanging.set()
+    assert await looking.resolve("localhost", 80)
+
+
+async def test_of_many_addresses_the_first_of_each_family_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET6, f"2001:db8::{number:x}") for number in range(100)]
+    found += [(socket.AF_INET, f"192.0.2.{number}") for number in range(100)]
+
+    def getaddrinfo(*rest: Any, **options: Any) -> Any:
+        return [(family, socket.SOCK_STREAM, 6, "", (address, 80, 0, 0)) for family, address in found]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    kept = [entry["host"] for entry in await Resolver().resolve("many.example", 80)]
+    assert kept == [
+        *(f"2001:db8::{number:x}" for number in range(MOST_ADDRESSES)),
+        *(f"192.0.2.{number}" for number in range(MOST_ADDRESSES)),
+    ]
+
+
+async def test_a_lookup_that_gets_no_thread_is_not_counted_as_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    looking = Resolver()
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(MOST_LOOKUPS):
+            with pytest.raises(OwnLimit, match="no further thread"):
+                await looking.resolve("localhost", 80)
     assert await looking.resolve("localhost", 80)
 
 

@@ -70,10 +70,6 @@ def test_retry_after_is_honoured_up_to_a_day() -> None:
     assert DEFAULT.after(outcome, 1, NOON, middle) == NOON + timedelta(days=1)
 
 
-def test_an_interrupted_attempt_is_due_at_once_even_if_it_was_the_last() -> None:
-    assert retry.none().after(Retryable(DOWN.failure, counts=False), 1, NOON) == NOON
-
-
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [

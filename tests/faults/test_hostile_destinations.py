@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 import re
+import subprocess
+import sys
+from datetime import timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
-from tests.faults import peers
-from tests.faults.peers import CASES, NO_TLS, Case, peer, tls_peer
-from tests.harness import LISTEN, Relay, relay_here
+from relay import client
+from relay.clock import rfc3339
+from tests.fakes import NOON, ManualClock, until
+from tests.faults.names import Names
+from tests.faults.peers import CASES, FINE, METADATA, OK, Case, endless, late, peer, says, status
+from tests.faults.routes import config, ended, one_route
+from tests.harness import relay_here
 
-SOURCES = "sources: {any: {type: generic, verify: none}}\n"
+ROOT = Path(__file__).parent.parent.parent
 KEPT = 16 << 10
-
-
-def one_route(url: str, to: str = "", route: str = "retry: none", server: str = "") -> str:
-    """A config with one route to a URL."""
-    head = LISTEN.replace('127.0.0.1:0"}', f'127.0.0.1:0", {server}}}', 1) if server else ""
-    return head + SOURCES + f"routes: [{{name: r, to: {{url: '{url}', {to}}}, {route}}}]\n"
-
-
-async def ended(relay: Relay) -> dict[str, Any]:
-    """Send one event; its delivery when the first attempt has ended, in detail."""
-    await relay.post("/in/any", b"{}")
-    [item] = await relay.logs_when(lambda items: items and items[0]["attempts"] == 1)
-    detail: dict[str, Any] = await relay.get(f"/logs/{item['id']}")
-    return detail
-
-
-def absolute(to: str, folder: Path) -> str:
-    return to.replace("ca.pem", str(folder / "ca.pem"))
+MOST_MEMORY = 16  # MiB
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-async def test_each_fault_has_its_code_and_says_why(tmp_path: Path, case: Case) -> None:
+async def test_each_fault_has_its_code_and_says_why(tmp_path: Path, case: Case, names: Names) -> None:
     async with (
-        peer(case.talk) if case.tls is None else tls_peer(case.tls(tmp_path)) as hostile,
-        relay_here(tmp_path, one_route(hostile.url, absolute(case.to, tmp_path))) as relay,
+        case.serve(tmp_path) as destination,
+        relay_here(tmp_path, one_route(destination.url, case.keys(tmp_path))) as relay,
     ):
         detail = await ended(relay)
-        print(detail["delivery"]["error"], detail["attempts"][0]["duration_ms"])
         [attempt] = detail["attempts"]
         if case.code is None:
             assert detail["delivery"]["status"] == "delivered"
@@ -49,32 +43,187 @@ async def test_each_fault_has_its_code_and_says_why(tmp_path: Path, case: Case) 
             assert (response["status"], response["truncated"]) == (200, True)
             assert len(response.get("body") or response.get("body_base64", "")) <= KEPT * 4 / 3 + 4
         else:
-            assert attempt["error"]["code"] == case.code
+            assert detail["delivery"]["status"] == "failed"
+            assert detail["delivery"]["error"]["code"] == attempt["error"]["code"] == case.code
             assert re.search(case.says, attempt["error"]["message"]), attempt["error"]["message"]
-        if case.tls is not None:
-            assert hostile.requests == 0, "nothing was sent, encrypted or not"
         assert attempt["duration_ms"] < 5000
+        if case.tls is not None or case.no_tls:
+            assert destination.requests == 0, "nothing was sent, encrypted or not"
+        if case.no_tls:
+            assert destination.heard[:1] == b"\x16"  # a TLS handshake
+            assert b"webhook-id" not in destination.heard
+            assert b"POST" not in destination.heard
 
 
-@pytest.mark.parametrize("case", NO_TLS.values(), ids=NO_TLS.keys())
-async def test_where_there_is_no_tls_nothing_is_sent_in_the_clear(tmp_path: Path, case: Case) -> None:
-    heard = bytearray()
+async def test_why_a_connection_ended_is_said_also_where_that_was_before_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = client._Connector._create_connection
 
-    async def talk(reader: Any, writer: Any) -> None:
-        heard.extend(await reader.read(65536))
-        await case.talk(reader, writer)
+    async def until_it_ends(self: Any, *rest: Any) -> ResponseHandler:
+        connection = await connect(self, *rest)
+        await until(lambda: not connection.is_connected())
+        return connection
 
+    monkeypatch.setattr(client._Connector, "_create_connection", until_it_ends)
+    case = CASES["client certificate wanted, TLS 1.3"]
     async with (
-        peer(talk, bare=True) as hostile,
-        relay_here(tmp_path, one_route(hostile.url.replace("http:", "https:"), case.to)) as relay,
+        case.serve(tmp_path) as destination,
+        relay_here(tmp_path, one_route(destination.url, case.keys(tmp_path))) as relay,
     ):
-        detail = await ended(relay)
-        print(detail["delivery"]["error"])
-        assert detail["delivery"]["error"]["code"] == case.code
-        assert re.search(case.says, detail["delivery"]["error"]["message"])
-        assert heard[:1] == b"\x16"  # a TLS handshake
-        assert b"webhook-id" not in heard
-        assert b"POST" not in heard
+        error = (await ended(relay))["delivery"]["error"]
+        assert error["code"] == case.code
+        assert case.says in error["message"]
 
 
-assert peers
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's figures of a process")
+def test_the_real_daemon_says_the_same_and_spends_little_memory_on_each() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.hostile", "--json"], capture_output=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, b"")
+    rows = {row["fault"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert {fault: row["code"] for fault, row in rows.items()} == {
+        fault: case.code or "delivered" for fault, case in CASES.items()
+    }
+    assert [row for fault, row in rows.items() if not re.search(CASES[fault].says, row["message"])] == []
+    assert [row for row in rows.values() if row["mib"] >= MOST_MEMORY] == []
+
+
+# --- redirects --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("to", ["the metadata service", "another destination", "itself"])
+async def test_a_redirect_is_a_failure_and_nobody_connects_to_where_it_points(
+    tmp_path: Path, connected: list[tuple[str, int]], code: int, to: str
+) -> None:
+    location = METADATA
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await status(f"{code} Away", f"Location: {location}")(reader, writer)
+
+    async with peer(FINE) as target, peer(redirect) as destination:
+        location = {"another destination": target.url, "itself": destination.url}.get(to, METADATA)
+        async with relay_here(tmp_path, one_route(destination.url)) as relay:
+            detail = await ended(relay)
+            assert (detail["delivery"]["status"], detail["delivery"]["code"]) == ("failed", code)
+            assert detail["delivery"]["error"] == {"code": "http_status", "message": f"HTTP {code}"}
+            assert (destination.requests, target.connections) == (1, 0)
+            assert "169.254.169.254" not in {address for address, _ in connected}
+            [route] = (await relay.get("/health"))["routes"]
+            assert route["consecutive_failures"] == 1
+
+
+# --- Retry-After ------------------------------------------------------------------------------------------------------
+
+BY_SCHEDULE = timedelta(minutes=1)
+DAY = timedelta(hours=24)
+ASKED = {
+    "seconds": ("7200", timedelta(hours=2)),
+    "seconds before the schedule": ("5", BY_SCHEDULE),
+    "a date": (format_datetime(NOON + timedelta(hours=3), usegmt=True), timedelta(hours=3)),
+    "a date as C prints it": ("Mon Nov 23 15:00:00 2026", timedelta(hours=3)),
+    "a date past": (format_datetime(NOON - timedelta(hours=3), usegmt=True), BY_SCHEDULE),
+    "a date next year": (format_datetime(NOON + timedelta(days=365), usegmt=True), DAY),
+    "negative": ("-1", BY_SCHEDULE),
+    "none": ("0", BY_SCHEDULE),
+    "31,000 years": ("1000000000000", DAY),
+    "a number in another form": ("1e12", BY_SCHEDULE),
+    "garbage": ("soon", BY_SCHEDULE),
+    "nothing": ("", BY_SCHEDULE),
+}
+
+
+@pytest.mark.parametrize("code", [429, 503])
+@pytest.mark.parametrize(("said", "wait"), ASKED.values(), ids=ASKED.keys())
+async def test_retry_after_is_honoured_for_a_day_at_most_and_else_the_schedule(
+    tmp_path: Path, code: int, said: str, wait: timedelta
+) -> None:
+    clock = ManualClock()
+    retry = "retry: {policy: fixed, every: 1m, attempts: 5, jitter: 0}"
+    async with peer(status(f"{code} Busy", f"Retry-After: {said}")) as destination:
+        async with relay_here(tmp_path, one_route(destination.url, route=retry), clock) as relay:
+            delivery = (await ended(relay))["delivery"]
+            assert (delivery["status"], delivery["code"]) == ("pending", code)
+            assert delivery["next_attempt_at"] == rfc3339(clock.now() + wait)
+
+
+async def test_retry_after_on_any_other_answer_is_not_heard(tmp_path: Path) -> None:
+    clock = ManualClock()
+    retry = "retry: {policy: fixed, every: 1m, attempts: 5, jitter: 0}"
+    async with peer(status("500 Broken", "Retry-After: 7200")) as destination:
+        async with relay_here(tmp_path, one_route(destination.url, route=retry), clock) as relay:
+            delivery = (await ended(relay))["delivery"]
+            assert delivery["next_attempt_at"] == rfc3339(clock.now() + BY_SCHEDULE)
+
+
+# --- what is kept of an answer ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "ends"), [("200 OK", ("delivered", None)), ("500 Broken", ("failed", "http_status"))], ids=["200", "500"]
+)
+@pytest.mark.parametrize(("size", "truncated"), [(0, False), (1023, False), (1024, False), (1025, True), (99999, True)])
+async def test_the_status_decides_and_of_the_body_only_response_body_is_kept(
+    tmp_path: Path, line: str, ends: tuple[str, str | None], size: int, truncated: bool
+) -> None:
+    answer = f"HTTP/1.1 {line}\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size
+    store = f"store: {{url: 'sqlite:{tmp_path / 'relay.db'}', response_body: 1KiB}}\n"
+    async with peer(says(answer)) as destination:
+        text = config(f"name: r, to: {{url: '{destination.url}'}}, retry: none", store=store)
+        async with relay_here(tmp_path, text) as relay:
+            detail = await ended(relay)
+            error = detail["delivery"]["error"]
+            assert (detail["delivery"]["status"], error["code"] if error else None) == ends
+            response = detail["attempts"][0]["response"]
+            assert (response["body"], response["truncated"]) == ("x" * min(size, 1024), truncated)
+
+
+async def test_a_failure_is_known_by_its_status_whatever_its_body_does(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 422 No\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with peer(says(head, then=endless(b"10000\r\n" + b"x" * 65536 + b"\r\n"))) as destination:
+        async with relay_here(tmp_path, one_route(destination.url)) as relay:
+            detail = await ended(relay)
+            assert detail["delivery"]["error"]["code"] == "refused"
+            response = detail["attempts"][0]["response"]
+            assert (len(response["body"]), response["truncated"]) == (KEPT, True)
+
+
+# --- connections that stay open ---------------------------------------------------------------------------------------
+
+
+async def test_what_comes_unasked_on_an_idle_connection_is_no_answer_to_the_next_request(tmp_path: Path) -> None:
+    unasked, sent = asyncio.Event(), asyncio.Event()
+    empty = OK + b"Content-Length: 0\r\n\r\n"
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if sent.is_set():
+            await status("503 Busy")(reader, writer)
+            return
+        await says(empty)(reader, writer)
+        await unasked.wait()
+        await says(empty)(reader, writer)
+        sent.set()
+        await asyncio.Event().wait()
+
+    async with peer(talk) as destination, relay_here(tmp_path, one_route(destination.url)) as relay:
+        assert (await ended(relay))["delivery"]["status"] == "delivered"
+        unasked.set()
+        await sent.wait()
+        assert (await ended(relay))["delivery"]["code"] == 503
+        assert destination.requests == 2
+
+
+async def test_an_idle_connection_that_answers_without_end_is_closed(tmp_path: Path) -> None:
+    empty = OK + b"Content-Length: 0\r\n\r\n"
+    closed = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await says(empty, then=late(endless(empty * 100)))(reader, writer)
+        finally:
+            closed.set()
+
+    async with peer(talk) as destination, relay_here(tmp_path, one_route(destination.url)) as relay:
+        assert (await ended(relay))["delivery"]["status"] == "delivered"
+        async with asyncio.timeout(10):  # less than what an idle connection is kept
+            await closed.wait()

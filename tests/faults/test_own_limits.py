@@ -1,0 +1,83 @@
+"""What relay itself runs out of is not the destination's fault."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from relay.clock import rfc3339
+from tests.fakes import ManualClock
+from tests.faults.names import Names
+from tests.faults.routes import ended, one_route
+from tests.harness import Relay, relay_here, sink
+
+
+@contextlib.contextmanager
+def no_files_left() -> Iterator[None]:
+    """This process can open no further file or socket."""
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+
+
+async def ready(relay: Relay) -> None:
+    """Open the connections that a test needs itself."""
+    await relay.get("/logs?status=failed")
+    assert (await relay.post("/nowhere"))[0] == 404
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_without_a_file_descriptor_an_attempt_does_not_count_and_is_made_again(tmp_path: Path, host: str) -> None:
+    async with sink() as destination:
+        clock = ManualClock()
+        url = destination.url.replace("127.0.0.1", host)
+        async with relay_here(tmp_path, one_route(url), clock) as relay:
+            await ready(relay)
+            with no_files_left():
+                with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+                    os.dup(0)
+                detail = await ended(relay)
+            delivery = detail["delivery"]
+            assert delivery["status"] == "pending", "it would have failed, had it counted: there is no retry"
+            assert delivery["error"]["code"] == "connect_error"
+            assert "relay itself has run out of file descriptors" in delivery["error"]["message"]
+            assert delivery["next_attempt_at"] == rfc3339(clock.now() + timedelta(seconds=2))
+            [route] = (await relay.get("/health"))["routes"]
+            assert (route["consecutive_failures"], destination.received) == (0, [])
+            await relay.ask("POST", f"/logs/{delivery['id']}/retry")  # sooner than it would be by itself
+            await relay.logs_when(lambda items: items[0]["status"] == "delivered")
+
+
+async def test_a_name_that_is_not_found_for_want_of_a_file_descriptor_may_well_be_there(
+    tmp_path: Path, names: Names
+) -> None:
+    async with relay_here(tmp_path, one_route("http://nxdomain.test/"), ManualClock()) as relay:
+        await ready(relay)
+        with no_files_left():
+            delivery = (await ended(relay))["delivery"]
+        assert (delivery["status"], delivery["error"]["code"]) == ("pending", "connect_error")
+        await relay.ask("POST", f"/logs/{delivery['id']}/retry")
+        [item] = await relay.logs_when(len, "?status=failed")
+        assert item["error"]["code"] == "dns_error"
+
+
+async def test_without_a_file_descriptor_for_a_token_an_attempt_does_not_count_either(tmp_path: Path) -> None:
+    auth = "auth: {type: oauth2, token_url: 'http://127.0.0.1:9/', client_id: relay, client_secret: 0123456789abcdef}"
+    async with relay_here(tmp_path, one_route("http://127.0.0.1:9/", auth), ManualClock()) as relay:
+        await ready(relay)
+        with no_files_left():
+            delivery = (await ended(relay))["delivery"]
+        assert (delivery["status"], delivery["error"]["code"]) == ("pending", "auth_error")
+        assert "relay itself has run out of file descriptors" in delivery["error"]["message"]
