@@ -64,7 +64,7 @@ class Deliveries:
         done = await desk.store.retry_all(query, now, dry)
         if not dry:
             journal.manual("retry", request[WHO], query=request.query_string, count=done.count)
-            await desk.look(done.routes)
+            await desk.hurry(done.routes)
         return answer(200, {"count": done.count, "passed_over": done.passed_over})
 
     async def _cancel(self, request: web.Request) -> web.Response:

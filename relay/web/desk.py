@@ -81,6 +81,13 @@ class Desk:
         for route in routes:
             self.dispatcher.look(route)
 
+    async def hurry(self, routes: Iterable[str]) -> None:
+        """Somebody wants something of these routes to be sent now, also where one is unhealthy."""
+        routes = list(routes)
+        for route in routes:
+            self.dispatcher.hurry(route)
+        await self.look(routes)
+
     def kept(self, route: str) -> HeldReason | None:
         """Why a route may not send, if it may not."""
         if route not in self.reloader.runtime.routing.routes:

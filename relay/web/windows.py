@@ -45,7 +45,7 @@ class Windows:
         except KeyError:
             raise no_delivery(text) from None
         journal.manual("flush", request[WHO], delivery_id=text, route=route)
-        await desk.look([route])
+        await desk.hurry([route])
         return answer(200, {"delivery": await desk.item(number)})
 
     async def _hold(self, request: web.Request) -> web.Response:

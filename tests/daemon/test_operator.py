@@ -133,6 +133,19 @@ async def test_many_are_retried_by_filters_and_a_dry_run_only_counts(
         assert told == [("anonymous", 2, "route=a&model=post"), ("anonymous", 4, "all=1&dry_run=0")]
 
 
+async def test_what_is_retried_by_filters_goes_out_at_once_also_while_the_route_is_unhealthy(tmp_path: Path) -> None:
+    mood = Mood(500)
+    entry = f"name: r, to: {{url: SINK}}, unhealthy_after: 1, {NEVER_AGAIN}"
+    async with relay_and_sink(tmp_path, entry, answer=mood) as (running, _):
+        await running.post("/in/any")
+        await running.logs_when(lambda items: items[0]["status"] == "failed")
+        assert (await running.get("/routes/r"))["state"] == "unhealthy"
+        mood.status = 200
+        assert (await post(running, "/logs/retry?route=r"))["count"] == 1
+        await running.logs_when(lambda items: items[0]["status"] == "delivered")
+        assert (await running.get("/routes/r"))["state"] == "healthy"
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     {
