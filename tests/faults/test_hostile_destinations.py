@@ -110,7 +110,7 @@ async def test_a_redirect_is_a_failure_and_nobody_connects_to_where_it_points(
             assert (destination.requests, target.connections) == (1, 0)
             assert "169.254.169.254" not in {address for address, _ in connected}
             [route] = (await relay.get("/health"))["routes"]
-            assert route["consecutive_failures"] == 1
+            assert route["last_error"] == {"code": "http_status", "message": f"HTTP {code}"}
 
 
 # --- Retry-After ------------------------------------------------------------------------------------------------------
