@@ -249,7 +249,7 @@ class Dispatcher:
         """These are not to be sent: they are about to be cancelled or held. One that is being sent already is sent."""
         gone = set(deliveries)
         for courier in self._couriers.values():
-            if courier.claiming:
+            if courier.claiming or courier.probing:
                 courier.recalled |= gone
             for queue in courier.queues:
                 for delivery in [one for one in queue.ready if one.id in gone]:
@@ -440,7 +440,8 @@ class Dispatcher:
             self._pause(courier, 1.0)
         finally:
             courier.claiming = False
-            courier.recalled.clear()
+            if not courier.probing:
+                courier.recalled.clear()
             self._pump(courier)
             self._let_go(courier)
 
@@ -502,6 +503,7 @@ class Dispatcher:
                     self._expect(health.probe_at, courier.name)
                     return
                 found = await self._store.claim(courier.name, None, now, _PROBED_FROM, courier.known)
+                found = [one for one in found if one.id not in courier.recalled]
                 if not found:
                     later = await self._store.next_due(courier.name, now)
                     if later is not None:
@@ -519,6 +521,8 @@ class Dispatcher:
             self._expect(self._clock.now() + timedelta(seconds=1), courier.name)
         finally:
             courier.probing = False
+            if not courier.claiming:
+                courier.recalled.clear()
             if health.state is not RouteState.UNHEALTHY:
                 courier.look()
                 self._pump(courier)
