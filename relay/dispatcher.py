@@ -318,9 +318,16 @@ class Dispatcher:
             self._start(self._claim(courier))
 
     def _start(self, coroutine: Coroutine[object, object, None]) -> None:
-        task = self._group.create_task(coroutine)
+        task = self._group.create_task(self._contained(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _contained(coroutine: Coroutine[object, object, None]) -> None:
+        try:
+            await coroutine
+        except Exception:  # noqa: BLE001 - a bug of ours in one route must not end the sending of all others
+            journal.crashed("dispatcher")
 
     async def _work(self, courier: _Courier) -> None:
         """Send one delivery after another until the courier has no more for this slot."""
@@ -504,6 +511,9 @@ class Dispatcher:
                     return
                 found = await self._store.claim(courier.name, None, now, _PROBED_FROM, courier.known)
                 found = [one for one in found if one.id not in courier.recalled]
+                route = courier.route
+                if route is None or self._stopping or health.state is not RouteState.UNHEALTHY:
+                    return  # it changed meanwhile
                 if not found:
                     later = await self._store.next_due(courier.name, now)
                     if later is not None:
@@ -513,7 +523,7 @@ class Dispatcher:
                 delivery = asked or next((one for one in found if one.id != health.last_probe), found[0])
                 courier.sending[delivery.id] = delivery
                 try:
-                    await self._send(courier.route, courier, delivery, probe=True)
+                    await self._send(route, courier, delivery, probe=True)
                 finally:
                     del courier.sending[delivery.id]
         except Unavailable as error:
