@@ -1,4 +1,4 @@
-"""Whatever is done to a relay, by destinations and by hand: nothing owed is lost, and nothing is sent against orders."""
+"""Whatever is done to a relay, by destinations and by hand: nothing owed is lost, nothing is sent against orders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from relay import health
+from relay import health, journal
 from tests.harness import Received, Relay, Sink, relay_here, sink
 
 ROUTES = {
@@ -195,6 +195,7 @@ async def test_what_is_owed_is_always_accounted_for(tmp_path: Path, seed: int, m
     monkeypatch.setattr(health, "FIRST_PROBE", timedelta(seconds=0.02))
     monkeypatch.setattr(health, "LONGEST_PROBE", timedelta(seconds=0.08))
     world = World(tmp_path, seed)
+    monkeypatch.setattr(journal, "crashed", lambda what: world.wrong.append(f"a bug in {what}"))
     deeds = [world.post] * 6 + [
         world.pause, world.resume, world.resume, world.retry, world.cancel, world.replay, world.windows, world.reload,
     ]  # fmt: skip
