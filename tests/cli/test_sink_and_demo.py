@@ -70,9 +70,11 @@ def test_the_demo_delivers_a_sample_of_each_source_and_ends_with_0(tmp_path: Pat
             assert f"demo: sent a {name} sample to /in/{name} -> 200" in demo.lines
         items = items_when(
             f"http://127.0.0.1:{admin}",
-            lambda items: len(items) == 15 and all(item["status"] == "delivered" for item in items),
+            lambda items: len(items) == 15 and all(item["status"] in ("delivered", "merged") for item in items),
         )
         assert {item["route"] for item in items} == {"rebuild-www", "search", "audit"}
+        [built] = [item for item in items if item["route"] == "rebuild-www" and item["status"] == "delivered"]
+        assert {item["merged_into"] for item in items if item["status"] == "merged"} == {built["id"]}
         assert sum("signature verified" in line for line in demo.lines) == 5
         assert (tmp_path / "relay.db").exists()
         assert demo.end() == 0

@@ -10,10 +10,12 @@ import pytest
 from relay import authschema, payloadschema, preset, proofschema, retryschema, schema, signschema, wireschema
 from relay.config import load
 from relay.fields import Section
+from relay.notifier import NotifierConfig
+from relay.notifier import types as notifier_types
 from relay.payload import PAYLOADS
-from relay.routeschema import Alternative
+from relay.routeschema import Alternative, Batch, Debounce
 from relay.sandbox import _METHODS, Sandbox
-from relay.source import SourceConfig, types
+from relay.source import DedupKey, SourceConfig, types
 from relay.sources import generic
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,6 +34,7 @@ SECTIONS: dict[str, tuple[type[Section], ...]] = {
     "log": (schema.Log,),
     "defaults": (schema.Defaults,),
     "sources": (SourceConfig,),
+    "sources.dedup": (DedupKey,),
     "generic.hmac": (generic.HmacKeys,),
     "basic": (proofschema.BasicAuth,),
     "body_secret": (proofschema.BodySecretKeys,),
@@ -41,7 +44,10 @@ SECTIONS: dict[str, tuple[type[Section], ...]] = {
     "routes.to.tls": (wireschema.ClientTls,),
     "routes.payload": (payloadschema.Template, payloadschema.Jmespath),
     "routes.sign": tuple(signschema.SIGNS.values()),
+    "routes.debounce": (Debounce,),
+    "routes.batch": (Batch,),
     "routes.retry": (retryschema.Exponential, retryschema.Fixed, retryschema.Schedule, retryschema.NoRetry),
+    "notifiers": (NotifierConfig,),
     "Match": (schema.Match,),
 }
 TYPES = sorted({module.__name__.rpartition(".")[2] for module in types().values()})
@@ -64,6 +70,11 @@ def test_every_key_of_a_section_is_in_its_table(heading: str) -> None:
 @pytest.mark.parametrize("name", TYPES)
 def test_every_key_of_a_source_type_is_in_its_table(name: str) -> None:
     assert documented(name) == set(types()[name].Config.model_fields) - set(SourceConfig.model_fields)
+
+
+@pytest.mark.parametrize("name", notifier_types())
+def test_every_key_of_a_notifier_type_is_in_its_table(name: str) -> None:
+    assert documented(name) == set(notifier_types()[name].Config.model_fields) - set(NotifierConfig.model_fields)
 
 
 def table(heading: str, *columns: str) -> list[list[str]]:
@@ -138,11 +149,12 @@ def test_every_section_of_the_schema_has_a_table() -> None:
     told = {model for models in SECTIONS.values() for model in models}
     sources = {module.Config for module in types().values()}
     presets = {preset.model(name) for name in preset.names()}
-    bases = {kind for model in told | sources | presets for kind in model.__mro__}
+    notifiers = {module.Config for module in notifier_types().values()}
+    bases = {kind for model in told | sources | presets | notifiers for kind in model.__mro__}
     # What `any` takes is told with `match`; a form is no key of the config.
     others = {Alternative, payloadschema.Form, *map(type, retryschema.RETRY_PRESETS.values())}
-    found = {model for model in sections() if model.__module__.startswith("relay.")}
-    assert found - bases - told - sources - presets - others == set()
+    found = {model for model in sections() if model.__module__.startswith("relay.") and model.__name__[0] != "_"}
+    assert found - bases - told - sources - presets - notifiers - others == set()
 
 
 def examples() -> list[tuple[str, str]]:
@@ -170,7 +182,7 @@ def test_every_page_with_sources_or_routes_has_examples() -> None:
 def test_no_page_for_users_tells_them_to_set_a_key_that_is_not_supported_yet() -> None:
     models: list[type[Section]] = [SourceConfig, *(model for section in SECTIONS.values() for model in section)]
     later = {key for model in models for key in model.later} - {key for model in models for key in model.model_fields}
-    assert {"dedup", "notify", "expect_every"} <= later
+    assert {"retention", "bodies"} <= later
     for path in (ROOT / "README.md", PATH, *(ROOT / "docs" / "senders").glob("*.md")):
         assert later & set(re.findall(r"`(\w+)[`:]", path.read_text())) == set(), path.name
 
