@@ -1,7 +1,7 @@
 """No secret of the config is seen anywhere: not in logs, answers, messages, nor in the store's file.
 
 Each key that can hold a secret holds a value of its own, a canary. A real relay takes, refuses, delivers and fails
-with all of them, towards destinations that send everything back.
+with all of them, towards destinations that send everything back. So do those who are told of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import typing
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from relay.cli import relay as relay_command
 from relay.config import load
 from relay.event import Inbound
 from relay.fields import Section
+from relay.notifier import types as notifier_types
 from relay.runtime import Runtime, build
 from relay.secret import Secret
 from relay.sending import request_for
@@ -35,6 +36,7 @@ from relay.source import types
 from tests.harness import PATIENCE, Received, RelayProcess, relay_process, sink, write_config
 
 KEPT = 16 << 10  # of each answer
+WAITING = ("basic", "collecting")  # routes whose deliveries have not ended when all others' have
 
 
 class Canaries:
@@ -94,7 +96,12 @@ def config(folder: Path, canary: Canaries, http: str, raw: str) -> dict[str, Any
         },
         "store": {"url": f"sqlite:{folder / 'relay.db'}", "response_body": "16KiB"},
         "log": {"level": "debug", "format": "json"},
-        "defaults": {"headers": {"X-Default-Token": canary("default-header"), "X-Env": from_file("file-default")}},
+        "defaults": {
+            "headers": {"X-Default-Token": canary("default-header"), "X-Env": from_file("file-default")},
+            "unhealthy_after": 1000,  # all destinations fail, and every delivery is to be tried
+            "notify": ["mail", "chat", "hook"],
+        },
+        "notifiers": notifiers(canary, http, from_file),
         "sources": {
             "www": {
                 "type": "storyblok",
@@ -106,6 +113,9 @@ def config(folder: Path, canary: Canaries, http: str, raw: str) -> dict[str, Any
                 "token": canary("strapi-token"),
                 "headers": {"X-Site": canary("strapi-header")},
                 "secret": canary("strapi-secret"),
+                "dedup": "off",
+                "notify": ["chat"],
+                "expect_every": "1s",
             },
             "stack": {
                 "type": "contentstack",
@@ -156,6 +166,12 @@ def config(folder: Path, canary: Canaries, http: str, raw: str) -> dict[str, Any
                 },
                 "payload": "normalized",
             },
+            {
+                "name": "collecting",
+                "to": {"url": f"{http}/collected", "headers": {"X-Api-Key": canary("window-key")}},
+                "batch": {"wait": "1h"},
+                "retry": "none",
+            },
             {"name": "not-http", "to": {"url": f"{raw}/?key={quote(canary('echoed'), safe='')}"}, "retry": fast},
             {
                 "name": "nobody",
@@ -171,6 +187,22 @@ def config(folder: Path, canary: Canaries, http: str, raw: str) -> dict[str, Any
                 for name, keys in presets(canary, http, from_file).items()
             ),
         ],
+    }
+
+
+def notifiers(canary: Canaries, http: str, from_file: Callable[[str], str]) -> dict[str, dict[str, Any]]:
+    """A mail server that is not there, and services that refuse what they are told."""
+    login = f"relay:{quote(canary('mail'), safe='')}@"
+    slack = f"{http}/notice/{canary.plain('notice-slack')}?key={quote(canary('notice-query'), safe='')}"
+    return {
+        "mail": {"type": "email", "smtp": f"smtp://{login}127.0.0.1:9", "from": "r@example.com", "to": "o@example.com"},
+        "chat": {"type": "webhook", "preset": "slack", "url": slack},
+        "hook": {
+            "type": "webhook",
+            "url": f"{http}/notice/{from_file('notice-file')}",
+            "headers": {"X-Api-Key": canary("notice-header")},
+            "auth": {"type": "bearer", "token": canary("notice-bearer")},
+        },
     }
 
 
@@ -277,6 +309,9 @@ def answering(canary: Canaries) -> Callable[[Received], web.Response]:
     token = canary("access-token")
 
     def answer(request: Received) -> web.Response:
+        if request.path.startswith("/notice/"):
+            said = f"no {request.path} {dict(request.headers)}"
+            return web.Response(status=404, text=said[:150] + request.headers.get("X-Api-Key", "") + said[150:])
         if request.path.startswith("/token"):
             return web.json_response({"access_token": token, "token_type": "Bearer"})
         if request.path.startswith("/no-token"):
@@ -375,14 +410,15 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
                 return text
 
         async with asyncio.timeout(PATIENCE):
-            tried = ",".join(route["name"] for route in document["routes"] if route["name"] != "basic")
+            tried = ",".join(route["name"] for route in document["routes"] if route["name"] not in WAITING)
             while json.loads(await ask("GET", f"/logs?status=pending&route={tried}"))["items"]:
                 await asyncio.sleep(0.02)
         shown = json.loads(await ask("GET", "/logs?limit=1000"))["items"]
-        assert {item["status"] for item in shown if item["route"] != "basic"} == {"failed"}
+        assert {item["status"] for item in shown if item["route"] not in WAITING} == {"failed"}
+        assert {item["status"] for item in shown if item["route"] == "collecting"} == {"pending", "merged"}
         assert {item["route"] for item in shown} == {route["name"] for route in document["routes"]}
         codes = {"http_status", "protocol_error", "connect_error", "auth_error"}
-        assert {item["error"]["code"] for item in shown} == codes
+        assert {item["error"]["code"] for item in shown if item["route"] != "collecting"} == codes
         shown += json.loads(await ask("GET", "/logs?status=rejected&limit=1000"))["items"]
         assert {item["status"] for item in shown} >= {"failed", "rejected"}
         for item in shown:
@@ -390,6 +426,7 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
         for item in shown[:3]:
             await ask("GET", f"/logs/{item['event_id']}")
             await ask("POST", f"/logs/{item['id']}/retry")
+        await by_hand(ask, document, shown)
         for path in ("/health", "/health/live", "/metrics", "/config", "/logs?x=1", "/logs/x", "/nothing"):
             await ask("GET", path)
         for wrong in (canary.values["ci"], canary.values["bearer"]):
@@ -404,6 +441,9 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
                 seen.add(f"{verb} of mistake {number}", await run(relay.config, *verb))
         relay.config.write_text(good)
         await ask("POST", "/reload")
+    daemon = ["--url", relay.admin, "--token", canary.values["admin"]]
+    for verb in (["test", "bearer"], ["test", "oauth", "--json"], ["windows"], ["pause", "--all"], ["resume", "--all"]):
+        seen.add(" ".join(verb), await run(relay.config, *verb, *daemon))
     for verb in (["check"], ["check", "--no-secrets"], ["routes"], ["routes", "--expanded"], ["routes", "--json"]):
         seen.add(" ".join(verb), await run(relay.config, *verb, status=0))
     for route in document["routes"]:
@@ -418,6 +458,31 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
             seen.add(f"explain {source} {more}", explained)
     for more in ([], ["--json"]):
         seen.add(f"logs {more}", await run(relay.config, "logs", *more))
+
+
+async def by_hand(ask: Callable[..., Awaitable[bytes]], document: dict[str, Any], shown: list[dict[str, Any]]) -> None:
+    """All that people can look at and do by HTTP."""
+    for path in ("/routes", "/routes/bearer", "/routes/x", "/sources", "/windows", "/windows?x=1"):
+        await ask("GET", path)
+    [window] = json.loads(await ask("GET", "/windows"))["items"]
+    for action in ("hold", "flush", "cancel"):
+        await ask("POST", f"/windows/{window['id']}/{action}")
+    for route in document["routes"]:
+        tested = json.loads(await ask("POST", f"/routes/{route['name']}/test"))
+        assert tested["error"] is not None, route["name"]
+    for action in ("pause?reason=freeze", "resume"):
+        assert "route" in json.loads(await ask("POST", f"/routes/bearer/{action}"))
+        assert "routes" in json.loads(await ask("POST", f"/routes/{action}"))
+    await ask("POST", "/routes/gone/move?to=bearer")
+    await ask("POST", "/logs/retry?route=bearer&dry_run=1")
+    failed = next(item for item in shown if item["route"] == "bearer")
+    await ask("POST", f"/logs/{failed['id']}/cancel")
+    replayed = json.loads(await ask("POST", f"/events/{failed['event_id']}/replay?route=bearer"))
+    async with asyncio.timeout(PATIENCE):
+        while json.loads(await ask("GET", f"/logs/{replayed['deliveries'][0]}"))["delivery"]["status"] == "pending":
+            await asyncio.sleep(0.02)
+    waiting = next(item for item in shown if item["route"] == "basic")
+    await ask("POST", f"/events/{waiting['event_id']}/forget")
 
 
 def as_text(document: dict[str, Any]) -> str:
@@ -458,6 +523,16 @@ def mistakes(document: dict[str, Any], canary: Canaries) -> Iterator[str]:
     yield changed(lambda c: c["server"].update(listen=file, max_body=file))
     yield changed(lambda c: c["admin"].update(token={"a": canary.values["admin"]}, hosts=file))
     yield changed(lambda c: c["store"].update(url=file))
+    told = document["notifiers"]
+    mail, chat, hook = told["mail"]["smtp"], told["chat"]["url"], told["hook"]["url"]
+    yield changed(lambda c: c["notifiers"]["mail"].update(smtp=mail.replace("smtp", "ftp", 1), to=[mail]))
+    yield changed(lambda c: c["notifiers"]["mail"].update({"smtp": mail + "/x", "from": file, "starttls": file}))
+    yield changed(lambda c: c["notifiers"]["chat"].update(url=chat.replace("http", "ftp", 1)))
+    yield changed(lambda c: c["notifiers"]["hook"].update(url=f"ftp:{hook}", preset=file, timeout=file))
+    yield changed(lambda c: c["notifiers"]["hook"].update(headers={"X-Api-Key": bearer + "\n"}, auth={"token": [file]}))
+    yield changed(lambda c: c["notifiers"].update({"other": {"type": file}}))
+    yield changed(lambda c: c["routes"][0].update(notify=file, debounce={"wait": file, "by": file}, rate=file))
+    yield changed(lambda c: c["sources"]["shop"].update(dedup={"key": file, "window": file}, expect_every=file))
     yield changed(lambda c: c["log"].update(level=file))
     yield changed(lambda c: c["routes"][0]["to"].update(tls={"ca": file}))
     yield changed(lambda c: c["server"].update(tls={"cert": file, "key": file}))
@@ -499,11 +574,15 @@ async def test_no_secret_is_seen_anywhere(tmp_path: Path) -> None:
     meant = {"default-header", "file-default", "file-path", "url-query", "query", "file-query", "api-key"}
     meant |= {"file-header", "bearer", "basic-auth", "access-token", "proxy", "proxy-refused", "proxy-tunnel"}
     meant |= {f"{name}-{part}" for name in ("oauth", "oauth-refused") for part in ("url", "secret", "param", "query")}
-    meant |= {"github-token", "gitlab-token", "gitlab-variable", "teams-sig", "sign-prismic"}
+    meant |= {"github-token", "gitlab-token", "gitlab-variable", "teams-sig", "sign-prismic", "window-key"}
+    meant |= {"notice-slack", "notice-query", "notice-file", "notice-header", "notice-bearer"}
     assert arrived == meant | (set(preset.names()) - {"github-dispatch", "gitlab-trigger"})
     assert len(destination.received) > 10
     assert {"store", "log"} <= {where.partition(".")[0].replace("relay", "store") for where in seen.texts}
     assert b"***" in seen.texts["relay.db"]
+    told = list(untold(seen.texts["log"]))
+    assert {line["notifier"] for line in told} == {"mail", "chat", "hook"}
+    assert any("***" in line["reason"] for line in told if line["notifier"] == "hook")  # it sends back all it got
     leaks = {where: names for where, text_seen in seen.texts.items() if (names := canary.seen_in(text_seen))}
     assert leaks == {}
     # Of a secret that was cut in two where the answer was, no half is left.
@@ -511,11 +590,18 @@ async def test_no_secret_is_seen_anywhere(tmp_path: Path) -> None:
     assert [where for where, text_seen in seen.texts.items() if half in text_seen] == []
 
 
+def untold(log: bytes) -> Iterator[dict[str, Any]]:
+    """What people were to be told and were not: each line has what the other side said to that."""
+    lines = (json.loads(line) for line in log.splitlines())
+    yield from (line for line in lines if line["event"] == "notice_not_sent")
+
+
 def test_every_key_that_may_hold_a_secret_is_in_that_config(tmp_path: Path) -> None:
     types()
+    notifier_types()
     for name in preset.names():
         preset.model(name)
     text = as_text(config(tmp_path, Canaries(), "http://127.0.0.1:1", "http://127.0.0.1:2"))
     assert set(held(load(write_config(tmp_path, text)).config)) == {
-        (model, key) for model, key in known() if model.startswith("relay.")
+        (model, key) for model, key in known() if model.startswith("relay.") and "._" not in model
     }
