@@ -907,6 +907,7 @@ async def test_indices_follow_what_is_published_and_unpublished_and_their_key_is
         text = written({"sources": {"cms": {"type": "strapi", "verify": "none"}}, "routes": routes})
         async with relay_here(tmp_path, text) as relay:
             await take(relay, "entry.publish")
+            await service.wait_count(3)  # or the order, latest, would merge what still waits
             await take(relay, "entry.unpublish")
             received = await service.wait_count(6)
 
