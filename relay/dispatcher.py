@@ -313,7 +313,9 @@ class Dispatcher:
         while courier.workers < slots and courier.workers < courier.waiting + len(courier.sending):
             courier.workers += 1
             self._start(self._work(courier))
-        if not courier.claiming and any(queue.behind and len(queue.ready) < slots for queue in courier.queues):
+        # One reads at a time: what a probe is just sending must not be found here, nor the other way about.
+        reading = courier.claiming or courier.probing
+        if not reading and any(queue.behind and len(queue.ready) < slots for queue in courier.queues):
             courier.claiming = True
             self._start(self._claim(courier))
 
@@ -492,8 +494,8 @@ class Dispatcher:
         health = self._oversight.of(courier.name)
         if courier.waiting:
             self._forget(courier)
-        if health.state is not RouteState.UNHEALTHY or courier.probing:
-            return
+        if health.state is not RouteState.UNHEALTHY or courier.probing or courier.claiming:
+            return  # whoever reads comes by here again at its end
         if health.probe_at is not None and self._clock.now() < health.probe_at:
             self._expect(health.probe_at, courier.name)
             return
@@ -509,6 +511,7 @@ class Dispatcher:
                 if health.probe_at is not None and now < health.probe_at:
                     self._expect(health.probe_at, courier.name)
                     return
+                courier.first.behind = courier.again.behind = False
                 found = await self._store.claim(courier.name, None, now, _PROBED_FROM, courier.known)
                 found = [one for one in found if one.id not in courier.recalled]
                 route = courier.route
@@ -535,6 +538,7 @@ class Dispatcher:
                 courier.recalled.clear()
             if health.state is not RouteState.UNHEALTHY:
                 courier.look()
+            if courier.first.behind or courier.again.behind:  # also what came while this one was reading
                 self._pump(courier)
             self._let_go(courier)
 
