@@ -1,0 +1,90 @@
+"""Who is sent when: a real store, attempts that tests decide."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from relay.clock import to_ms
+from relay.config import load
+from relay.delivery import Attempt, Delivered, Delivery, Result, State, Trigger
+from relay.dispatcher import Dispatcher
+from relay.event import Description, Event
+from relay.health import RouteState
+from relay.ids import DeliveryId, EventId
+from relay.notify import Notices
+from relay.oversight import Oversight
+from relay.routing import Route
+from relay.runtime import build
+from relay.stores.sqlite import SqliteStore, open_store
+from tests.fakes import NOON, ManualClock, until
+
+CONFIG = b"sources: {any: {type: generic, verify: none}}\nroutes: [{name: r, to: {url: 'http://a.test/'}, MORE}]\n"
+
+
+class SlowToAnswer:
+    """A store whose first claim has read long before its caller hears of it."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.read, self.tell = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def claim(
+        self, route: str, retried: bool | None, now: datetime, limit: int, exclude: Collection[DeliveryId]
+    ) -> list[Delivery]:
+        found = await self._store.claim(route, retried, now, limit, exclude)
+        if found and not self.read.is_set():
+            self.read.set()
+            await self.tell.wait()
+        return found
+
+
+async def test_a_probe_and_a_claim_that_is_under_way_never_send_the_same_delivery(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = await open_store(tmp_path / "relay.db", clock=clock)
+    slow = SlowToAnswer(store)
+    notices = Notices(clock)
+    oversight = Oversight(store, clock, notices)
+    [route] = build(load(CONFIG.replace(b"MORE", b"retry: none")), 1, NOON).routing.routes.values()
+    sent: list[tuple[DeliveryId, Trigger]] = []
+
+    async def attempt(by: Route, delivery: Delivery) -> Result:
+        sent.append((delivery.id, delivery.trigger))
+        made = Attempt(delivery.attempts + 1, delivery.trigger, clock.now(), 1, None, None, None)
+        result = Result(delivery, made, State.DELIVERED, None, 1, None, clock.now())
+        oversight.saw(by, result, Delivered())
+        return result
+
+    event = Event(
+        EventId(store.ids.draw(to_ms(NOON))),
+        "any",
+        "generic",
+        NOON,
+        Description("e"),
+        (),
+        b"{}",
+        sha256(b"{}").digest(),
+    )
+    oversight.follow({"r": route})
+    async with notices, Dispatcher(slow, clock, attempt, oversight) as dispatcher:
+        await dispatcher.follow({"r": route})
+        await store.add(event, [route.owe(event, DeliveryId(store.ids.draw(to_ms(NOON))), paused=False)])
+        dispatcher.look("r")
+        await slow.read.wait()
+        health = oversight.of("r")
+        health.state, health.probe_at = RouteState.UNHEALTHY, NOON - timedelta(seconds=1)
+        dispatcher.look("r")  # time for a probe
+        with suppress(TimeoutError):  # it must not go out while somebody else reads: there is nothing to wait for
+            await until(lambda: sent, 0.3)
+        slow.tell.set()
+        await until(lambda: store.counts() == {})
+        assert [number for number, _ in sent] == [sent[0][0]]
+    await store.close()
