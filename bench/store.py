@@ -16,7 +16,7 @@ from time import perf_counter, process_time
 import uvloop
 
 from relay.clock import SystemClock, to_ms
-from relay.delivery import Attempt, Delivery, Request, Response, Result, State
+from relay.delivery import Attempt, Delivery, Owed, Request, Response, Result, State
 from relay.event import Change, Description, Event
 from relay.ids import DeliveryId, EventId
 from relay.stores.sqlite import SqliteStore, open_store
@@ -81,7 +81,7 @@ async def carry(store: SqliteStore, until: float, record: bool) -> int:
             sha256=sha256(BODY).digest(),
         )
         delivery = Delivery(DeliveryId(store.ids.draw(to_ms(now))), "www", event, now, now)
-        await store.add(event, [delivery])
+        await store.add(event, [Owed(delivery, 1_000_000)])
         if record:
             attempt = Attempt(1, delivery.trigger, now, 12, SENT, ANSWER, None)
             await store.record(Result(delivery, attempt, State.DELIVERED, None, 1, None, now + timedelta(seconds=1)))

@@ -73,7 +73,8 @@ class Grouping:
 
     def due(self, opened: datetime, now: datetime) -> datetime:
         """When a window is due that was opened at `opened` and took its last event `now`."""
-        return min(opened + self.longest, now + self.wait) + self.delay
+        closes = now if self.most == 1 else min(opened + self.longest, now + self.wait)
+        return closes + self.delay
 
 
 def debounce(wait: timedelta, max_wait: timedelta, by: Sequence[str], delay: timedelta) -> Grouping:

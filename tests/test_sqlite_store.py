@@ -8,27 +8,24 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from datetime import timedelta
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from relay.clock import SystemClock
-from relay.delivery import Delivery, HeldReason, Rejection, State
+from relay.delivery import Delivery, Rejection
 from relay.event import Description, Event
-from relay.ids import DeliveryId
+from relay.lane import Order
 from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
 from relay.stores import open_store as open_by_url
 from relay.stores.sqlite import (
     SqliteStore,
     affected_by_wal_reset_bug,
+    commands,
     committer,
     joining,
     lanes,
@@ -40,10 +37,9 @@ from relay.stores.sqlite import (
     transaction,
     writer,
 )
-from tests.contract.test_store import Desk, again, delivered, failed
+from relay.window import batch, debounce
+from tests.contract.desk import SECOND, Desk, again, delivered
 from tests.fakes import NOON, ManualClock
-
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -92,6 +88,7 @@ def peek(path: Path, sql: str) -> list[Any]:
         ("synchronous", 2),
         ("trusted_schema", 0),
         ("cell_size_check", 1),
+        ("secure_delete", 1),
         ("busy_timeout", 5000),
         ("temp_store", 2),
         ("page_size", 4096),
@@ -212,7 +209,7 @@ async def test_only_the_write_that_cannot_be_stored_fails(desk: Desk, how: str) 
         desk.store.record(delivered(old)),
         desk.store.record(again(held, NOON)),
         desk.add("www"),
-        desk.store.add(bad, [desk.owe(bad)]),
+        desk.put(bad, [desk.owe(bad)]),
         desk.store.retry(held.id, NOON),
         return_exceptions=True,
     )
@@ -380,10 +377,19 @@ async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: p
         (reader._COLLECTED, (1, True, 9)),
         (reader._WINDOWS, ()),
         (reader._MERGED_INTO_WINDOWS, ()),
+        (reader._PENDING_OF, ("www",)),
+        (reader._HELD_OF, ("www",)),
         (lanes._HAS_UNFINISHED, ("www", "")),
-        (lanes._WAITING, ("www", "", False, "draft")),
-        (lanes._NEWER, ("www", "", 5, "draft")),
+        (lanes._RELEASE, ("www", "")),
+        (lanes._ADMIT, ("www", "", 5)),
+        (lanes._WAITING, ("www", "")),
+        (lanes._NEWER, ("www", "", 5, "draft", "publish")),
+        (lanes._UNFINISHED_OF, ("[1, 2]", "www")),
         (joining._CARRIER, ("www", "")),
+        (joining._DELIVERIES_OF, (1,)),
+        (commands._REMOVED, ("www", 500)),
+        (commands._STILL_TO_BE_SENT, (1,)),
+        (commands._ROUTES.format(state="held"), ()),
         (reader._FIRST_DUE, ()),
         (reader._OLDEST_PENDING, ()),
         ("SELECT route, count(*) FROM delivery WHERE state = 'held' GROUP BY route", ()),
@@ -397,6 +403,77 @@ async def test_no_query_of_the_queue_walks_the_deliveries(desk: Desk, sql: str, 
     for step in steps:
         assert "INDEX delivery_" in step or "USING INTEGER PRIMARY KEY" in step, plan
     assert not any("TEMP B-TREE" in step for step in plan[:4] if sql == reader._NEXT_DUE), plan
+
+
+@pytest.mark.parametrize("statement", [lanes._RELEASE, lanes._ADMIT])
+async def test_a_lane_goes_on_without_a_look_at_those_that_wait(desk: Desk, statement: str) -> None:
+    values = ("www", "", 5)[: 2 + (statement is lanes._ADMIT)]
+    plan = [row[-1] for row in await sqlite(desk)._claims._query("EXPLAIN QUERY PLAN " + statement, values)]
+    looks = [step for step in plan if "delivery_lane" in step]
+    assert looks
+    assert all(step.endswith("(route=? AND lane=? AND blocked=?)") for step in looks)
+
+
+async def test_an_order_that_was_half_changed_when_relay_ended_is_changed_whole_whatever_comes_next(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "AT_ONCE", 2)
+    await desk.follow(www=Order.ROUTE)
+    told = [await desk.tell() for _ in range(5)]
+    change = lanes.Relane.__call__
+
+    def once(self: lanes.Relane, connection: sqlite3.Connection, deltas: object) -> None:
+        change(self, connection, deltas)
+        monkeypatch.setattr(lanes.Relane, "__call__", dies)
+
+    def dies(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(lanes.Relane, "__call__", once)
+    with pytest.raises(ZeroDivisionError):
+        await desk.follow(www=Order.NONE)
+    monkeypatch.setattr(lanes.Relane, "__call__", change)
+    await desk.reopen()
+    await desk.follow(www=Order.ROUTE)
+    for head in told:
+        assert await desk.claimed() == [head.id]
+        await desk.send(head)
+
+
+async def test_what_was_forgotten_can_be_read_from_no_file(desk: Desk, path: Path) -> None:
+    secrets = [b"small secret", b"large secret " * 5000]
+    told = []
+    for body in (*secrets, b"kept secret"):
+        event = replace(desk.about(body=body), headers=(("X-Odd", f"header of {body[:12].decode()}"),))
+        told.append(await desk.tell(event))
+        await desk.store.cancel(told[-1].id, NOON)
+        for _ in range(3):  # rows that grow are moved about
+            await desk.store.cancel((await desk.replay(event)).id, NOON)
+    for delivery in told[:2]:
+        await desk.store.forget(delivery.event.id)
+    left = b"".join(each.read_bytes() for each in path.parent.iterdir())
+    for word, there in ((b"kept secret", True), (b"of kept secret", True), (b"small secret", False), (b"large", False)):
+        assert (word in left) is there
+    assert (await on_writer(desk, "PRAGMA busy_timeout"), await on_writer(desk, "PRAGMA secure_delete")) == (5000, 1)
+
+
+@pytest.mark.parametrize("kind", ["batch", "debounce"])
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_body_that_rotted_spoils_the_whole_window_it_is_sent_with(
+    desk: Desk, path: Path, kind: str, place: int
+) -> None:
+    grouping = batch(2, SECOND, 0 * SECOND) if kind == "batch" else debounce(SECOND, SECOND, (), 0 * SECOND)
+    desk.groupings["www"] = grouping
+    bodies = [b"the very body " * 10, b"another body " * 10]
+    carrier, _ = [await desk.tell(desk.about(body=body)) for body in bodies]
+    await desk.store.close()
+    path.write_bytes(path.read_bytes().replace(bodies[place], b"x" + bodies[place][1:]))
+    await desk.reopen()
+    desk.wait(1)
+    taken = await desk.take(carrier)
+    assert taken is not None
+    sent = kind == "batch" or place == 1
+    assert bool(taken.event.sha256) is not sent, "what is not sent harms nobody"
 
 
 async def test_a_body_that_rotted_is_never_handed_out_as_intact(desk: Desk, path: Path) -> None:
@@ -594,8 +671,6 @@ def test_versions_with_the_wal_reset_bug_are_known(version: str, affected: bool)
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
 from relay.clock import SystemClock
 from relay.stores.sqlite import open_store
 async def main():
@@ -671,129 +746,3 @@ async def test_reading_makes_no_file(path: Path) -> None:
     with pytest.raises(Unusable, match="no such file"):
         await open_reader(path)
     assert not path.exists()
-
-
-# -- conservation ----------------------------------------------------------------------------------------------------
-
-ROUTES = ("a", "b", "c")
-
-
-class Queue(RuleBasedStateMachine):
-    """Whatever is done to it, no delivery is ever lost, and the counts are what the tables say."""
-
-    known = Bundle("known")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.directory = TemporaryDirectory()
-        self.path = Path(self.directory.name) / "relay.db"
-        self.runner = asyncio.Runner()
-        self.clock = ManualClock()
-        self.store = self.run(open_store(self.path, clock=self.clock))
-        self.desk = Desk(self.store, self.clock, lambda: open_store(self.path, clock=self.clock))
-        self.owed = 0
-        self.delivered: set[DeliveryId] = set()
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(coroutine)
-
-    def teardown(self) -> None:
-        self.run(self.store.close())
-        self.runner.close()
-        self.directory.cleanup()
-
-    @rule(target=known, routes=st.lists(st.lists(st.sampled_from(ROUTES), max_size=3), min_size=1, max_size=4))
-    def add(self, routes: list[list[str]]):  # type: ignore[no-untyped-def]
-        async def adding() -> list[list[Delivery]]:
-            return await asyncio.gather(*(self.desk.add(*each) for each in routes))
-
-        added = [delivery for deliveries in self.run(adding()) for delivery in deliveries]
-        self.owed += len(added)
-        return multiple(*added)
-
-    @rule(
-        deliveries=st.lists(known, min_size=1, max_size=5),
-        how=st.sampled_from(["delivered", "failed", "again", "expired"]),
-        n=st.integers(1, 4),
-        twice=st.booleans(),
-    )
-    def record(self, deliveries: list[Delivery], how: str, n: int, twice: bool) -> None:
-        async def recording() -> None:
-            results = []
-            for delivery in deliveries:
-                match how:
-                    case "delivered":
-                        results.append(delivered(delivery, n))
-                    case "failed":
-                        results.append(failed(delivery, n))
-                    case "again":
-                        results.append(again(delivery, self.clock.now() + timedelta(seconds=n), n))
-                    case _:
-                        result = failed(delivery, n)
-                        results.append(
-                            type(result)(delivery, None, State.FAILED, None, n, result.failure, self.clock.now())
-                        )
-            await asyncio.gather(*(self.store.record(result) for result in results * (1 + twice)))
-
-        self.run(recording())
-
-    @rule(delivery=known)
-    def retry(self, delivery: Delivery) -> None:
-        async def retrying() -> None:
-            with suppress(WrongState):
-                await self.store.retry(delivery.id, self.clock.now())
-
-        self.run(retrying())
-
-    @rule(active=st.sets(st.sampled_from(ROUTES)), disabled=st.sets(st.sampled_from(ROUTES)))
-    def settle(self, active: set[str], disabled: set[str]) -> None:
-        self.run(self.store.settle(active - disabled, dict.fromkeys(disabled, HeldReason.DISABLED)))
-        for route, counts in self.store.counts().items():
-            assert not (counts.pending if route not in active - disabled else counts.held)
-
-    @rule(route=st.sampled_from(ROUTES), limit=st.integers(1, 5), exclude=st.lists(known, max_size=3))
-    def claim(self, route: str, limit: int, exclude: list[Delivery]) -> None:
-        taken = {delivery.id for delivery in exclude}
-        found = self.run(self.store.claim(route, None, self.clock.now(), limit, taken))
-        assert len(found) <= limit
-        assert not taken & {each.id for each in found}
-        assert found == sorted(found, key=lambda each: (each.due, each.id))
-        for each in found:
-            assert each.route == route
-            assert each.due <= self.clock.now()
-            assert each.id not in self.delivered
-
-    @rule(seconds=st.floats(0.001, 10))
-    def wait(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-
-    @rule()
-    def reopen(self) -> None:
-        before = dict(self.store.counts())
-        self.run(self.store.close())
-        self.store = self.desk.store = self.run(open_store(self.path, clock=self.clock))
-        assert self.store.counts() == before
-
-    @invariant()
-    def nothing_is_lost(self) -> None:
-        states = dict(peek(self.path, "SELECT state, count(*) FROM delivery GROUP BY state"))
-        assert sum(states.values()) == self.owed
-        done = {row[0] for row in peek(self.path, "SELECT id FROM delivery WHERE state = 'delivered'")}
-        assert self.delivered <= done, "a delivered one stays delivered"
-        self.delivered = done
-
-    @invariant()
-    def the_counts_are_right(self) -> None:
-        for state in ("pending", "held"):
-            told = {route: getattr(each, state) for route, each in self.store.counts().items() if getattr(each, state)}
-            query = f"SELECT route, count(*) FROM delivery WHERE state = '{state}' GROUP BY route"
-            assert told == dict(peek(self.path, query))
-
-
-TestQueue = Queue.TestCase
-TestQueue.settings = settings(
-    max_examples=12,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)

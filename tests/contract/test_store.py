@@ -1,138 +1,22 @@
-"""What every store must promise, whatever it is made of. A new kind of store joins by adding itself to BACKENDS."""
+"""What every store must promise, whatever it is made of: to keep what it is given, and to find it again.
+
+Lanes, windows, repeats and what people do have pages of their own. A new kind of store joins in `conftest`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
 from relay.clock import to_ms
-from relay.delivery import (
-    Added,
-    Attempt,
-    Code,
-    Delivery,
-    Failure,
-    HeldReason,
-    Owed,
-    Rejection,
-    Request,
-    Response,
-    Result,
-    State,
-    Trigger,
-)
-from relay.event import Change, Description, Event
+from relay.delivery import Code, Failure, HeldReason, Rejection, Result, State, Trigger
+from relay.event import Change, Description
 from relay.ids import DELIVERY, EVENT, REJECTION, DeliveryId, EventId
-from relay.store import Counts, LogQuery, Store, Unavailable, WrongState
-from relay.stores import open_store
-from tests.fakes import NOON, ManualClock
-
-SECOND = timedelta(seconds=1)
-BACKENDS = ("sqlite",)
-MOST = 1_000_000
-
-
-class Desk:
-    """A store with what a test needs to hand it things."""
-
-    def __init__(self, store: Store, clock: ManualClock, reopen: Callable[[], Awaitable[Store]]) -> None:
-        self.store = store
-        self.clock = clock
-        self._reopen = reopen
-
-    def wait(self, seconds: float) -> datetime:
-        self.clock.advance(seconds)
-        return self.clock.now()
-
-    async def reopen(self) -> None:
-        self.store = await self._reopen()
-
-    def event(self, body: bytes = b'{"a":1}', source: str = "blog", description: Description | None = None) -> Event:
-        now = self.clock.now()
-        return Event(
-            id=EventId(self.store.ids.draw(to_ms(now))),
-            source=source,
-            type="strapi",
-            received_at=now,
-            description=description or Description("entry.publish", (Change("page", "published", "publish", "7"),)),
-            headers=(("Content-Type", "application/json"), ("X-Odd", "caf\udce9")),
-            body=body,
-            sha256=sha256(body).digest(),
-        )
-
-    def owe(self, event: Event, route: str = "www", after: timedelta = timedelta()) -> Delivery:
-        due = self.clock.now() + after
-        return Delivery(DeliveryId(self.store.ids.draw(to_ms(self.clock.now()))), route, event, due, due)
-
-    async def add(self, *routes: str, body: bytes = b'{"a":1}', source: str = "blog") -> list[Delivery]:
-        event = self.event(body, source)
-        deliveries = [self.owe(event, route) for route in routes]
-        await self.put(event, deliveries)
-        return deliveries
-
-    async def put(self, event: Event, deliveries: Sequence[Delivery] = ()) -> Added:
-        """Store an event with deliveries that are simply more of their routes."""
-        return await self.store.add(event, [Owed(delivery, MOST) for delivery in deliveries])
-
-    def counts(self) -> dict[str, tuple[int, int]]:
-        return {route: (each.pending, each.held) for route, each in self.store.counts().items()}
-
-    async def claimed(self, route: str = "www", limit: int = 100) -> list[DeliveryId]:
-        return [found.id for found in await self.store.claim(route, None, self.clock.now(), limit, ())]
-
-    async def state(self, delivery: Delivery) -> str:
-        found = await self.store.delivery(delivery.id)
-        assert found is not None
-        return found.item.status
-
-
-def attempt(n: int = 1, status: int | None = 200, at: datetime = NOON) -> Attempt:
-    return Attempt(
-        n=n,
-        trigger=Trigger.INITIAL if n == 1 else Trigger.RETRY,
-        started_at=at,
-        duration_ms=12,
-        request=Request("POST", "https://example.com/***", (("webhook-id", "dlv_1"), ("X-A", "caf\udce9"))),
-        response=None if status is None else Response(status, (("Server", "caf\udce9"),), b"\xff\x00", True),
-        error=None if status == 200 else Failure(Code.HTTP_STATUS if status else Code.TIMEOUT, "no luck"),
-    )
-
-
-def delivered(delivery: Delivery, n: int = 1) -> Result:
-    return Result(delivery, attempt(n), State.DELIVERED, None, n, None, NOON + SECOND)
-
-
-def failed(delivery: Delivery, n: int = 1) -> Result:
-    made = attempt(n, 500)
-    return Result(delivery, made, State.FAILED, None, n, made.error, NOON + SECOND)
-
-
-def again(delivery: Delivery, due: datetime, n: int = 1) -> Result:
-    made = attempt(n, None)
-    return Result(delivery, made, State.PENDING, due, n, made.error, NOON + SECOND)
-
-
-@pytest.fixture(params=BACKENDS)
-async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Desk]:
-    clock = ManualClock()
-    url = {"sqlite": f"sqlite:{tmp_path}/relay.db"}[request.param]
-    stores: list[Store] = []
-
-    async def reopen() -> Store:
-        for store in stores:
-            await store.close()
-        stores.append(await open_store(url, clock))
-        return stores[-1]
-
-    yield Desk(await reopen(), clock, reopen)
-    await stores[-1].close()
-
+from relay.store import Counts, LogQuery, Unavailable, WrongState
+from tests.contract.desk import SECOND, Desk, again, attempt, delivered, failed
+from tests.fakes import NOON
 
 # -- add and claim ---------------------------------------------------------------------------------------------------
 

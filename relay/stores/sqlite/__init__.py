@@ -65,7 +65,6 @@ class SqliteStore:
         self._no_space: str | None = None
         self._oldest: tuple[float, datetime | None] = (float("-inf"), None)
         self._orders: dict[str, Order] = {}
-        self._latest: set[str] = set()
         self._settling = asyncio.Lock()
         self._closing = asyncio.Lock()
         self._closed = False
@@ -89,6 +88,9 @@ class SqliteStore:
         self._writer.reject(rejection)
 
     async def record(self, result: Result) -> None:
+        if not result.ordered and self._orders.get(result.delivery.route, Order.NONE) is not Order.NONE:
+            # It may have been put into a lane while it was sent.
+            result = replace(result, ordered=True)
         await self._writer.record(result)
 
     async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
@@ -104,7 +106,8 @@ class SqliteStore:
                     _note(held, route, await self._in_steps(commands.Hold(route, reason, self._clock)))
             for route in await self._writer.call(commands.held_routes):
                 if route in running:
-                    _note(released, route, await self._in_steps(commands.Release(route, self._clock)))
+                    steps = [commands.Release(route, reason, self._clock) for reason in commands.FOR_ITS_ROUTE]
+                    _note(released, route, sum([await self._in_steps(step) for step in steps]))
                 else:
                     await self._in_steps(commands.Rename(route, kept.get(route, HeldReason.REMOVED)))
         return Settled(held, released)
@@ -113,20 +116,26 @@ class SqliteStore:
         async with self._settling:
             known = {name: state["order"] for name, state in (await self._logs.states("order")).items()}
             new = {name: order for name, order in orders.items() if known.get(name, Order.NONE) != order}
-            for name, order in new.items():
-                await self._in_steps(lanes.Relane(name, order))
+            # From here on: an attempt may end before its lane is known here. Routes that are away keep theirs.
+            self._orders = {name: Order(order) for name, order in known.items() if order} | dict(orders)
             if new:
+                # Should relay end half way, whatever order comes next is put in place anew.
+                await self.save_states("order", {name: {"order": None} for name in new})
+                for name, order in new.items():
+                    await self._relane(name, order)
                 await self.save_states("order", {name: {"order": order.value} for name, order in new.items()})
-            self._latest = {name for name, order in orders.items() if order is Order.LATEST}
-            self._orders = dict(orders)
+
+    async def _relane(self, route: str, order: Order) -> None:
+        # Once: what has come meanwhile was born under the new order.
+        found = await self._logs.unfinished(route)
+        for start in range(0, len(found), lanes.AT_ONCE):
+            await self._writer.call(lanes.Relane(route, order, found[start : start + lanes.AT_ONCE]))
 
     async def move(self, old: str, new: str) -> int:
+        if old == new:
+            return 0
         async with self._settling:
-            moved = await self._in_steps(commands.Move(old, new))
-            order = self._orders.get(new, Order.NONE)
-            if moved and order is not Order.NONE:
-                await self._in_steps(lanes.Relane(new, order))
-            return moved
+            return await self._in_steps(commands.Move(old, new, self._orders.get(new, Order.NONE)))
 
     async def _in_steps(self, step: Command[int]) -> int:
         changed = 0
@@ -143,17 +152,17 @@ class SqliteStore:
         return await self._claims.collected(delivery)
 
     async def retry(self, delivery: DeliveryId, now: datetime) -> str:
-        retrying = commands.Retry(self.ids, self._latest, to_ms(now))
+        retrying = commands.Retry(self.ids, self._orders, to_ms(now))
         return await self._writer.call(partial(retrying.one, delivery=delivery))
 
     async def retry_all(self, query: LogQuery, now: datetime, dry_run: bool = False) -> Retried:
-        retrying = commands.Retry(self.ids, self._latest, to_ms(now))
         total = Retried(0, frozenset())
         # Oldest first, as they came; an id is looked at once, whatever becomes of it meanwhile.
         query = replace(query, status=(State.FAILED.value,), ascending=True, limit=commands.AT_ONCE, before=None)
         while True:
             page = await self._logs.search(query)
             found = [DeliveryId(self.ids.number(item.id)[1]) for item in page.items]
+            retrying = commands.Retry(self.ids, self._orders, to_ms(now))
             done = await self._writer.call(partial(retrying.many, deliveries=found, dry=dry_run))
             total = Retried(total.count + done.count, total.routes | done.routes, total.passed_over + done.passed_over)
             if page.next is None:
@@ -165,7 +174,7 @@ class SqliteStore:
         return await self._writer.call(partial(commands.cancel, ids=self.ids, delivery=delivery, now=moment))
 
     async def forget(self, event: EventId) -> None:
-        await self._writer.call(partial(commands.forget, ids=self.ids, event=event))
+        await self._writer.call(partial(commands.forget, ids=self.ids, event=event), empty_log=True)
 
     async def flush(self, window: DeliveryId, now: datetime, kept: HeldReason | None) -> str:
         moment = to_ms(now)
@@ -185,7 +194,7 @@ class SqliteStore:
         self, route: str, retried: bool | None, now: datetime, limit: int, exclude: Collection[DeliveryId]
     ) -> list[Delivery]:
         found = await self._claims.claim(route, retried, now, limit, exclude)
-        if route in self._latest:
+        if self._orders.get(route) is Order.LATEST:
             for delivery in found:
                 delivery.reserved = delivery.reserved and delivery.lane is None
         return found

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.clock import Clock, to_ms
-from relay.delivery import State, Trigger
+from relay.delivery import HeldReason, State, Trigger
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids
+from relay.lane import Order, Supersedes, supersedes
+from relay.lane import lane as lane_of
 from relay.store import Retried, WrongState
-from relay.stores.sqlite import lanes
+from relay.stores.sqlite import lanes, rows
 from relay.stores.sqlite.transaction import Deltas, shift
 
 AT_ONCE = 500  # deliveries held or released in one transaction: milliseconds, also when each lies on a page of its own
+
+FOR_ITS_ROUTE = (HeldReason.REMOVED, HeldReason.DISABLED, HeldReason.PAUSED)
+"""Why a delivery is held that is released with its route."""
 
 # One look into a partial index for each route, however many deliveries it has.
 _ROUTES = """
@@ -25,6 +30,16 @@ _ROUTES = """
     )
     SELECT route FROM found WHERE route IS NOT NULL
 """
+
+_REMOVED = (
+    f"SELECT d.id, d.lane, {rows.event_columns('e')} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
+    " WHERE d.state = 'held' AND d.route = ? AND d.held_reason = 'removed' ORDER BY d.id LIMIT ?"
+)
+_STILL_TO_BE_SENT = (
+    "SELECT coalesce(c.id, d.id), coalesce(c.state, d.state) FROM delivery d"
+    " LEFT JOIN delivery c ON c.id = d.merged_into WHERE d.event_id = ?"
+    " AND coalesce(c.state, d.state) IN ('pending', 'held') LIMIT 1"
+)
 
 _WHAT_INSTEAD = {
     State.HELD: "it is held: resume or enable its route, or bring the route back into the config",
@@ -64,27 +79,33 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """What was held for one of the route's reasons is held for another one now."""
+    """Some of what was held for one of the route's reasons is held for another one now. Returns how many."""
 
     route: str
     reason: str
 
     def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
-        return connection.execute(
-            "UPDATE delivery SET held_reason = ?1 WHERE id IN (SELECT id FROM delivery WHERE state = 'held'"
-            " AND route = ?2 AND held_reason IN ('removed', 'disabled', 'paused') AND held_reason != ?1 LIMIT ?3)",
-            (self.reason, self.route, AT_ONCE),
-        ).rowcount
+        # Only others are looked at: a million may be held for this one already.
+        others = [reason for reason in FOR_ITS_ROUTE if reason != self.reason]
+        return sum(
+            connection.execute(
+                "UPDATE delivery SET held_reason = ?1 WHERE id IN"
+                " (SELECT id FROM delivery WHERE state = 'held' AND route = ?2 AND held_reason = ?3 LIMIT ?4)",
+                (self.reason, self.route, other, AT_ONCE),
+            ).rowcount
+            for other in others
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Some deliveries that were held for their route's sake become pending, due as before, the oldest first.
+    """Some deliveries that were held for one of the route's reasons become pending, due as before, the oldest first.
 
     `max_age` stood still while they were held. What was paused and is due goes on as `resume`.
     """
 
     route: str
+    reason: str
     clock: Clock
 
     def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
@@ -93,8 +114,8 @@ class Release:
             " \"trigger\" = CASE WHEN held_reason = 'paused' AND due <= ?1 THEN 'resume' ELSE \"trigger\" END,"
             " held_reason = NULL, held_at = NULL, updated_at = ?1 WHERE id IN"
             " (SELECT id FROM delivery WHERE state = 'held' AND route = ?2"
-            " AND held_reason IN ('removed', 'disabled', 'paused') ORDER BY id LIMIT ?3)",
-            (to_ms(self.clock.now()), self.route, AT_ONCE),
+            " AND held_reason = ?3 ORDER BY id LIMIT ?4)",
+            (to_ms(self.clock.now()), self.route, self.reason, AT_ONCE),
         ).rowcount
         shift(deltas, self.route, number, -number)
         return number
@@ -102,20 +123,26 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Some deliveries that are held for a removed route become another route's. Windows among them take no more."""
+    """Some deliveries that are held for a removed route become another route's, in its lanes. Windows among them take
+    no more."""
 
     old: str
     new: str
+    order: Order
 
     def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
-        number = connection.execute(
-            "UPDATE delivery SET route = ?2, open = 0 WHERE id IN (SELECT id FROM delivery WHERE state = 'held'"
-            " AND route = ?1 AND held_reason = 'removed' ORDER BY id LIMIT ?3)",
-            (self.old, self.new, AT_ONCE),
-        ).rowcount
-        shift(deltas, self.old, 0, -number)
-        shift(deltas, self.new, 0, number)
-        return number
+        found = connection.execute(_REMOVED, (self.old, AT_ONCE)).fetchall()
+        connection.executemany(
+            "UPDATE delivery SET route = ?, open = 0 WHERE id = ?", [(self.new, number) for number, *_ in found]
+        )
+        lanes.enter(
+            connection, self.new, [(number, rows.lane_of(self.order, event), True) for number, _, *event in found]
+        )
+        for lane in {lane for _, lane, *_ in found if lane is not None}:
+            lanes.release(connection, self.old, lane)
+        shift(deltas, self.old, 0, -len(found))
+        shift(deltas, self.new, 0, len(found))
+        return len(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +150,29 @@ class Retry:
     """See Store.retry."""
 
     ids: Ids
-    latest: Container[str]
-    """Routes that send only the latest state of an entry."""
+    orders: Mapping[str, Order]
+    """What routes keep now, whatever it was when a delivery ended."""
     now: int
 
     def one(self, connection: sqlite3.Connection, deltas: Deltas, delivery: DeliveryId, dry: bool = False) -> str:
         """Returns the route."""
         found = connection.execute(
-            "SELECT d.state, d.route, d.lane, e.stage FROM delivery d JOIN event e ON e.id = d.event_id WHERE d.id = ?",
+            f'SELECT d.state, d.route, d.lane, d."window", {rows.event_columns("e")}'  # noqa: S608
+            " FROM delivery d JOIN event e ON e.id = d.event_id WHERE d.id = ?",
             (delivery,),
         ).fetchone()
         if found is None:
             raise KeyError(delivery)
-        state, route, lane, stage = State(found[0]), str(found[1]), found[2], found[3]
+        state, route, lane, window = State(found[0]), str(found[1]), found[2], found[3]
+        event, order = rows.to_event(found[4:], b"", False), self.orders.get(route)
         trigger, now = Trigger.MANUAL.value, self.now
         match state:
             case State.FAILED | State.CANCELLED:
-                if lane and route in self.latest and lanes.newer(connection, route, lane, delivery, stage):
+                if order is not None:
+                    lane = lane_of(order, event)
+                # A window is about all its events.
+                single = order is not None and window is None and supersedes(order, event) is not Supersedes.NOTHING
+                if single and lanes.newer(connection, route, lane, event.id, event.description.common):
                     what = "something newer of the same entry has been sent or waits (order: latest)"
                     raise WrongState(state, f"{self.ids.text(DELIVERY, delivery)} cannot be retried: {what}")
                 if dry:
@@ -147,13 +180,13 @@ class Retry:
                 blocked = lane is not None and lanes.has_unfinished(connection, route, lane)
                 connection.execute(
                     "UPDATE delivery SET state = 'pending', due = ?1, first_due = ?1, tries = 0, \"trigger\" = ?2,"
-                    " retried = 0, blocked = ?3, updated_at = ?1 WHERE id = ?4",
-                    (now, trigger, int(blocked), delivery),
+                    " retried = 0, lane = ?3, blocked = ?4, updated_at = ?1 WHERE id = ?5",
+                    (now, trigger, lane, int(blocked), delivery),
                 )
                 shift(deltas, route, 1, 0)
-            case State.PENDING:  # one that is overdue keeps its place
+            case State.PENDING:  # one that is overdue keeps its place; a window is not moved again
                 connection.execute(
-                    'UPDATE delivery SET due = min(due, ?1), "trigger" = ?2, retried = 0, updated_at = ?1'
+                    'UPDATE delivery SET due = min(due, ?1), "trigger" = ?2, retried = 0, open = 0, updated_at = ?1'
                     " WHERE id = ?3",
                     (now, trigger, delivery),
                 )
@@ -238,8 +271,10 @@ def hold(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: Del
 
 
 def _window(connection: sqlite3.Connection, ids: Ids, delivery: DeliveryId) -> tuple[str, bool]:
-    """The route of an open window, and whether it is held."""
-    found = connection.execute("SELECT route, state, open FROM delivery WHERE id = ?", (delivery,)).fetchone()
+    """The route of an open window, or of a full one that is held by hand, and whether it is held."""
+    found = connection.execute(
+        "SELECT route, state, open OR held_reason IS 'hand' FROM delivery WHERE id = ?", (delivery,)
+    ).fetchone()
     if found is None:
         raise KeyError(delivery)
     if not found[2]:
@@ -252,24 +287,14 @@ def forget(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, event: Even
     """See Store.forget."""
     if connection.execute("SELECT 1 FROM event WHERE id = ?", (event,)).fetchone() is None:
         raise KeyError(event)
-    waiting = connection.execute(
-        "SELECT coalesce(c.id, d.id), coalesce(c.state, d.state) FROM delivery d"
-        " LEFT JOIN delivery c ON c.id = d.merged_into WHERE d.event_id = ?"
-        " AND coalesce(c.state, d.state) IN ('pending', 'held') LIMIT 1",
-        (event,),
-    ).fetchone()
+    waiting = connection.execute(_STILL_TO_BE_SENT, (event,)).fetchone()
     if waiting is not None:
         number, state = waiting
         what = f"{ids.text(DELIVERY, number)} is still to be sent: cancel it first"
         raise WrongState(State(state), f"{ids.text(EVENT, event)} cannot be forgotten: {what}")
-    # What is deleted is overwritten, too.
-    connection.execute("PRAGMA secure_delete = ON")
-    try:
-        connection.execute("DELETE FROM body WHERE event_id = ?", (event,))
-        connection.execute("UPDATE event SET headers = '[]' WHERE id = ?", (event,))
-        connection.execute("DELETE FROM seen WHERE event_id = ?", (event,))
-    finally:
-        connection.execute("PRAGMA secure_delete = OFF")
+    connection.execute("DELETE FROM body WHERE event_id = ?", (event,))
+    connection.execute("UPDATE event SET headers = '[]' WHERE id = ?", (event,))
+    connection.execute("DELETE FROM seen WHERE event_id = ?", (event,))
 
 
 def save(connection: sqlite3.Connection, deltas: Deltas, kind: str, table: Sequence[tuple[str, str]]) -> None:

@@ -20,6 +20,7 @@ from relay.stores.sqlite.joining import Adding, Joining
 from relay.stores.sqlite.rows import Row
 from relay.stores.sqlite.transaction import Command, Deltas, Record
 
+_EMPTYING_MS = 1000  # for which senders may wait while something is being forgotten
 _PROBE_EVERY = 1.0  # seconds between tries to write after a failure, when nobody else tries
 
 # A value that SQLite cannot take, or that breaks a constraint: the fault of one write.
@@ -58,6 +59,8 @@ class Batch:
     records: list[Record] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     rejections: list[Row] = field(default_factory=list)
+    empty_log: bool = False
+    """Checkpoint, and leave nothing in the log."""
     last: bool = False
     probe: bool = False
     """Nobody's: only to see whether one can write again."""
@@ -146,6 +149,8 @@ class Committer:
             except _OWN_FAULT:
                 self._singly(batch)
             self._trouble = None
+            if batch.empty_log:
+                self._empty_log()
         except (sqlite3.Error, OSError, Replaced) as error:
             self._trouble = explain(error)
             self._fail(batch, Unavailable(self._trouble))
@@ -222,6 +227,15 @@ class Committer:
             for route, (pending, held) in deltas.items():
                 transaction.shift(batch.deltas, route, pending, held)
                 self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
+
+    def _empty_log(self) -> None:
+        """Waits a little for those who read; while somebody does, the log stays as it is."""
+        connection = self._open()
+        with _suppressed():
+            connection.execute(f"PRAGMA busy_timeout = {_EMPTYING_MS}")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        with _suppressed():
+            connection.execute("PRAGMA busy_timeout = 5000")
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         try:

@@ -30,6 +30,7 @@ def set_up(connection: sqlite3.Connection) -> None:
         "trusted_schema = OFF",
         "cell_size_check = ON",
         "foreign_keys = OFF",  # see schema
+        "secure_delete = ON",  # always: rows move about as they grow, and what is forgotten must leave no copy behind
         "temp_store = MEMORY",
         "mmap_size = 0",  # an I/O error through a mapping is a SIGBUS
         "journal_mode = WAL",

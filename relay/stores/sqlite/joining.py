@@ -14,7 +14,7 @@ from datetime import datetime
 from relay.clock import from_ms, to_ms
 from relay.delivery import Added, Code, Delivery, Mark, Owed, State
 from relay.ids import EventId, moment_ms
-from relay.lane import Supersedes
+from relay.lane import Supersedes, outdates
 from relay.stores.sqlite import lanes, repeats, rows
 from relay.stores.sqlite.rows import Row
 from relay.stores.sqlite.transaction import Deltas, Insert, shift
@@ -25,8 +25,11 @@ _insert_bodies = Insert("INTO body", "event_id, content")
 _insert_deliveries = Insert("INTO delivery", rows.DELIVERY_COLUMNS)
 _insert_joined = Insert("INTO delivery", rows.JOIN_COLUMNS)
 _CARRIER = (
-    'SELECT id, events, bytes FROM delivery INDEXED BY delivery_window WHERE route = ? AND "window" = ? AND open = 1'
+    "SELECT id, events, bytes, due FROM delivery INDEXED BY delivery_window"
+    ' WHERE route = ? AND "window" = ? AND open = 1'
 )
+
+_DELIVERIES_OF = "SELECT route, state FROM delivery WHERE event_id = ? ORDER BY id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +120,9 @@ class Joining:
 
     def _repeat(self, first: int, add: Adding) -> Added:
         """A repeat of a stored event: known already, or, where nothing came of the first one, routed anew."""
-        states = self._connection.execute("SELECT route, state FROM delivery WHERE event_id = ? ORDER BY id", (first,))
-        held = states.fetchall()
-        if any(state in repeats.LIVE for _, state in held):
-            return Added(EventId(first), tuple(dict.fromkeys(route for route, _ in held)), duplicate=True)
+        owed = self._connection.execute(_DELIVERIES_OF, (first,)).fetchall()
+        if any(state in repeats.LIVE for _, state in owed):
+            return Added(EventId(first), tuple(dict.fromkeys(route for route, _ in owed)), duplicate=True)
         return self.owe(first, len(add.content), add.owed)
 
     def owe(self, event: int, size: int, owed: Sequence[Owed]) -> Added:
@@ -166,7 +168,10 @@ class Joining:
         route, lane = delivery.route, delivery.lane
         if owed.window is not None and self._merged(owed, event, size, outcome):
             return
-        taken_up = self._taken_up(owed, event) if lane is not None else []
+        newer, taken_up = self._superseding(owed, event)
+        if newer is not None:
+            self._insert(owed, event, State.MERGED, into=newer)
+            return
         if self._count(route) - len(taken_up) >= owed.most:
             outcome.full.append(route)
             message = f"{owed.most} deliveries of {route} wait already (max_pending)"
@@ -193,13 +198,13 @@ class Joining:
         found = self._connection.execute(_CARRIER, (delivery.route, owed.window)).fetchone()
         if found is None:
             return False
-        carrier, events, held = found
+        carrier, events, held, before = found
         now = delivery.event.received_at
         closing = "UPDATE delivery SET events = ?, bytes = ?, due = ?, first_due = ?, open = ? WHERE id = ?"
-        at_once = to_ms(now + grouping.delay)
+        at_once = min(before, to_ms(now + grouping.delay))
         if grouping.kind == "batch" and held + size > MOST_BYTES:
             self._connection.execute(closing, (events, held, at_once, at_once, 0, carrier))
-            outcome.later.append((delivery.route, now + grouping.delay))
+            outcome.later.append((delivery.route, from_ms(at_once)))
             return False
         self._insert(owed, event, State.MERGED, into=carrier)
         full = events + 1 >= grouping.most
@@ -208,24 +213,30 @@ class Joining:
         outcome.later.append((delivery.route, from_ms(due)))
         return True
 
-    def _taken_up(self, owed: Owed, event: int) -> list[tuple[int, str]]:
-        lane = owed.delivery.lane
-        if owed.supersedes is Supersedes.NOTHING or lane is None:
-            return []
-        stage = owed.delivery.event.description.common.stage
-        return lanes.waiting(self._connection, owed.delivery.route, lane, owed.supersedes, stage)
+    def _superseding(self, owed: Owed, event: int) -> tuple[int | None, list[lanes.Waiting]]:
+        """What waits and outdates the delivery, for it may be an old event that is owed again; what it takes up."""
+        lane, what = owed.delivery.lane, owed.delivery.event.description.common
+        if lane is None or owed.supersedes is Supersedes.NOTHING:
+            return None, []
+        waiting = lanes.waiting(self._connection, owed.delivery.route, lane)
+        newer = [each.id for each in waiting if each.event > event and outdates(each.what, what)]
+        everything = owed.supersedes is Supersedes.ALL
+        older = [each for each in waiting if each.event <= event and (everything or each.what.stage == what.stage)]
+        return (newer[-1] if newer else None), older
 
-    def _take_up(self, older: Sequence[tuple[int, str]], delivery: Delivery) -> None:
+    def _take_up(self, older: Sequence[lanes.Waiting], delivery: Delivery) -> None:
         """What waits is merged into a newer delivery, with all that was merged into it before."""
         now = to_ms(delivery.event.received_at)
-        for number, state in older:
+        for each in older:
             self._connection.execute(
                 "UPDATE delivery SET state = 'merged', merged_into = ?1, held_reason = NULL, held_at = NULL,"
                 " blocked = 0, updated_at = ?2 WHERE id = ?3",
-                (delivery.id, now, number),
+                (delivery.id, now, each.id),
             )
-            self._connection.execute("UPDATE delivery SET merged_into = ? WHERE merged_into = ?", (delivery.id, number))
-            shift(self._deltas, delivery.route, -int(state == State.PENDING), -int(state == State.HELD))
+            self._connection.execute(
+                "UPDATE delivery SET merged_into = ? WHERE merged_into = ?", (delivery.id, each.id)
+            )
+            shift(self._deltas, delivery.route, -int(each.state == State.PENDING), -int(each.state == State.HELD))
 
     def _insert(
         self,

@@ -6,36 +6,46 @@ Whoever ends a delivery of a lane releases the lane, in the same transaction.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay.lane import Order, Supersedes
+import orjson
+
+from relay.event import Change
+from relay.lane import Order
 from relay.stores.sqlite import rows
 from relay.stores.sqlite.schema import UNFINISHED_LANE
 
 AT_ONCE = 500
 
-_UNFINISHED = f"SELECT 1 FROM delivery WHERE route = ?1 AND lane = ?2 AND {UNFINISHED_LANE}"  # noqa: S608
-_HAS_UNFINISHED = f"SELECT EXISTS ({_UNFINISHED})"
-# Nobody may be let past the one that is being sent.
+_UNFINISHED = f"FROM delivery WHERE route = ?1 AND lane = ?2 AND {UNFINISHED_LANE}"
+_HAS_UNFINISHED = f"SELECT EXISTS (SELECT 1 {_UNFINISHED})"
+# Nobody may be let past the one that is being sent. Two looks into the index, however many wait.
+_NONE_GOES_ON = f"NOT EXISTS (SELECT 1 {_UNFINISHED} AND blocked = 0)"
 _RELEASE = f"""
-    UPDATE delivery SET blocked = 0
-    WHERE id = (SELECT min(id) FROM delivery WHERE route = ?1 AND lane = ?2 AND {UNFINISHED_LANE})
-        AND NOT EXISTS ({_UNFINISHED} AND blocked = 0)
+    UPDATE delivery SET blocked = 0 WHERE id = (SELECT min(id) {_UNFINISHED} AND blocked = 1) AND {_NONE_GOES_ON}
 """  # noqa: S608
+_ADMIT = f"UPDATE delivery SET blocked = 0 WHERE id = ?3 AND {_NONE_GOES_ON}"  # noqa: S608
+_UNFINISHED_OF = f"""
+    SELECT d.id, d.lane, d.blocked, {rows.event_columns("e")} FROM delivery d JOIN event e ON e.id = d.event_id
+    WHERE d.id IN (SELECT value FROM json_each(?1)) AND +d.route = ?2 AND +d.state IN ('pending', 'held')
+    ORDER BY d.id
+"""  # noqa: S608
+# A window is about all its events, whatever its carrier says.
 _WAITING = f"""
-    SELECT d.id, d.state FROM delivery d JOIN event e ON e.id = d.event_id
-    WHERE d.route = ?1 AND d.lane = ?2 AND d.id IN
-        (SELECT id FROM delivery WHERE route = ?1 AND lane = ?2 AND {UNFINISHED_LANE} AND taken = 0)
-        AND (?3 OR e.stage IS ?4)
+    SELECT d.id, d.state, d.event_id, e.stage, e.action FROM delivery d JOIN event e ON e.id = d.event_id
+    WHERE d.id IN (SELECT id {_UNFINISHED} AND taken = 0 AND "window" IS NULL)
+    ORDER BY d.id
 """  # noqa: S608
+# What is newer is told by the events: an old one may be replayed. No delivery is older than its event.
 _NEWER = f"""
     SELECT EXISTS (
         SELECT 1 FROM delivery d JOIN event e ON e.id = d.event_id
         WHERE d.id IN (
             SELECT id FROM delivery
                 WHERE route = ?1 AND lane = ?2 AND lane IS NOT NULL AND state = 'delivered' AND id > ?3
-            UNION ALL SELECT id FROM delivery WHERE route = ?1 AND lane = ?2 AND {UNFINISHED_LANE} AND id > ?3
-        ) AND (e.action = 'delete' OR e.stage IS ?4)
+            UNION ALL SELECT id {_UNFINISHED} AND id > ?3
+        ) AND d.event_id > ?3 AND (?5 IS 'delete' OR e.action = 'delete' OR e.stage IS ?4)
     )
 """  # noqa: S608
 
@@ -50,38 +60,59 @@ def release(connection: sqlite3.Connection, route: str, lane: str) -> bool:
     return connection.execute(_RELEASE, (route, lane)).rowcount > 0
 
 
-def waiting(
-    connection: sqlite3.Connection, route: str, lane: str, supersedes: Supersedes, stage: str | None
-) -> list[tuple[int, str]]:
-    """Id and state of what a newer delivery of the lane takes up."""
-    everything = supersedes is Supersedes.ALL
-    return list(connection.execute(_WAITING, (route, lane, everything, stage)))
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A delivery that has not begun, and what its event says."""
+
+    id: int
+    state: str
+    event: int
+    what: Change
 
 
-def newer(connection: sqlite3.Connection, route: str, lane: str, delivery: int, stage: str | None) -> bool:
-    """Whether something newer of a lane, which makes a delivery out of date, was sent or is going to be."""
-    return bool(connection.execute(_NEWER, (route, lane, delivery, stage)).fetchone()[0])
+def waiting(connection: sqlite3.Connection, route: str, lane: str) -> list[Waiting]:
+    """What of a lane may still be merged, oldest first."""
+    found = connection.execute(_WAITING, (route, lane))
+    return [
+        Waiting(number, state, event, Change(stage=stage, action=action))
+        for number, state, event, stage, action in found
+    ]
 
 
-@dataclass(slots=True)
+def newer(connection: sqlite3.Connection, route: str, lane: str | None, event: int, what: Change) -> bool:
+    """Whether something of a lane that outdates an event was sent or is going to be, see `relay.lane.outdates`."""
+    return bool(connection.execute(_NEWER, (route, lane, event, what.stage, what.action)).fetchone()[0])
+
+
+@dataclass(frozen=True, slots=True)
 class Relane:
-    """Puts what is unfinished of a route into the lanes of another order, some at a time. Returns how many."""
+    """Puts some deliveries of a route, oldest first, into the lanes of another order."""
 
     route: str
     order: Order
-    after: int = 0
+    deliveries: Sequence[int]
 
-    def __call__(self, connection: sqlite3.Connection, deltas: object) -> int:
-        found = connection.execute(
-            f"SELECT d.id, {rows.event_columns('e')} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
-            " WHERE d.route = ? AND d.id > ? AND (d.state = 'pending' OR d.state = 'held') ORDER BY d.id LIMIT ?",
-            (self.route, self.after, AT_ONCE),
-        ).fetchall()
-        changed = [(rows.lane_of(self.order, row[1:]), row[0]) for row in found]
-        # First all stand back, then the first of each lane comes forward: an order that ends leaves none behind.
-        connection.executemany("UPDATE delivery SET lane = ?1, blocked = ?1 IS NOT NULL WHERE id = ?2", changed)
-        for lane in {lane for lane, _ in changed if lane is not None}:
-            release(connection, self.route, lane)
-        if found:
-            self.after = found[-1][0]
-        return len(found)
+    def __call__(self, connection: sqlite3.Connection, deltas: object) -> None:
+        found = connection.execute(_UNFINISHED_OF, (orjson.dumps(self.deliveries).decode(), self.route))
+        changed = []
+        for number, old, blocked, *event in found:
+            lane = rows.lane_of(self.order, event)
+            if lane != old:
+                changed.append((number, lane, bool(blocked)))
+        enter(connection, self.route, changed)
+
+
+def enter(connection: sqlite3.Connection, route: str, changed: Sequence[tuple[int, str | None, bool]]) -> None:
+    """Put deliveries of a route, oldest first, into lanes: their ids, the lanes, and whether they had to wait before.
+
+    Each goes after the one that the lane lets go on already. Where there is none it is the first that had not to wait:
+    it may be under way.
+    """
+    connection.executemany(
+        "UPDATE delivery SET lane = ?2, blocked = ?2 IS NOT NULL WHERE id = ?1", [each[:2] for each in changed]
+    )
+    connection.executemany(
+        _ADMIT, [(route, lane, number) for number, lane, blocked in changed if lane is not None and not blocked]
+    )
+    for lane in {lane for _, lane, _ in changed if lane is not None}:
+        release(connection, route, lane)

@@ -35,21 +35,25 @@ _STEPS = 20_000  # of SQLite's machine between looks at the clock: about a milli
 
 _EVENT_E = rows.event_columns("e")
 
-# The sum runs over what is claimed: bodies past the limit are not even read. The first one always is.
+# The sum runs over what is claimed: bodies past the limit are not even read. The first one always is. A window that
+# takes no more brings the bodies of all its events.
 CLAIM = f"""
     WITH due AS MATERIALIZED (
-        SELECT id, due, event_id FROM delivery INDEXED BY delivery_pending
+        SELECT id, due, event_id, CASE open WHEN 0 THEN bytes ELSE 0 END AS bytes
+        FROM delivery INDEXED BY delivery_pending
         WHERE state = 'pending' AND blocked = 0 AND route = ?1 AND retried = ?6 AND due <= ?2
             AND id NOT IN (SELECT value FROM json_each(?3))
         ORDER BY due, id LIMIT ?4
     ), fitting AS MATERIALIZED (
-        SELECT due.id, sum(size) OVER (ORDER BY due.due, due.id) - size AS before
-        FROM due JOIN event ON event.id = due.event_id
+        SELECT id, size, sum(size) OVER (ORDER BY due, id) - size AS before
+        FROM (
+            SELECT due.id, due.due, max(size, bytes) AS size FROM due JOIN event ON event.id = due.event_id
+        )
     )
     SELECT {rows.CLAIM_COLUMNS}, d."window", {_EVENT_E}, b.content, sha256(b.content) = e.sha256
     FROM fitting f JOIN delivery d ON d.id = f.id JOIN event e ON e.id = d.event_id
         LEFT JOIN body b ON b.event_id = e.id
-    WHERE f.before = 0 OR f.before + e.size <= ?5
+    WHERE f.before = 0 OR f.before + f.size <= ?5
     ORDER BY d.due, d.id
 """  # noqa: S608 - our own columns
 
@@ -83,9 +87,18 @@ _COLLECTED = f"""
 """  # noqa: S608
 _BODY = "SELECT content FROM body WHERE event_id = ? UNION ALL SELECT NULL LIMIT 1"
 _WINDOW_OF = 'SELECT "window" FROM delivery WHERE id = ?'
-_OPEN = "SELECT id FROM delivery INDEXED BY delivery_window WHERE open = 1 ORDER BY id LIMIT 1000"
+# A full one that is held by hand waits for somebody to see it.
+_OPEN = """
+    SELECT id FROM (
+        SELECT id FROM delivery INDEXED BY delivery_window WHERE open = 1
+        UNION SELECT id FROM delivery INDEXED BY delivery_hand WHERE held_reason = 'hand'
+    ) ORDER BY id LIMIT 1000
+"""
 _WINDOWS = f"SELECT id, route, due, state, event_id FROM delivery WHERE id IN ({_OPEN}) ORDER BY id"  # noqa: S608
 _MERGED_INTO_WINDOWS = f"SELECT merged_into, event_id FROM delivery WHERE merged_into IN ({_OPEN}) ORDER BY id"  # noqa: S608
+# Told by the indexes alone.
+_PENDING_OF = "SELECT id FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND route = ?"
+_HELD_OF = "SELECT id FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND route = ?"
 _KNOWN = "SELECT name, data FROM known WHERE kind = ?"
 
 
@@ -203,6 +216,11 @@ class Reader:
         for retried in (0, 1):
             moments += await self._query(_NEXT_DUE, (route, retried, to_ms(after)))
         return from_ms(min(moment for (moment,) in moments)) if moments else None
+
+    async def unfinished(self, route: str) -> list[int]:
+        """What of a route is pending or held, oldest first."""
+        async with self._snapshot():
+            return sorted([row[0] for state in (_PENDING_OF, _HELD_OF) for row in await self._ask(state, (route,))])
 
     async def windows(self) -> list[Window]:
         """See Store.windows."""

@@ -192,7 +192,7 @@ def join_row(
         delivery.lane if state is not State.MERGED else None,
         int(blocked),
         owed.window if carries else None,
-        int(carries),
+        int(carries and owed.grouping is not None and owed.grouping.most > 1),
         size if carries else 0,
         into,
         *(error or (None, None)),

@@ -170,10 +170,11 @@ MIGRATIONS: tuple[Migration, ...] = (
         "ALTER TABLE delivery_2 RENAME TO delivery",
         "CREATE INDEX delivery_pending ON delivery (route, blocked, retried, due, id) WHERE state = 'pending'",
         # Those that wait for others of their lane, or are first in theirs.
-        f"CREATE INDEX delivery_lane ON delivery (route, lane, id) WHERE {UNFINISHED_LANE}",
+        f"CREATE INDEX delivery_lane ON delivery (route, lane, blocked, id) WHERE {UNFINISHED_LANE}",
         "CREATE INDEX delivery_told ON delivery (route, lane, id) WHERE lane IS NOT NULL AND state = 'delivered'",
         'CREATE UNIQUE INDEX delivery_window ON delivery (route, "window") WHERE open = 1',
         "CREATE INDEX delivery_held ON delivery (route, held_reason) WHERE state = 'held'",
+        "CREATE INDEX delivery_hand ON delivery (id) WHERE held_reason = 'hand'",
         "CREATE INDEX delivery_event ON delivery (event_id)",
         "CREATE INDEX delivery_merged ON delivery (merged_into) WHERE merged_into IS NOT NULL",
         "CREATE INDEX delivery_taken ON delivery (id) WHERE taken = 1",

@@ -64,11 +64,11 @@ _insert_rejections = Insert("OR IGNORE INTO rejection", rows.REJECTION_COLUMNS)
 
 _UPDATE = (
     "UPDATE delivery SET state = ?, due = coalesce(?, due), attempts = ?, tries = ?,"
-    " \"trigger\" = 'retry', retried = 1, taken = 0,"
+    " \"trigger\" = 'retry', retried = 1, taken = 0, open = 0,"
     " code = ?, error_code = ?, error_message = ?, duration_ms = ?, updated_at = ?"
 )
 # The common case: nobody touched the delivery while its attempt was made. The row count tells.
-_RECORD = _UPDATE + " WHERE id = ? AND state = 'pending' AND attempts < ?"
+_RECORD = _UPDATE + " WHERE id = ? AND state = 'pending' AND attempts < ? AND route = ?"
 
 
 def _changes(result: Result) -> Row:
@@ -110,7 +110,7 @@ def count(connection: sqlite3.Connection) -> dict[str, Counts]:
 
 def update_row(result: Result, n: int) -> Row:
     """The values of an update that records attempt `n`."""
-    return (*_changes(result), result.delivery.id, n)
+    return (*_changes(result), result.delivery.id, n, result.delivery.route)
 
 
 def record(connection: sqlite3.Connection, records: Sequence[Record], deltas: Deltas) -> None:
@@ -141,11 +141,11 @@ def record(connection: sqlite3.Connection, records: Sequence[Record], deltas: De
 def _record_one(connection: sqlite3.Connection, record: Record, deltas: Deltas) -> None:
     """One result, whatever happened to its delivery meanwhile."""
     result, attempt = record.result, record.result.attempt
-    query = "SELECT state, attempts, route FROM delivery WHERE id = ?"
+    query = "SELECT state, attempts, route, lane FROM delivery WHERE id = ?"
     found = connection.execute(query, (result.delivery.id,)).fetchone()
     if found is None:
         return  # removed meanwhile
-    state, attempts, route = found
+    state, attempts, route, lane = found
     if attempt is not None and attempts >= attempt.n:
         return  # recorded before
     if record.attempt is not None:
@@ -172,7 +172,8 @@ def _record_one(connection: sqlite3.Connection, record: Record, deltas: Deltas) 
             shift(deltas, route, -1, 0)
         elif state == State.HELD:
             shift(deltas, route, 0, -1)
-        _release(connection, result)
+        if lane is not None:
+            lanes.release(connection, route, lane)
 
 
 def _release(connection: sqlite3.Connection, result: Result) -> None:
@@ -197,17 +198,17 @@ def reject(connection: sqlite3.Connection, rejections: Sequence[Row]) -> None:
 
 
 def run(connection: sqlite3.Connection, command: Command[T], deltas: Deltas) -> T:
-    """Run a command so that it can fail alone."""
-    own: Deltas = {}
+    """Run a command so that it can fail alone. It sees in `deltas` what the transaction has changed before."""
+    before = {route: list(both) for route, both in deltas.items()}
     connection.execute("SAVEPOINT command")
     try:
-        result = command(connection, own)
+        result = command(connection, deltas)
     except BaseException:
+        deltas.clear()
+        deltas.update(before)
         if connection.in_transaction:  # a full disk has rolled back everything already
             connection.execute("ROLLBACK TO command")
             connection.execute("RELEASE command")
         raise
     connection.execute("RELEASE command")
-    for route, (pending, held) in own.items():
-        shift(deltas, route, pending, held)
     return result

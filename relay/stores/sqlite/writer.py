@@ -88,9 +88,13 @@ class Writer:
         self._kick()
         return done
 
-    def call(self, command: Command[T]) -> asyncio.Future[T]:
-        """Run a command in the next transaction; if it raises, what it changed is undone and nothing else is."""
+    def call(self, command: Command[T], empty_log: bool = False) -> asyncio.Future[T]:
+        """Run a command in the next transaction; if it raises, what it changed is undone and nothing else is.
+
+        With `empty_log` what was there before is gone from the log too when this is done.
+        """
         done: asyncio.Future[T] = self._future()
+        self._waiting.empty_log |= empty_log
         self._waiting.calls.append(Call(command, done))
         self._kick()
         return done
