@@ -11,7 +11,6 @@ from relay.auth import Tokens
 from relay.authschema import OAuth2
 from relay.config import Loaded
 from relay.destination import Destination, Exchanging, Limits, Wire, at_once
-from relay.payloadschema import Made
 from relay.problems import ConfigError, Path, Problem, path_text
 from relay.routing import Route, Routing
 from relay.schema import Config, Tls, UnixAddress
@@ -143,8 +142,7 @@ def _destination(section: RouteSection, config: Config, redact: Redactor, wire: 
         exchange=exchange,
         aim=to.aim(),
         show=to.show,
-        # What a preset brings is known to be quick; what a route says may be anything.
-        long=isinstance(section.sent, Made) and section.sent != to.payload,
+        long=section.apart,
     )
 
 
