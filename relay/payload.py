@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 import orjson
 
-from relay import jsontext, query, source
+from relay import jsontext, query, rendering, source
 from relay.delivery import Code, Failure, Unsendable
 from relay.event import Event
 from relay.secret import Secret
@@ -72,8 +72,11 @@ def empty(event: Event, event_id: str, collected: Collected | None = None) -> Co
 PAYLOADS: dict[str, Payload] = {"full": full, "concise": concise, "normalized": normalized, "empty": empty}
 
 
-def selected(expression: str) -> Payload:
-    """What a JMESPath expression selects, as JSON."""
+def selected(expression: str, apart: bool = False) -> Payload:
+    """What a JMESPath expression selects, as JSON. `apart` has it worked out in a process of its own: it is whatever
+    an operator wrote."""
+    if apart:
+        return _apart("jmespath", expression, {}, lambda body: Content(body, JSON))
     compiled = query.compile(expression)
 
     def render(event: Event, event_id: str, collected: Collected | None = None) -> Content:
@@ -87,8 +90,10 @@ def selected(expression: str) -> Payload:
     return render
 
 
-def templated(text: str, route: str) -> Payload:
-    """What a template makes of it: JSON where that is what it makes, else text."""
+def templated(text: str, route: str, apart: bool = False) -> Payload:
+    """What a template makes of it: JSON where that is what it makes, else text. `apart` as for `selected`."""
+    if apart:
+        return _apart("template", text, {"route": route}, _typed)
     from relay.template import TemplateFailed, compiled  # not imported where no route needs it: memory
 
     template = compiled(text)
@@ -98,13 +103,31 @@ def templated(text: str, route: str) -> Payload:
             body = template.render({**seen(event, event_id, collected), "route": route}).encode()
         except TemplateFailed as error:
             raise failed(f"the template fails: {error}") from None
-        if not body:
-            return Content(body, None)
+        return _typed(body)
+
+    return render
+
+
+def _typed(body: bytes) -> Content:
+    """A text with the content type that it is."""
+    if not body:
+        return Content(body, None)
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return Content(body, TEXT)
+    return Content(body, JSON)
+
+
+def _apart(kind: str, text: str, names: Mapping[str, Any], typed: Callable[[bytes], Content]) -> Payload:
+    """A payload that is rendered by a helper, within its bounds."""
+
+    def render(event: Event, event_id: str, collected: Collected | None = None) -> Content:
+        shown = {**seen(event, event_id, collected, parsed=False), **names}
         try:
-            orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return Content(body, TEXT)
-        return Content(body, JSON)
+            return typed(rendering.render(kind, text, shown, event.body))
+        except rendering.CannotRender as error:
+            raise failed(f"the {kind} fails: {error}") from None
 
     return render
 
@@ -125,13 +148,13 @@ def form(fields: Mapping[str, str | Secret]) -> Payload:
     return render
 
 
-def seen(event: Event, event_id: str, collected: Collected | None = None) -> dict[str, Any]:
-    """What payloads are made of. Proofs in the headers are masked."""
+def seen(event: Event, event_id: str, collected: Collected | None = None, *, parsed: bool = True) -> dict[str, Any]:
+    """What payloads are made of; the body only if it is wanted `parsed`. Proofs in the headers are masked."""
     description = event.as_json(event_id)
     return {
         "event": description,
         "events": [description] if collected is None else _described(collected),
-        "body": document(event),
+        "body": document(event) if parsed else None,
         "headers": query.headers_object(event.headers),
     }
 

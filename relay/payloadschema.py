@@ -17,8 +17,8 @@ from relay.secret import Secret
 class Made(Section):
     """A payload made to order."""
 
-    def build(self, route: str) -> Payload:
-        """The payload itself, for the route of this name."""
+    def build(self, route: str, apart: bool) -> Payload:
+        """The payload itself, for the route of this name; rendered `apart` where an operator wrote it."""
         raise NotImplementedError
 
     def texts(self) -> tuple[str, ...]:
@@ -49,8 +49,8 @@ class Template(Made):
 
     template: Annotated[str, WrapValidator(_text)]
 
-    def build(self, route: str) -> Payload:
-        return payload.templated(self.template, route)
+    def build(self, route: str, apart: bool) -> Payload:
+        return payload.templated(self.template, route, apart)
 
     def texts(self) -> tuple[str, ...]:
         return (self.template,)
@@ -61,8 +61,8 @@ class Jmespath(Made):
 
     jmespath: Annotated[str, WrapValidator(_expression)]
 
-    def build(self, route: str) -> Payload:
-        return payload.selected(self.jmespath)
+    def build(self, route: str, apart: bool) -> Payload:
+        return payload.selected(self.jmespath, apart)
 
     def texts(self) -> tuple[str, ...]:
         return (self.jmespath,)
@@ -73,7 +73,7 @@ class Form(Made):
 
     form: Mapping[str, Secret | str]
 
-    def build(self, route: str) -> Payload:
+    def build(self, route: str, apart: bool) -> Payload:
         return payload.form(self.form)
 
     def texts(self) -> tuple[str, ...]:
@@ -103,6 +103,6 @@ def _kind(value: object) -> object:
 Kind = Annotated[Literal["full", "concise", "normalized", "empty"] | Made, BeforeValidator(_kind)]
 
 
-def build(kind: str | Made, route: str) -> Payload:
-    """The payload of a kind, compiled."""
-    return kind.build(route) if isinstance(kind, Made) else payload.PAYLOADS[kind]
+def build(kind: str | Made, route: str, apart: bool) -> Payload:
+    """The payload of a kind, compiled; what is `apart` takes long, and is not to be called on the event loop."""
+    return kind.build(route, apart) if isinstance(kind, Made) else payload.PAYLOADS[kind]

@@ -16,7 +16,7 @@ from hashlib import sha256
 
 import orjson
 
-from relay import journal
+from relay import journal, rendering
 from relay.bodyproof import without_proofs
 from relay.client import Transport, Unreachable
 from relay.clock import Clock, to_ms
@@ -49,7 +49,6 @@ from relay.routing import Route, Routing
 from relay.source import Ignored, Source
 from relay.store import Store
 
-_LONG_RENDERINGS = 2  # at once: threads share one processor with the loop
 _OWN_LIMIT = timedelta(seconds=2)  # until an attempt that relay itself lacked something for is made again
 
 
@@ -81,7 +80,8 @@ class Pipeline:
         self._clock = clock
         self._metrics = metrics
         self._oversight = oversight
-        self._rendering = asyncio.Semaphore(_LONG_RENDERINGS)
+        self._rendering = asyncio.Semaphore(rendering.HELPERS)
+        self._turns: dict[str, asyncio.Semaphore] = {}
 
     async def accept(self, source: Source, routing: Routing, inbound: Inbound) -> Accepted:
         """Take an event in. Raises Rejected, Malformed, RateLimited or Unavailable, and then nothing was promised."""
@@ -181,10 +181,11 @@ class Pipeline:
     async def _render(
         self, destination: Destination, delivery: Delivery, ids: tuple[str, str], now: datetime
     ) -> Outbound:
-        """The request. What may take long is rendered beside the loop: other routes go on. Raises Unsendable."""
+        """The request. What may take long is rendered by a helper: all else goes on. Raises Unsendable."""
         if not destination.long:
             return destination.render(delivery, *ids, now)
-        async with self._rendering:
+        # One of each route at most: what takes long for one of them leaves room for the others.
+        async with self._turns.setdefault(delivery.route, asyncio.Semaphore(1)), self._rendering:
             return await asyncio.to_thread(destination.render, delivery, *ids, now)
 
     def _event(self, source: Source, inbound: Inbound, description: Description, now: datetime) -> Event:

@@ -306,9 +306,14 @@ class Route(Section):
         """What is sent: as the route says, else as its preset does."""
         return self.payload if "payload" in self.model_fields_set else self.to.payload or self.payload
 
+    @property
+    def apart(self) -> bool:
+        """Whether the payload is made by what an operator wrote, which may be anything; presets' own is known."""
+        return isinstance(self.sent, Made) and self.sent != self.to.payload
+
     def content(self) -> Payload:
         """The payload, compiled."""
-        return self.to.checked(build(self.sent, self.name))
+        return self.to.checked(build(self.sent, self.name, self.apart))
 
     def grouping(self) -> Grouping | None:
         """How the route collects, if it does. It takes the delay: that starts when a window closes."""

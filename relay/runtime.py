@@ -14,7 +14,6 @@ from relay.config import Loaded
 from relay.destination import Destination, Exchanging, Limits, Wire, at_once
 from relay.effective import is_secret_header
 from relay.lane import Order
-from relay.payloadschema import Made
 from relay.problems import ConfigError, Path, Problem, path_text
 from relay.routing import Route, Routing
 from relay.schema import Config, Tls, UnixAddress
@@ -175,8 +174,7 @@ def _destination(section: RouteSection, config: Config, redact: Redactor, wire: 
         exchange=exchange,
         aim=to.aim(),
         show=to.show,
-        # What a preset brings is known to be quick; what a route says may be anything.
-        long=isinstance(section.sent, Made) and section.sent != to.payload,
+        long=section.apart,
     )
 
 

@@ -2,9 +2,9 @@
 
 Jinja's sandbox keeps templates away from Python's internals, not from the processor: `{{ 'a' * 300000000 }}` is safe in
 its eyes. Here every loop, call, operator, filter and test spends from a budget before it begins, by the size of what it
-is about to touch, and no text may grow past 4 MiB. One unit is about a microsecond of an ordinary machine; the budget
-is spent in a fraction of a second, wherever it goes. It counts work and not time, so that a template that
-works once works always: a busy machine does not make it fail.
+is about to touch, and no text may grow past 4 MiB. One unit is about a microsecond of an ordinary machine. It counts
+work and not time, so that a template that works once works always: a busy machine does not make it fail. What no count
+can tell beforehand, such as a search that is quadratic for one text in a million, `relay.rendering` ends.
 
 What has no cost that could be told beforehand is left out: filters and tests are those named here, of Python's methods
 those in `_METHODS`, and there is no other template to include.

@@ -25,6 +25,9 @@ BOMBS = {
     "Python's insides by name": "{{ ''['__class__'].__mro__ }}",
     "the payload, again and again": LOOP + "{{ body | tojson }}{% endfor %}",
     "what is not there": "{{ body.nowhere.at_all }}",
+    "a search that is quadratic": "{{ ('a' * 2000000).rfind('ab' ~ 'a' * 1000000) }}",
+    "filters that cost nothing each": "{% set s = range(1, 99999) %}{% for i in range(8000) %}"
+    "{% set x = s | reject | list %}{% endfor %}",
 }
 EVENT = {"releases": {"update": "spring", "items": [1, 2]}, "text": "x" * 10_000}
 

@@ -1,0 +1,90 @@
+"""What operators write is rendered apart: it ends, whatever it is, and takes nobody else with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from relay import rendering
+
+EVENT: dict[str, Any] = {"event": {"id": "evt_1"}, "events": [], "headers": {"x-odd": "caf\udce9"}, "route": "r"}
+LIMIT = "longer than 0.6 s, or more memory"
+ENDLESS = {
+    "a search that is quadratic": "{{ ('a' * 2000000).rfind('ab' ~ 'a' * 1000000) }}",
+    "a set of characters as long as the text": "{{ ('a' * 1000000).strip('b' * 1000000 ~ 'a') }}",
+    "filters that cost nothing each": "{% set s = range(1, 99999) %}{% for i in range(8000) %}"
+    "{% set x = s | reject | list %}{% endfor %}",
+    "sorting characters": "{% for i in range(9) %}{{ ('ab' * 2000000) | sort | first }}{% endfor %}",
+    "escaping again and again": "{% for i in range(90) %}{% set x = ('<' * 1000000) | slack | length %}{% endfor %}",
+}
+
+
+def template(text: str, body: bytes = b"{}") -> bytes:
+    return rendering.render("template", text, EVENT, body)
+
+
+def test_a_helper_renders_as_the_daemon_would() -> None:
+    assert template("{{ event.id }} {{ body.a }} {{ route }}", b'{"a": 12345678901234567890}') == (
+        b"evt_1 12345678901234567890 r"
+    )
+    assert rendering.render("jmespath", "{a: body.a, b: headers.none}", EVENT, b'{"a":[1]}') == b'{"a":[1],"b":null}'
+    assert template("{{ body is none }}", b"<xml>") == b"True"
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS.keys())
+def test_what_no_count_can_foresee_is_ended(text: str) -> None:
+    with pytest.raises(rendering.CannotRender, match=f"{LIMIT}|too much"):
+        template(text)
+    assert template("{{ event.id }}") == b"evt_1", "the next one is served"
+
+
+def test_what_a_sender_makes_slow_is_ended() -> None:
+    same_hash = b",".join(b"%d" % (number * (2**61 - 1)) for number in range(1, 40_000))
+    with pytest.raises(rendering.CannotRender, match=LIMIT):
+        template("{{ body.tags | unique | join(',') }}", b'{"tags":[%s]}' % same_hash)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("template", "{{ '%((a))300000000s' % {'(a)': 1} }}"),
+        ("template", "{{ (('%(a)s' * 90) % {'a': '😀' * 4000000}) | length }}"),
+        ("jmespath", "[body,body]" + " | [@,@][]" * 60),
+    ],
+)
+def test_memory_is_bounded(kind: str, text: str) -> None:
+    with pytest.raises(rendering.CannotRender, match=r"memory|larger than 4 MiB|mapping|too much"):
+        rendering.render(kind, text, EVENT, b"{}")
+
+
+def test_a_helper_that_was_ended_from_outside_is_replaced() -> None:
+    assert template("{{ event.id }}") == b"evt_1"
+    for helper in rendering._helpers._idle:
+        os.kill(helper._process.pid, signal.SIGTERM)
+        helper._process.wait()
+    with pytest.raises(rendering.CannotRender):
+        template("{{ event.id }}")
+    assert template("{{ event.id }}") == b"evt_1"
+
+
+def test_a_helper_that_ended_for_want_of_work_is_replaced_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert template("{{ event.id }}") == b"evt_1"
+    for helper in rendering._helpers._idle:
+        assert helper._process.stdin is not None
+        helper._process.stdin.flush()
+        helper._process.stdin.close()  # as good as a minute without a job
+        assert helper._process.wait() == 0
+        helper._process.stdin = open(os.devnull, "wb")  # noqa: SIM115 - the helper closes it
+    assert template("{{ event.id }}") == b"evt_1"
+
+
+def test_a_helper_knows_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_SECRET_OF_THIS_TEST", "0123456789abcdef")
+    rendering._helpers.end()
+    assert template("{{ event.id }}") == b"evt_1"
+    [helper] = rendering._helpers._idle
+    with open(f"/proc/{helper._process.pid}/environ", "rb") as file:
+        assert b"RELAY_SECRET_OF_THIS_TEST" not in file.read()
