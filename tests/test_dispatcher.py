@@ -85,6 +85,7 @@ async def test_a_probe_and_a_claim_that_is_under_way_never_send_the_same_deliver
         with suppress(TimeoutError):  # it must not go out while somebody else reads: there is nothing to wait for
             await until(lambda: sent, 0.3)
         slow.tell.set()
-        await until(lambda: store.counts() == {})
+        [courier] = dispatcher._couriers.values()
+        await until(lambda: sent and not (courier.claiming or courier.probing or courier.workers or courier.waiting))
         assert [number for number, _ in sent] == [sent[0][0]]
     await store.close()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import sqlite3
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
@@ -78,10 +79,14 @@ class World:
         number = self.relay.running.store.ids.number(request.id)[1]
         [(state,)] = self.rows("SELECT state FROM delivery WHERE id = ?", number)
         if state in ("delivered", "merged"):
-            self.wrong.append(f"{request.id} was sent while {state}")
+            self.wrong.append(f"{request.id} was sent to {request.path} while {state}: {self.told(number)}")
         if request.id in self.forbidden:
             self.wrong.append(f"{request.id} was sent after it was cancelled or held")
         return self.random.choices([200, 500, 422, 410], [60, 30, 9, 1])[0]
+
+    def told(self, number: int) -> list[Any]:
+        """The attempts that were made for a delivery."""
+        return self.rows('SELECT n, "trigger", status, error_code FROM attempt WHERE delivery_id = ?', number)
 
     # -- what is done ------------------------------------------------------------------------------------------------
 
@@ -195,7 +200,7 @@ async def test_what_is_owed_is_always_accounted_for(tmp_path: Path, seed: int, m
     monkeypatch.setattr(health, "FIRST_PROBE", timedelta(seconds=0.02))
     monkeypatch.setattr(health, "LONGEST_PROBE", timedelta(seconds=0.08))
     world = World(tmp_path, seed)
-    monkeypatch.setattr(journal, "crashed", lambda what: world.wrong.append(f"a bug in {what}"))
+    monkeypatch.setattr(journal, "crashed", lambda what: world.wrong.append(traceback.format_exc()))
     deeds = [world.post] * 6 + [
         world.pause, world.resume, world.resume, world.retry, world.cancel, world.replay, world.windows, world.reload,
     ]  # fmt: skip

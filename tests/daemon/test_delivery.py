@@ -440,7 +440,8 @@ async def test_a_where_that_raises_is_counted(tmp_path: Path) -> None:
 async def test_however_many_deliveries_wait_a_route_is_looked_at_for_one_moment(tmp_path: Path) -> None:
     async with sink(lambda request: 503) as destination:
         text = routes(
-            f"name: r, to: {{url: {destination.url}}}, unhealthy_after: 999, retry: {{policy: fixed, every: 1h, attempts: 5}}"
+            f"name: r, to: {{url: {destination.url}}}, unhealthy_after: 999,"
+            " retry: {policy: fixed, every: 1h, attempts: 5}"
         )
         async with relay_here(tmp_path, text) as relay:
             for _ in range(40):

@@ -50,7 +50,7 @@ async def settled(relay: Relay, count: int) -> list[dict[str, Any]]:
 
 
 async def test_entries_arrive_in_order_over_failures_failed_heads_and_kill_9(tmp_path: Path) -> None:
-    draw = random.Random(4)  # noqa: S311 - a test
+    draw = random.Random(4)
 
     async def answer(request: Received) -> int:
         await asyncio.sleep(draw.random() / 200)  # answers overtake each other
@@ -96,7 +96,7 @@ async def test_entries_arrive_in_order_over_failures_failed_heads_and_kill_9(tmp
             arrived = lanes_of(destination.received)
             assert arrived.keys() == sent.keys()
             for key, numbers in arrived.items():
-                # A retry of the one before cannot come after the next one's first attempt: the sequence never goes back.
+                # No retry of the one before comes after the next one's first attempt: it never goes back.
                 assert numbers == sorted(numbers), key
                 assert set(numbers) >= set(sent[key]), "each was at least tried"
 
