@@ -191,7 +191,7 @@ _MESSAGE = """\
 {%- set text %}{{ said(event.action or event.event or 'event') }}: {{ said(event.model or 'content') }}
 {%- if event.entry_id %} {{ said(event.entry_id) }}{% endif %} from {{ said(event.source) }}
 {%- for name in ['stage', 'locale', 'environment', 'branch'] if event[name] %}, {{ name }} {{ said(event[name]) }}
-{%- endfor %}{% endset -%}
+{%- endfor %}{% if events | length > 1 %}, and {{ events | length - 1 }} more{% endif %}{% endset -%}
 """
 
 

@@ -35,6 +35,7 @@ from relay.retryschema import RETRY_PRESETS
 from relay.routing import Route
 from relay.runtime import Runtime, build
 from relay.secret import Secret
+from relay.window import Collected
 from tests.cli.running import run
 from tests.harness import Received, Relay, relay_here, sink
 
@@ -1036,3 +1037,15 @@ def test_the_others_count_any_2xx_as_a_success(name: str) -> None:
 def test_a_routes_own_success_is_stronger_than_that_of_prismics_preset() -> None:
     own = route(built({**ANYWHERE, "success": "2xx"}, retry="prismic"))
     assert outcome(own, 204) == Delivered()
+
+
+@pytest.mark.parametrize("name", ["slack", "discord", "teams"])
+def test_the_message_of_a_window_tells_how_many_more_there_are(name: str) -> None:
+    runtime = built({"preset": name, "hook": "https://127.0.0.1/hooks/0123456789abcdef"}, debounce={"wait": "1s"})
+    last = event(runtime, samples.load("strapi", "entry.publish"))
+    for others, said in ((0, False), (39, True)):
+        events = (last,) * (others + 1)
+        collected = Collected("debounce", events, ("evt_1",) * len(events))
+        delivery = Delivery(DeliveryId(2), "out", last, NOW, NOW, collected=collected)
+        body = destination(runtime).render(delivery, "dlv_1", "evt_1", NOW).body
+        assert (b"and 39 more" in body) is said
