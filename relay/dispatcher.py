@@ -60,8 +60,8 @@ class _Courier:
     returns does not send again what is being sent."""
 
     __slots__ = (
-        "again", "bucket", "claiming", "first", "name", "probing", "recalled", "rerun", "resting", "route", "sending",
-        "stuck", "turn", "workers",
+        "again", "bucket", "claiming", "first", "name", "probing", "recalled", "relaning", "rerun", "resting", "route",
+        "sending", "stuck", "turn", "workers",
     )  # fmt: skip
 
     def __init__(self, route: Route, clock: Clock) -> None:
@@ -77,6 +77,7 @@ class _Courier:
         self.claiming = False
         self.probing = False
         self.resting = False  # out of rate
+        self.relaning = False  # its deliveries are being put into other lanes
         self.turn = False  # with one slot: whose it is
         self.bucket = _bucket(route, clock)
 
@@ -184,7 +185,8 @@ class Dispatcher:
         for name, route in enabled.items():
             known = self._couriers.get(name)
             if known is not None and known.route is not None and known.route.order is not route.order:
-                self._forget(known)  # what was ready may have to wait now, or to be taken first
+                known.relaning = True  # nothing begins until the lanes are right: it may have to wait, or to be taken
+                self._forget(known)
         await self._keep_orders(enabled)
         for name, route in enabled.items():
             known = self._couriers.get(name)
@@ -192,13 +194,15 @@ class Dispatcher:
                 self._couriers[name] = _Courier(route, self._clock)
             else:
                 known.follow(route, self._clock)
+                known.relaning = False
         await self._settle()
         self._look_everywhere()
 
     async def _keep_orders(self, routes: Mapping[str, Route]) -> None:
         while True:
             try:
-                await self._store.follow({name: route.order for name, route in routes.items()})
+                sending = [number for courier in self._couriers.values() for number in courier.sending]
+                await self._store.follow({name: route.order for name, route in routes.items()}, sending)
                 return
             except Unavailable as error:
                 # Nothing may be sent out of its order: better late.
@@ -302,7 +306,7 @@ class Dispatcher:
     def _pump(self, courier: _Courier) -> None:
         """Start what the courier has room for."""
         route = courier.route
-        if self._stopping or route is None:
+        if self._stopping or route is None or courier.relaning:
             return
         slots = self._oversight.slots(route)
         if not slots:
@@ -334,7 +338,7 @@ class Dispatcher:
     async def _work(self, courier: _Courier) -> None:
         """Send one delivery after another until the courier has no more for this slot."""
         try:
-            while courier.waiting and courier.route is not None and not self._stopping:
+            while courier.waiting and courier.route is not None and not (self._stopping or courier.relaning):
                 route = courier.route
                 slots = self._oversight.slots(route)
                 if courier.workers < slots or courier.first.behind or courier.again.behind:
@@ -461,7 +465,7 @@ class Dispatcher:
         found = await self._store.claim(route.name, queue.retried, now, room, courier.known)
         if courier.route is None or self._stopping:
             return
-        if not self._oversight.slots(courier.route) or courier.route.order is not route.order:
+        if not self._oversight.slots(courier.route) or courier.relaning or courier.route.order is not route.order:
             queue.behind = True
             return
         found = [delivery for delivery in found if delivery.id not in courier.recalled]
@@ -515,7 +519,7 @@ class Dispatcher:
                 found = await self._store.claim(courier.name, None, now, _PROBED_FROM, courier.known)
                 found = [one for one in found if one.id not in courier.recalled]
                 route = courier.route
-                if route is None or self._stopping or health.state is not RouteState.UNHEALTHY:
+                if route is None or self._stopping or courier.relaning or health.state is not RouteState.UNHEALTHY:
                     return  # it changed meanwhile
                 if not found:
                     later = await self._store.next_due(courier.name, now)

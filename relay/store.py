@@ -222,9 +222,9 @@ class Store(LogReader, Protocol):
         pending, due as before. What is held by hand stays so."""
         ...
 
-    async def follow(self, orders: Mapping[str, Order]) -> None:
+    async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:
         """The orders that routes keep now, by name. What waits of a route that had another one is put into its new
-        lanes."""
+        lanes; what of it is being sent (`sending`) counts as taken."""
         ...
 
     async def move(self, old: str, new: str) -> int:
@@ -252,7 +252,8 @@ class Store(LogReader, Protocol):
         ...
 
     async def windows(self) -> list[Window]:
-        """The windows that still take events, oldest first, with those they have: at most 1,000 windows."""
+        """The windows that still take events, or are full and held by hand, oldest first, with those they have: at most
+        1,000 windows."""
         ...
 
     async def flush(self, window: DeliveryId, now: datetime, kept: HeldReason | None) -> str:

@@ -112,7 +112,7 @@ class SqliteStore:
                     await self._in_steps(commands.Rename(route, kept.get(route, HeldReason.REMOVED)))
         return Settled(held, released)
 
-    async def follow(self, orders: Mapping[str, Order]) -> None:
+    async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:
         async with self._settling:
             known = {name: state["order"] for name, state in (await self._logs.states("order")).items()}
             new = {name: order for name, order in orders.items() if known.get(name, Order.NONE) != order}
@@ -121,6 +121,7 @@ class SqliteStore:
             if new:
                 # Should relay end half way, whatever order comes next is put in place anew.
                 await self.save_states("order", {name: {"order": None} for name in new})
+                await self._writer.call(partial(commands.mark_taken, deliveries=list(sending)))
                 for name, order in new.items():
                     await self._relane(name, order)
                 await self.save_states("order", {name: {"order": order.value} for name, order in new.items()})

@@ -245,6 +245,13 @@ def take(connection: sqlite3.Connection, deltas: Deltas, delivery: DeliveryId, n
     )
 
 
+def mark_taken(connection: sqlite3.Connection, deltas: Deltas, deliveries: Sequence[DeliveryId]) -> None:
+    """These are being sent: nothing may take them up until their attempts are recorded."""
+    connection.executemany(
+        "UPDATE delivery SET taken = 1 WHERE id = ? AND state = 'pending'", [(number,) for number in deliveries]
+    )
+
+
 def flush(
     connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int, kept: str | None
 ) -> str:
