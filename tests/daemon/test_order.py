@@ -213,3 +213,28 @@ async def test_an_order_that_a_reload_brings_holds_for_what_waits_already(tmp_pa
             assert (await relay.ask("POST", "/reload"))[0] == 200
             await relay.post("/in/any", entry("a", 12))
             await settled(relay, 13)
+
+
+async def test_what_is_being_sent_when_an_order_comes_is_waited_for_and_not_taken_up(tmp_path: Path) -> None:
+    busy = asyncio.Event()
+
+    async def answer(request: Received) -> int:
+        if json.loads(request.body)["n"] == 0:
+            await busy.wait()
+        return 200
+
+    async with sink(answer) as destination:
+        async with relay_here(tmp_path, route(destination.url, "order: none, concurrency: 8")) as relay:
+            await relay.post("/in/any", entry("a", 0))
+            await destination.wait_count(1)
+            path = tmp_path / "config.yaml"
+            path.write_text(path.read_text().replace("order: none", "order: latest"))
+            assert (await relay.ask("POST", "/reload"))[0] == 200
+            await relay.post("/in/any", entry("a", 1))
+            await relay.post("/in/any", entry("b", 2))
+            await destination.wait_count(2)
+            assert [json.loads(request.body)["n"] for request in destination.received] == [0, 2]
+            busy.set()
+            items = await settled(relay, 3)
+            assert {item["status"] for item in items} == {"delivered"}
+            assert lanes_of(destination.received)["a", None] == [0, 1]
