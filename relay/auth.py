@@ -26,6 +26,8 @@ from relay.destination import Limits, Outbound, Wire, without_secrets
 from relay.secret import Redactor
 from relay.tlsfault import printable
 
+_LONG_ENOUGH = 30.0  # seconds that a token request may take at least: it is not for its first asker alone
+_CONNECT = 5.0  # and until it is connected
 _MARGIN = 30.0  # seconds before its end in which a token is not used any more, or a tenth of its life, if that is less
 _UNSAID = 3600.0  # how long a token is used whose life the endpoint does not tell
 _LONGEST = 86400.0
@@ -60,7 +62,7 @@ class ClientCredentials:
         self._form.update(section.params)
         self._wire = wire
         self._token: Token | None = None
-        self._fetching: asyncio.Future[Token | Unreachable | None] | None = None
+        self._fetching: asyncio.Future[Token | Unreachable] | None = None
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._redact = Redactor()
         self._in_header = False
@@ -69,13 +71,13 @@ class ClientCredentials:
     async def exchange(self, request: Outbound, limits: Limits, transport: Transport, clock: Clock) -> Reply:
         """Make a request with a token; if it is answered by 401, once more with a new one. Raises Unreachable."""
         ends = clock.monotonic() + limits.total
-        token = await self._current(limits, transport, clock)
+        token = await self._current(limits, ends, transport, clock)
         reply = await self._send(request, token, limits, ends, transport, clock)
         if reply.response.status != 401:
             return reply
         if self._token is token:
             self._token = None
-        token = await self._current(_left(limits, ends, clock), transport, clock)
+        token = await self._current(limits, ends, transport, clock)
         return await self._send(request, token, limits, ends, transport, clock)
 
     async def _send(
@@ -93,46 +95,52 @@ class ClientCredentials:
 
     # --- the token ---
 
-    async def _current(self, limits: Limits, transport: Transport, clock: Clock) -> Token:
-        """A token that still holds. One request gets it for all who ask meanwhile, and they share its failure too."""
-        while self._token is None or clock.monotonic() >= self._token.until:
-            if self._fetching is None:
-                return await self._fetch(limits, transport, clock)
-            try:
-                async with asyncio.timeout(limits.total):
-                    got = await asyncio.shield(self._fetching)
-            except TimeoutError:
-                message = f"no token from {self._url.host} within {limits.total:g} s"
-                raise Unreachable(Code.AUTH_ERROR, message) from None
-            if isinstance(got, Unreachable):
-                raise Unreachable(got.failure.code, got.failure.message) from got
-            if got is not None:
-                # Also one that lives for no time at all serves those who have waited for it.
-                return got
-        return self._token
+    async def _current(self, limits: Limits, ends: float, transport: Transport, clock: Clock) -> Token:
+        """A token that still holds. One request gets it for all who ask meanwhile, and they share its failure too.
 
-    async def _fetch(self, limits: Limits, transport: Transport, clock: Clock) -> Token:
-        self._fetching = asyncio.get_running_loop().create_future()
-        got: Token | Unreachable | None = None
+        It is nobody's own: who has waited as long as it may goes, and the token comes for the others and the next.
+        """
+        if self._token is not None and clock.monotonic() < self._token.until:
+            return self._token
+        left = _left(limits, ends, clock)
+        if self._fetching is None:
+            self._fetching = asyncio.get_running_loop().create_future()
+            transport.beside(self._fetch(self._fetching, limits, transport, clock))
         try:
-            got = await self._ask(limits, transport, clock)
+            async with asyncio.timeout(left.total):
+                got = await asyncio.shield(self._fetching)
+        except TimeoutError:
+            message = f"no token from {self._url.host} within {limits.whole:g} s"
+            raise Unreachable(Code.AUTH_ERROR, message) from None
+        if isinstance(got, Unreachable):
+            raise Unreachable(got.failure.code, got.failure.message) from got
+        # Also one that lives for no time at all serves those who have waited for it.
+        return got
+
+    async def _fetch(
+        self, told: asyncio.Future[Token | Unreachable], limits: Limits, transport: Transport, clock: Clock
+    ) -> None:
+        """Get a token and tell those who wait for it, in time that none of them sets for the others."""
+        own = Limits(max(limits.total, _LONG_ENOUGH), max(limits.connect, _CONNECT), _LARGEST_ANSWER)
+        try:
+            got = await self._ask(own, transport, clock)
             self._token = got
             self._recent.append(got.value)
             self._redact = Redactor(self._recent)
-            return got
+            told.set_result(got)
         except Unreachable as error:
-            got = error
-            raise
+            told.set_result(error)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: those who wait say so
+            told.set_exception(error)
         finally:
-            # None: whoever asked was cut off, and the next one asks.
-            self._fetching.set_result(got)
+            told.cancel()  # does nothing to what is told
             self._fetching = None
 
     async def _ask(self, limits: Limits, transport: Transport, clock: Clock) -> Token:
         """One request to the token endpoint; a second one where it wants the credentials in the other place."""
         ends = clock.monotonic() + limits.total
         response = await self._request(self._in_header, limits, transport)
-        if _refuses_client(response):
+        if _refuses_client(response) and clock.monotonic() < ends:
             other = await self._request(not self._in_header, _left(limits, ends, clock), transport)
             if other.status == 200:
                 self._in_header = not self._in_header
@@ -152,7 +160,7 @@ class ClientCredentials:
             form = {**form, **self._named}
         request = Outbound("POST", self._url, headers, urlencode(form).encode(), self._wire)
         try:
-            reply = await transport.send(request, replace(limits, response_body=_LARGEST_ANSWER))
+            reply = await transport.send(request, limits)
         except Unreachable as error:
             denied = error.failure.code is Code.BLOCKED_ADDRESS
             code = Code.BLOCKED_ADDRESS if denied else Code.AUTH_ERROR
@@ -188,8 +196,8 @@ def _left(limits: Limits, ends: float, clock: Clock) -> Limits:
     """The limits for what is left of an attempt: its parts together take no longer than the whole may."""
     left = ends - clock.monotonic()
     if left <= 0:
-        raise Unreachable(Code.TIMEOUT, f"no answer within {limits.total:g} s, getting a token included")
-    return replace(limits, total=left)
+        raise Unreachable(Code.TIMEOUT, f"no answer within {limits.whole:g} s, getting a token included")
+    return replace(limits, total=left, of=limits.whole)
 
 
 def _document(response: Response) -> Mapping[str, object]:

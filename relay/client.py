@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import aiohttp
 from aiohttp import (
@@ -60,6 +61,10 @@ class Transport(Protocol):
 
     async def send(self, request: Outbound, limits: Limits) -> Reply:
         """Make one request and read its answer as far as `limits` allow. Raises Unreachable. Follows no redirect."""
+        ...
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what goes on though whoever began it may leave. It never raises, and is cut off when requests end."""
         ...
 
 
@@ -142,11 +147,19 @@ class HttpTransport:
     async def __aenter__(self) -> Self:
         self._pool = self._open(self._policy)
         self._retired: set[_Pool] = set()
+        self._beside: set[asyncio.Task[None]] = set()
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        for pool in (self._pool, *self._retired):
-            await pool.session.close()
+        for task in self._beside:
+            task.cancel()
+        try:
+            await self._group.__aexit__(None, None, None)
+        finally:
+            for pool in (self._pool, *self._retired):
+                await pool.session.close()
 
     async def follow(self, policy: Egress) -> None:
         """Connect by this policy from now on: what is open under another one ends with the requests that use it."""
@@ -181,6 +194,12 @@ class HttpTransport:
         )
         return _Pool(session, policy)
 
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """See Transport."""
+        task = self._group.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
     async def send(self, request: Outbound, limits: Limits) -> Reply:
         """See Transport."""
         pool = self._pool
@@ -212,7 +231,7 @@ class HttpTransport:
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             proxy = wire.proxy.host_port_subcomponent if wire.proxy is not None else None
-            tried = Exchange(request.url.host or "", proxy, limits.total, limits.connect)
+            tried = Exchange(request.url.host or "", proxy, limits.whole, limits.connect)
             raise explain(error, tried, made.stage) from error
         if response.status == 407 and wire.proxy is not None:
             response.close()

@@ -7,13 +7,13 @@ part does not hide what is wrong between two others.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from ipaddress import ip_address
 from typing import Any, Protocol
 
 from relay import preset, query, signschema, source, unmatchable
 from relay.authschema import OAuth2
-from relay.destination import HOP_BY_HOP, OWN_HEADERS
+from relay.destination import HOP_BY_HOP, OWN_HEADERS, TELLING_HEADERS
 from relay.effective import is_secret_header, secrets_in
 from relay.fieldmap import FieldMap
 from relay.fields import UNKNOWN_KEY, Section, Unresolved, got
@@ -30,6 +30,7 @@ _PATH = re.compile(r"/(?!/)(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2}|/(?!/
 _DOTS = re.compile(r"/\.\.?(?:/|$)")
 _IN_BETWEEN = "whoever sits on the way can read and change what is sent"
 _STATIC_PROOFS = ("token", "basic", "headers")
+_NONE: frozenset[str] = frozenset()
 
 
 class Note(Protocol):
@@ -317,7 +318,10 @@ class CrossCheck:
 
     def _signatures(self, place: Path, raw: Mapping[str, Any], to: Mapping[str, Any]) -> None:
         """Schemes that write over each other, over relay's own headers, or into a body that has no place for it."""
-        others = frozenset({"authorization"}) if isinstance(to.get("auth"), dict) else frozenset()
+        route = self._routes.get(place[1]) if isinstance(place[1], int) else None
+        others = frozenset({"authorization"}) if isinstance(to.get("auth"), dict) or self._preset_auth(place) else _NONE
+        own = {name.lower() for name in _strings(to.get("headers"))}
+        of_preset = {name.lower() for name in route.to.headers} - own if route is not None else _NONE
         written: set[str] = set()
         filled = False
         for number, entry in enumerate(_signs(raw)):
@@ -326,17 +330,26 @@ class CrossCheck:
             if header in written:
                 self._problem(here, f"another scheme already writes {header}", UNKNOWN_KEY)
             elif header is not None and entry["scheme"] == "hmac":
-                self._own_header((*here, "header"), entry["header"], others)
+                self._signed_header((*here, "header"), entry["header"], others, of_preset)
             if header is not None:
                 written.add(header)
             if not signschema.fills_body(entry):
                 continue
             if filled:
                 self._problem(here, "another scheme already puts a secret into the body", UNKNOWN_KEY)
-            elif (what := signschema.never_an_object(raw.get("payload"), batched="batch" in raw)) is not None:
+            elif (what := _never_an_object(raw, route)) is not None:
                 message = f"prismic puts its secret into a JSON object, which {what} is not"
                 self._problem((*here, "scheme"), message)
             filled = True
+
+    def _signed_header(self, place: Path, name: str, others: frozenset[str], of_preset: Set[str]) -> None:
+        """A header that a signature would write over."""
+        if self._own_header(place, name, others):
+            return
+        if name.lower() in of_preset:
+            self._problem(place, f"{name} is written by the route's preset")
+        elif name.lower() in TELLING_HEADERS:
+            self._problem(place, f"{name} has a meaning of its own (choose another header for the signature)")
 
     def _own_header(self, place: Path, name: str, signed: frozenset[str], kind: str = "") -> bool:
         """Whether a header is not a route's to write; it has been said then."""
@@ -438,6 +451,16 @@ def _texts(value: object) -> Iterator[object]:
 def _signs(raw: Mapping[str, Any]) -> list[Any]:
     signs = raw.get("sign")
     return signs if isinstance(signs, list) else []
+
+
+def _never_an_object(raw: Mapping[str, Any], route: Route | None) -> str | None:
+    """What is sent, if it certainly is no JSON object that a secret could be put into."""
+    if route is not None and route.to.aim() is not None:
+        return "the deletion of a document"
+    if "payload" in raw or route is None or route.to.payload is None:
+        return signschema.never_an_object(raw.get("payload"), batched="batch" in raw)
+    what = signschema.never_an_object(route.to.payload)
+    return f"{what} (that of the preset)" if what is not None else None
 
 
 def _signature_headers(raw: Mapping[str, Any]) -> frozenset[str]:

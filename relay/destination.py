@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -30,6 +30,8 @@ OWN_HEADERS = frozenset(
     {"webhook-id", "webhook-timestamp", "x-relay-hops", "host", "content-length", "transfer-encoding"}
 )
 """What relay alone writes: naming one of these in a route is a config error."""
+TELLING_HEADERS = frozenset({"content-type", "user-agent", "x-relay-source", "x-relay-event", "x-relay-attempt"})
+"""What relay writes besides, and a route may write otherwise: no place for a signature."""
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
     | {"transfer-encoding", "upgrade"}
@@ -37,6 +39,8 @@ HOP_BY_HOP = frozenset(
 """RFC 9110 section 7.6.1: these belong to one connection and are never carried."""
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
 
+_TELLING = 16  # characters of a signature's header: what is shorter may stand in an answer by chance
+_DIGEST = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{27,}")  # without scheme and prefix: SHA-1 has 27 in base64
 _UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -47,6 +51,13 @@ class Limits:
     total: float
     connect: float
     response_body: int
+    of: float | None = None
+    """Where `total` is only what is left of it: the whole time, which is the one to be told."""
+
+    @property
+    def whole(self) -> float:
+        """How long it may take from its beginning."""
+        return self.total if self.of is None else self.of
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +144,7 @@ class Destination:
         content = self._content(delivery, event_id) if not target.bodiless else Content(b"", None)
         environment = event.description.environment
         message = Message(delivery_id, now, _sendable(environment) if environment is not None else None)
-        body = self._filled(content.body)
+        body = filled(content.body, self.signers)
         named: dict[str, tuple[str, str]] = {}
 
         def put(name: str, value: str) -> None:
@@ -171,16 +182,6 @@ class Destination:
             return self.payload(delivery.event, event_id, delivery.collected)
         except Unsendable as error:
             raise Unsendable(self.told(error.failure)) from None
-
-    def _filled(self, body: bytes) -> bytes:
-        """The body with the secrets that travel in it."""
-        try:
-            for signer in self.signers:
-                body = signer.fill(body)
-        except Malformed as error:
-            message = f"no secret can be put into the payload: {error}"
-            raise Unsendable(Failure(Code.TEMPLATE_ERROR, message)) from None
-        return body
 
     def shown(self, outbound: Outbound) -> Request:
         """The request as anyone may see it: credentials, signatures and secret values as ***."""
@@ -223,6 +224,32 @@ class Destination:
             return Refused(Failure(Code.REFUSED, f"HTTP {status}: the destination refuses this event"))
         asked = parse_retry_after(retry_after, now) if status in (429, 503) else None
         return Retryable(Failure(Code.HTTP_STATUS, f"HTTP {status}"), asked)
+
+
+def filled(body: bytes, signers: Iterable[Signer]) -> bytes:
+    """A body with the secrets that travel in it. Raises Unsendable."""
+    try:
+        for signer in signers:
+            body = signer.fill(body)
+    except Malformed as error:
+        message = f"no secret can be put into the payload: {error}"
+        raise Unsendable(Failure(Code.TEMPLATE_ERROR, message)) from None
+    return body
+
+
+def unechoed(exchange: Exchanging, signers: Sequence[Signer]) -> Exchanging:
+    """The exchange, after which an answer has nothing left of the signatures that were sent: receivers echo them."""
+    signed = frozenset().union(*(signer.headers for signer in signers))
+    if not signed:
+        return exchange
+
+    async def exchanged(request: Outbound, limits: Limits, transport: Transport, clock: Clock) -> Reply:
+        reply = await exchange(request, limits, transport, clock)
+        sent = [value for name, value in request.headers if name.lower() in signed and len(value) >= _TELLING]
+        parts = [part for value in sent for part in _DIGEST.findall(value)]
+        return reply._replace(response=without_secrets(reply.response, Redactor([*sent, *parts])))
+
+    return exchanged
 
 
 def without_secrets(response: Response, redact: Redactor, hidden: Container[str] = ()) -> Response:

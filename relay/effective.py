@@ -24,6 +24,9 @@ from relay.secret import MASK, Redactor, Secret
 _NONE = {"max_age": "none", "rate": "none", "disable_after": "never"}  # as a route says it
 _TELLING = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)
 
+_NAMED = frozenset({"headers", "params", "variables"})
+"""Keys with values whose names may tell that they are nobody's business."""
+
 
 def is_secret_header(name: str) -> bool:
     """Whether a header's name says that its value is nobody's business."""
@@ -80,7 +83,7 @@ def _shown_field(
         return MASK if path in hidden else redact(section.show(section.url))
     if isinstance(value, Mapping) and key == "query":
         return dict.fromkeys(value, MASK)
-    if isinstance(value, Mapping) and key in ("headers", "params"):
+    if isinstance(value, Mapping) and key in _NAMED:
         return {
             name: MASK if is_secret_header(name) else _shown(text, (*path, name), hidden, redact)
             for name, text in value.items()
@@ -133,7 +136,8 @@ def hidden_texts(value: object) -> Iterator[str]:
             url = value.request_url
             yield from url.query.values()
             yield from (pair.partition("=")[2] for pair in url.raw_query_string.split("&"))
-            yield from (text for name, text in value.headers.items() if is_secret_header(name))
+            for named in (value.headers, getattr(value, "variables", {})):
+                yield from (text for name, text in named.items() if is_secret_header(name))
             yield from hidden_texts(value.auth)
             yield from value.hidden
             yield from hidden_texts(value.proxy)

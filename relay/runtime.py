@@ -11,7 +11,7 @@ from hashlib import blake2b
 from relay.auth import Tokens
 from relay.authschema import OAuth2
 from relay.config import Loaded
-from relay.destination import Destination, Exchanging, Limits, Wire, at_once
+from relay.destination import Destination, Exchanging, Limits, Wire, at_once, unechoed
 from relay.effective import is_secret_header
 from relay.lane import Order
 from relay.problems import ConfigError, Path, Problem, path_text
@@ -154,6 +154,7 @@ def _destination(section: RouteSection, config: Config, redact: Redactor, wire: 
         authorization, exchange = MASK, tokens.of(to.auth, wire).exchange
     elif to.auth is not None:
         authorization = to.auth.header
+    signers = section.signers()
     url = to.request_url
     own = {name.lower() for name in to.headers}
     return Destination(
@@ -165,13 +166,13 @@ def _destination(section: RouteSection, config: Config, redact: Redactor, wire: 
         pass_headers=to.pass_headers,
         authorization=authorization,
         payload=section.content(),
-        signers=section.signers(),
+        signers=signers,
         limits=Limits(to.timeout.total_seconds(), to.connect_timeout.total_seconds(), config.store.response_body),
         success=to.success,
         give_up_on=section.retry.give_up_on,
         redact=redact,
         wire=wire,
-        exchange=exchange,
+        exchange=unechoed(exchange, signers),
         aim=to.aim(),
         show=to.show,
         long=section.apart,

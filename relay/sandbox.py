@@ -144,7 +144,25 @@ def _text(value: Any) -> str:
     if not isinstance(value, (str, *_SCALARS, dict, list, tuple)):
         raise TypeError(f"a {_kind(value)} cannot be printed (did you mean to add '| list' or '| join'?)")
     work.get().weigh(value)
+    _seen_through(value)
     return str(_checked(str(value)))
+
+
+def _seen_through(value: Any) -> None:
+    """Refuse what would print something of Python's, or an undefined value, inside of it. It has been weighed."""
+    waiting = [value]
+    while waiting:
+        branch = waiting.pop()
+        if isinstance(branch, (str, *_SCALARS)):
+            continue
+        if isinstance(branch, dict):
+            parts = [*branch, *branch.values()]
+        elif isinstance(branch, (list, tuple)):
+            parts = list(branch)
+        else:
+            _text(branch)  # raises
+            continue
+        waiting.extend(part for part in parts if not isinstance(part, (str, *_SCALARS)))
 
 
 def _kind(value: object) -> str:
@@ -183,6 +201,7 @@ def _modulo(left: Any, right: Any) -> Any:
     size = len(left)
     for number, match in enumerate(_FORMAT.finditer(left), 1):
         work.get().weigh(right)
+        _seen_through(right)
         for width in match.groups():
             if width == "*" or len(width or "") > 7:
                 raise TooMuch("a text would be larger than 4 MiB")
@@ -283,10 +302,11 @@ def _join(environment: Any, value: Any, d: str = "", attribute: str | int | None
     items = list(value)
     if attribute is not None:
         items = [filters.make_attrgetter(environment, attribute)(item) for item in items]
-    _fits(len(str(d)) * len(items))
+    d = _text(d)
+    _fits(len(d) * len(items))
     texts = [_text(item) for item in items]
-    _fits(sum(map(len, texts)) + len(str(d)) * len(items))
-    return str(d).join(texts)
+    _fits(sum(map(len, texts)) + len(d) * len(items))
+    return d.join(texts)
 
 
 def _list(value: Any) -> list[Any]:
@@ -306,7 +326,7 @@ def _markdown(value: Any) -> str:
 
 
 def _replace(s: Any, old: Any, new: Any, count: int | None = None) -> str:
-    text, old, new = str(s), str(old), str(new)
+    text, old, new = str(s), _text(old), _text(new)
     _fits(_replaced(text, old, new))
     return text.replace(old, new, -1 if count is None else count)
 
@@ -347,9 +367,9 @@ def _tojson(value: Any, indent: int | None = None) -> str:
 def _urlencode(value: Any) -> str:
     """Text for a URL's query or a form; a mapping or pairs as `a=1&b=2`."""
     if not isinstance(value, (dict, list, tuple)):
-        return quote_plus(str(value), errors="replace")
+        return quote_plus(_text(value), errors="replace")
     pairs = value.items() if isinstance(value, dict) else value
-    return "&".join(f"{_urlencode(str(name))}={_urlencode(str(content))}" for name, content in pairs)
+    return "&".join(f"{_urlencode(_text(name))}={_urlencode(_text(content))}" for name, content in pairs)
 
 
 _OWN: dict[str, Callable[..., Any]] = {
@@ -380,6 +400,11 @@ _SHALLOW = frozenset(
     | {"rejectattr", "select", "selectattr", "slice", "sum"}
 )
 """They do not look into what they are given, or count as they go."""
+_TEXTUAL = frozenset(
+    {"capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower", "markdown", "replace", "slack"}
+    | {"string", "title", "trim", "truncate", "upper"}
+)
+"""They look at the text that a value prints."""
 _HEAVY = {"dictsort": 16, "groupby": 16, "max": 4, "min": 4, "sort": 16, "title": 64, "unique": 4, "urlencode": 64}
 """How many times they look at it, or how much more slowly."""
 
@@ -411,7 +436,7 @@ _COMPARING = {
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that spends before it works and whose result is looked at."""
     passed = getattr(getattr(function, "jinja_pass_arg", None), "name", None)
-    shallow, times = name in _SHALLOW, _HEAVY.get(name, 1)
+    shallow, textual, times = name in _SHALLOW, name in _TEXTUAL, _HEAVY.get(name, 1)
 
     def run(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
         spent = work.get()
@@ -421,6 +446,8 @@ def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             spent.weigh(value, times)
             for arg in (*args, *kwargs.values()):
                 spent.weigh(arg, times)
+        if textual and not isinstance(value, str):
+            value = _text(value)
         match passed:
             case "context":
                 args = (context, value, *args)

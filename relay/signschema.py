@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 
 from relay import fields, signing
 from relay.fields import HeaderName, HeaderValue, SecretText, SecretTexts, Section, Unresolved, word
+from relay.payloadschema import Form, Jmespath, Template
 from relay.secret import Secret
 
 
@@ -171,6 +172,10 @@ def never_an_object(payload: object, *, batched: bool = False) -> str | None:
         return "an empty payload"
     if payload in (None, "full") and batched:
         return "a batch of bodies"
+    if isinstance(payload, Form):
+        return "a form"
+    if isinstance(payload, (Template, Jmespath)):
+        payload = payload.model_dump()
     if not isinstance(payload, Mapping) or len(payload) != 1:
         return None
     [(kind, text)] = payload.items()

@@ -9,6 +9,7 @@ from hashlib import sha256
 from relay import samples, source
 from relay.bodyproof import without_proofs
 from relay.delivery import Unsendable
+from relay.destination import filled
 from relay.event import Event
 from relay.fields import Unresolved
 from relay.ids import EventId
@@ -16,6 +17,7 @@ from relay.jsontext import Malformed
 from relay.pattern import Patterns, Subject
 from relay.payloadschema import Made
 from relay.routeschema import Route
+from relay.signschema import PrismicSign
 from relay.source import Ignored, Source, SourceConfig
 
 _THEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,7 +36,8 @@ class Trial:
         where not every event can be sent, nor those that `match` as a whole leaves out."""
         aim = route.to.aim()
         sent = route.sent.texts() if isinstance(route.sent, Made) else ()
-        if (not sent and aim is None) or any(isinstance(text, Unresolved) for text in sent):
+        fillers = [entry.build() for entry in route.sign if isinstance(entry, PrismicSign)]
+        if not (sent or fillers or aim) or any(isinstance(text, Unresolved) for text in sent):
             return
         payload = route.content()
         wanted = Patterns(route.match.type) if route.match is not None and route.match.type is not None else None
@@ -49,7 +52,7 @@ class Trial:
                 continue
             try:
                 if aim is None or not aim(event).bodiless:
-                    payload(event, _ID)
+                    filled(payload(event, _ID).body, fillers)
             except Unsendable as error:
                 yield f"{error.failure.message} (tried on the sample {_sample(event.type)} of {event.type})"
 

@@ -32,6 +32,8 @@ def _parsed(value: object, schemes: tuple[str, ...], what: str) -> URL:
         raise ValueError(f"expected {what} with a host and without white space")
     if "%" in url.host and ":" not in url.host:
         raise ValueError(f"expected {what}, without '%' in its host")
+    if url.host.endswith(".") and _USUAL_IPV4.fullmatch(url.host.rstrip(".")) is not None:
+        raise ValueError(f"'{url.host}' is an address with a dot at its end, which only a name may have")
     if _odd_address(url.host.rstrip(".")):
         raise ValueError(f"'{url.host}' is an IPv4 address in disguise: write it as four decimal numbers")
     return url

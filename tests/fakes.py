@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from relay.client import Reply
 from relay.delivery import Response
@@ -55,9 +56,17 @@ class ScriptedTransport:
     def __init__(self, script: Callable[[Outbound], object] = lambda request: 200) -> None:
         self.script = script
         self.requests: list[Outbound] = []
+        self.sent: list[tuple[Outbound, Limits]] = []
+        self._beside: set[asyncio.Task[None]] = set()
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     async def send(self, request: Outbound, limits: Limits) -> Reply:
         self.requests.append(request)
+        self.sent.append((request, limits))
         answer = self.script(request)
         if isinstance(answer, asyncio.Future):
             answer = await answer

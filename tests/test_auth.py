@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,14 @@ class Receiver:
     async def send(self, credentials: ClientCredentials, limits: Limits = LIMITS) -> int:
         reply = await credentials.exchange(REQUEST, limits, self.transport, self.clock)
         return reply.response.status
+
+
+def slow() -> tuple[Receiver, asyncio.Future[object]]:
+    """A receiver whose token endpoint answers when it is told to."""
+    receiver = Receiver()
+    release: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    receiver.endpoint = lambda request: release
+    return receiver, release
 
 
 # --- the token --------------------------------------------------------------------------------------------------------
@@ -159,10 +168,8 @@ async def test_all_who_wait_share_one_request_and_its_failure() -> None:
     assert {task.result() for task in tasks} == {"no token from auth.example: HTTP 500"}
 
 
-async def test_who_asks_may_be_cut_off_and_the_next_one_asks() -> None:
-    receiver = Receiver()
-    never: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-    receiver.endpoint = lambda request: never if len(receiver.asked) == 1 else receiver.issue(request)
+async def test_who_asks_may_be_cut_off_and_the_request_goes_on_for_the_others() -> None:
+    receiver, release = slow()
     credentials = ClientCredentials(section(), PLAIN)
     async with asyncio.TaskGroup() as group:
         first = group.create_task(receiver.send(credentials))
@@ -170,14 +177,106 @@ async def test_who_asks_may_be_cut_off_and_the_next_one_asks() -> None:
         second = group.create_task(receiver.send(credentials))
         await asyncio.sleep(0)
         first.cancel()
+        await asyncio.wait([first])
+        release.set_result(receiver.issue(receiver.asked[0]))
     assert second.result() == 200
+    assert len(receiver.asked) == 1
+
+
+async def test_a_short_timeout_fails_alone_and_the_token_comes_for_the_others_and_the_next() -> None:
+    receiver, release = slow()
+    credentials = ClientCredentials(section(), PLAIN)
+    async with asyncio.TaskGroup() as group:
+        hasty = group.create_task(_ends(receiver.send(credentials, Limits(0.05, 0.01, 1024))))
+        patient = group.create_task(_ends(receiver.send(credentials)))
+        await asyncio.wait([hasty])
+        assert hasty.result() == "no token from auth.example within 0.05 s"
+        release.set_result(receiver.issue(receiver.asked[0]))
+    assert patient.result() == "200"
+    assert await receiver.send(credentials, Limits(0.05, 0.01, 1024)) == 200
+    assert len(receiver.asked) == 1
+
+
+async def test_a_token_that_nobody_waits_for_any_more_serves_the_next_one() -> None:
+    receiver, release = slow()
+    credentials = ClientCredentials(section(), PLAIN)
+    assert "within 0.05 s" in await _ends(receiver.send(credentials, Limits(0.05, 1, 1024)))
+    release.set_result(receiver.issue(receiver.asked[0]))
+    assert await receiver.send(credentials) == 200
+    assert len(receiver.asked) == 1
+
+
+async def test_a_token_request_has_a_deadline_of_its_own() -> None:
+    receiver = Receiver()
+    credentials = ClientCredentials(section(), PLAIN)
+    await receiver.send(credentials, Limits(3, 0.1, 16))
+    receiver.clock.advance(3600)
+    await receiver.send(credentials, Limits(60, 10, 16))
+    tokens = [limits for request, limits in receiver.transport.sent if request.url.host == "auth.example"]
+    assert [(limits.total, limits.connect) for limits in tokens] == [(30, 5), (60, 10)]
+
+
+async def test_after_a_401_the_rest_of_the_time_is_waited_for_and_the_whole_of_it_is_told() -> None:
+    receiver = Receiver()
+    credentials = ClientCredentials(section(), PLAIN)
+    await receiver.send(credentials)
+    release: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    receiver.endpoint = lambda request: release
+
+    def refuse(token: str) -> bool:
+        receiver.clock.advance(2.96)
+        return False
+
+    receiver.accepts = refuse
+    async with asyncio.TaskGroup() as group:
+        hasty = group.create_task(_ends(receiver.send(credentials, Limits(3, 1, 1024))))
+        await until(lambda: len(receiver.asked) == 2)
+        patient = group.create_task(receiver.send(credentials))
+        await asyncio.wait([hasty])
+        assert hasty.result() == "no token from auth.example within 3 s"
+        receiver.accepts = lambda token: True
+        release.set_result(receiver.issue(receiver.asked[1]))
+    assert patient.result() == 200
     assert len(receiver.asked) == 2
 
 
-async def test_who_waits_for_anothers_request_waits_no_longer_than_it_may() -> None:
+async def test_what_is_left_for_the_destination_is_told_as_the_whole_timeout() -> None:
     receiver = Receiver()
-    never: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-    receiver.endpoint = lambda request: never
+
+    def endpoint(request: Outbound) -> object:
+        receiver.clock.advance(1.00428)
+        return receiver.issue(request)
+
+    receiver.endpoint = endpoint
+    await receiver.send(ClientCredentials(section(), PLAIN), Limits(3, 1, 1024))
+    limits = receiver.transport.sent[-1][1]
+    assert (round(limits.total, 5), limits.whole) == (1.99572, 3)
+
+
+async def test_a_bug_while_a_token_is_got_is_everybodys_and_does_not_last() -> None:
+    receiver = Receiver()
+    receiver.endpoint = lambda request: KeyError("a bug")
+    credentials = ClientCredentials(section(), PLAIN)
+    with pytest.raises(KeyError):
+        await receiver.send(credentials)
+    receiver.endpoint = receiver.issue
+    assert await receiver.send(credentials) == 200
+
+
+async def test_a_token_that_does_not_come_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    async with sink(issuing(lambda token, issued: True, asyncio.Event())) as receiver:
+        text = config(receiver.url).replace("retry: none", "retry: {policy: fixed, every: 1h, attempts: 2}")
+        text = text.replace("auth:", "timeout: 200ms, auth:")
+        async with relay_here(tmp_path, text) as relay:
+            await relay.post("/in/any", b"{}")
+            [item] = await relay.logs_when(lambda items: items and items[0]["error"])
+            assert item["error"]["message"] == "no token from 127.0.0.1 within 0.2 s"
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+
+
+async def test_who_waits_for_anothers_request_waits_no_longer_than_it_may() -> None:
+    receiver, never = slow()
     credentials = ClientCredentials(section(), PLAIN)
     async with asyncio.TaskGroup() as group:
         first = group.create_task(_ends(receiver.send(credentials)))

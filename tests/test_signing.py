@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from multidict import CIMultiDict
 
 from relay.bodyproof import without_proofs
+from relay.client import Reply
 from relay.config import load
-from relay.delivery import Code, Delivery
+from relay.delivery import Code, Delivery, Response
 from relay.destination import Destination, Outbound, Unsendable
 from relay.event import Change, Description, Event, Inbound
 from relay.ids import DeliveryId, EventId
@@ -27,6 +29,7 @@ from relay.secret import MASK
 from relay.signing import asymmetric_key
 from relay.signschema import never_an_object
 from relay.source import types
+from tests.fakes import ManualClock, ScriptedTransport
 from tests.node import verified
 
 NOW = datetime.now(UTC)  # the libraries look at the clock themselves
@@ -189,6 +192,49 @@ def test_prismics_secret_is_not_shown_however_short_it_is() -> None:
     sent = rendered(to)
     assert b'"secret":"abc"' in sent.body
     assert json.loads(to.shown_body(sent))["secret"] == MASK
+
+
+@pytest.mark.parametrize("payload", [{"template": "{{ [event.id] | tojson }}"}, {"jmespath": "body.nothing"}])
+def test_relay_check_warns_where_the_sample_gives_prismics_secret_no_object(payload: dict[str, str]) -> None:
+    sign = [{"scheme": "prismic", "secret": KEY}]
+    text = json.dumps({
+        "sources": {"www": {"type": "storyblok", "secret": KEY}},
+        "routes": [{"name": "r", "to": {"url": "https://example.com/"}, "payload": payload, "sign": sign}],
+    })  # fmt: skip
+    [warning] = load(text.encode(), try_samples=True).warnings
+    assert warning.path == "routes[0].payload"
+    assert "no secret can be put into the payload" in warning.message
+
+
+def test_relay_check_has_nothing_to_say_where_the_sample_is_an_object() -> None:
+    sign = [{"scheme": "prismic", "secret": "${S}"}, {"scheme": "standard-asymmetric", "secret": "${S}"}]
+    text = json.dumps({
+        "sources": {"www": {"type": "storyblok", "secret": KEY}},
+        "routes": [{"name": "r", "to": {"url": "https://example.com/"}, "sign": sign}],
+    })  # fmt: skip
+    assert load(text.encode(), try_samples=True, no_secrets=True).warnings == ()
+
+
+async def test_a_signature_that_the_destination_echoes_is_not_kept() -> None:
+    schemes = (
+        {"scheme": "standard", "secret": ["whsec_MDEyMzQ1Njc4OWFiY2RlZg==", "whsec_MDEyMzQ1Njc4OWFiY2RlZh=="]},
+        {"scheme": "hygraph", "secret": KEY},
+        {"scheme": "github", "secret": KEY},
+        {"scheme": "hmac", "secret": KEY, "header": "X-Sig", "algorithm": "sha1", "encoding": "base64"},
+    )
+    to = destination(*schemes)
+    sent = rendered(to)
+    signed = [
+        headers_of(sent)[name] for name in ("webhook-signature", "gcms-signature", "x-hub-signature-256", "x-sig")
+    ]
+    digests = re.findall(r"[A-Za-z0-9+/]{27,}", " ".join(signed))
+    assert len(digests) == 5
+    echo = json.dumps({"you": "sent", "whole": signed, "bare": digests}).replace("/", "\\/")
+    answer = Reply(Response(200, (("X-Echo", digests[0]),), echo.encode(), truncated=False), None)
+    reply = await to.exchange(sent, to.limits, ScriptedTransport(lambda request: answer), ManualClock())
+    kept = repr(reply).replace("\\", "")
+    assert [digest for digest in digests if digest in kept] == []
+    assert '"you": "sent"' in kept
 
 
 def test_no_signature_is_shown() -> None:

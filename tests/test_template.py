@@ -130,6 +130,58 @@ def test_python_stays_out_of_reach(text: str) -> None:
         render(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ [body.nope] }}",
+        "{{ [[{'a': (body.nope,)}]] }}",
+        "{{ {'a': body.nope} ~ '' }}",
+        "{{ body.posts | map(attribute='nope') | list }}",
+        "{{ [body.nope] | string }}",
+        "{{ [body.nope] | upper }}",
+        "{{ [body.nope] | tojson }}",
+        "{{ '%s' % [body.nope] }}",
+        "{{ '%s' | format([body.nope]) }}",
+        "{{ 'a' | replace('a', [body.nope]) }}",
+        "{{ [[body.nope]] | join }}",
+        "{{ {'a': [body.nope]} | urlencode }}",
+    ],
+)
+def test_an_undefined_value_is_not_printed_inside_of_another(text: str) -> None:
+    with pytest.raises(TemplateFailed):
+        render(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ headers.get | string }}",
+        "{{ headers.get | upper }}",
+        "{{ headers.get | e }}",
+        "{{ headers.get | urlencode }}",
+        "{{ [headers.get] }}",
+        "{{ {'a': [headers.get]} | string }}",
+        "{{ {headers.get: 1} }}",
+        "{{ [headers.get] | map('string') | list }}",
+        "{{ '%s' % headers.get }}",
+        "{{ '%s' | format(headers.get) }}",
+        "{{ 'a' | replace('a', headers.get) }}",
+        "{{ [1, 2] | join(headers.get) }}",
+        "{% for i in [1] %}{{ [loop] }}{% endfor %}",
+        "{{ [cycler] | string }}",
+    ],
+)
+def test_nothing_of_python_is_printed(text: str) -> None:
+    with pytest.raises(TemplateFailed, match="cannot be printed"):
+        render(text)
+
+
+def test_plain_values_are_printed_wherever_they_are() -> None:
+    assert render("{{ [none, true, 1.5, 'a', {'b': [1]}] }}{{ none | upper }}{{ [1] | string }}") == (
+        "[None, True, 1.5, 'a', {'b': [1]}]NONE[1]"
+    )
+
+
 TWICE = "{% set a = [1] %}" + "{% set a = [a, a] %}" * 40
 BOTH = TWICE + "{% set b = [1] %}" + "{% set b = [b, b] %}" * 40
 LOOP = "{% for i in range(99999) %}"

@@ -3,7 +3,8 @@
 https://www.contentstack.com/docs/developers/apis/content-management-api/webhooks
 
 What cannot be told in a config is said in it as a comment, and to who imports as a note. Nothing secret is copied:
-passwords, tokens, header values that look like one and query values become `${…}`, whether masked in the export or not.
+passwords, tokens, header values that look like one, query values and the URLs of hooks become `${…}`, whether masked in
+the export or not.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
-from relay import yamltext
+from yarl import URL
+
+from relay import preset, yamltext
 from relay.destination import HOP_BY_HOP, OWN_HEADERS
 from relay.effective import is_secret_header
 from relay.imports import channels
+from relay.preset import HookPreset
 from relay.variables import Variables
 from relay.wireschema import parsed_url
 from relay.yamltext import literal, reference
@@ -31,8 +36,11 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _CREDENTIALS = re.compile(r"(?:basic|bearer|token|digest|hmac|key)\s+\S{4,}", re.IGNORECASE)
 _LONG_WORD = re.compile(r"[A-Za-z0-9+/_=.~-]{16,}")
-# Parameters of a token request that name a thing and prove nothing.
-_OPEN_PARAMETERS = frozenset({"audience", "resource", "scope", "grant_type", "tenant"})
+_RANDOM = re.compile(
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9]{16,}",
+    re.IGNORECASE,
+)
+_HOOKS_BESIDE = ("discordapp.com", "webhook.office.com")  # other hosts of the services that presets know
 _RETRIES = [
     "5s",
     "25s",
@@ -226,10 +234,12 @@ class _Route:
         auth = self._auth(destination)
         url, user = self._url(destination["target_url"], "URL")
         if user is not None and auth is None:
-            username, password = user
+            name, password = map(unquote, user)
+            # Without a password it is a token.
+            odd = _hidden(name) or ":" in name or not password
             auth = {
                 "type": "basic",
-                "username": username,
+                "username": self.secret("USERNAME", "the user name", name) if odd else name,
                 "password": self.secret("PASSWORD", "the password", password),
             }
         to: dict[str, Any] = {"url": url}
@@ -244,6 +254,9 @@ class _Route:
         """A URL as relay takes it, its query's values as references, and the user name and password in it."""
         what = "target_url" if part == "URL" else "access_token_url"
         text = text.strip()
+        if not text:
+            self.remark(f"the {what} is missing")
+            return self.secret(part, f"the {what}", None), None
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is None:
             text = f"https://{text}"
             self.remark(f"the {what} is no http:// or https:// URL: https:// was put before it")
@@ -251,15 +264,20 @@ class _Route:
         rest, hashed, _ = rest.partition("#")
         path_start = min((place for mark in "/?" if (place := rest.find(mark)) >= 0), default=len(rest))
         authority, path = rest[:path_start], rest[path_start:]
-        user, at, host = authority.rpartition("@")
+        user, _, host = authority.rpartition("@")
         if hashed:
             self.remark(f"the {what} had a fragment (#…), which no server sees: it is left out")
         odd = not host or any(ord(c) <= 32 or ord(c) == 127 for c in host + path) or _MASK.search(host) is not None
         if scheme.lower() not in ("http", "https") or odd or not _parses(f"{scheme}://{host}{path}"):
             self.remark(f"the {what} is no URL that relay could send to")
             return self.secret(part, f"the {what}", None), None
-        if at:
+        held = user.strip(":") != ""
+        if held:
             self.remark(f"the {what} held a user name and a password: they are in auth")
+        name, _, password = user.partition(":")
+        if _is_hook(f"{scheme}://{host}{path}"):
+            self.remark(f"whoever knows the {what} can call it: it is a variable")
+            return self.secret(part, f"the {what}", text), (name, password) if held else None
         path, asked, query = path.partition("?")
         pairs = [pair.partition("=") for pair in query.split("&")] if asked else []
         said = "&".join(
@@ -267,8 +285,7 @@ class _Route:
             for name, equal, value in pairs
         )
         made = literal(f"{scheme.lower()}://{host}{path}{asked}") + said
-        name, _, password = user.partition(":")
-        return reference(made) if "${" in said or "${" in made else made, (name, password) if at else None
+        return reference(made) if "${" in said or "${" in made else made, (name, password) if held else None
 
     def _auth(self, destination: Mapping[str, Any]) -> dict[str, Any] | None:
         kind = _text(destination.get("authentication_type")).casefold()
@@ -313,9 +330,7 @@ class _Route:
                 continue  # relay's own
             if name in query:
                 self.remark(f"not translated: a second '{_line(name)}' in its request_query_parameters")
-            elif name in _OPEN_PARAMETERS and not _hidden(value):
-                query[name] = value
-            else:
+            else:  # like the values of any URL's query, which `export` and every output hide too
                 query[name] = self.secret(f"TOKEN_{name}", f"'{_line(name)}' of the token request", value)
         if query:
             auth["query"] = query
@@ -401,6 +416,21 @@ def _parses(url: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_hook(text: str) -> bool:
+    """Whether whoever knows a URL can call it: it is one of a service's hooks, or something in its path is random."""
+    url = parsed_url(text)
+    host = (url.host or "").rstrip(".")
+    if any(host == known or host.endswith(f".{known}") for known in (*_hook_hosts(), *_HOOKS_BESIDE)):
+        return len(url.path) > 1
+    return _RANDOM.search(url.path) is not None
+
+
+@cache
+def _hook_hosts() -> tuple[str, ...]:
+    hooks = (kind for kind in map(preset.model, preset.names()) if issubclass(kind, HookPreset))
+    return tuple(URL(kind.base).host or "" for kind in hooks if kind.base is not None)
 
 
 def _text(value: object) -> str:

@@ -157,7 +157,7 @@ def test_all_webhooks_of_a_stack(tmp_path: Path) -> None:
                 "client_id": "relay",
                 "client_secret": "${REBUILD_CLIENT_SECRET}",
                 "scope": "build deploy",
-                "query": {"audience": "https://api.example.com", "code": "${REBUILD_TOKEN_CODE}"},
+                "query": {"audience": "${REBUILD_TOKEN_AUDIENCE}", "code": "${REBUILD_TOKEN_CODE}"},
             },
         ),
         (
@@ -172,7 +172,7 @@ def test_all_webhooks_of_a_stack(tmp_path: Path) -> None:
                 "token_url": "https://auth.example.com/token",
                 "client_id": "${REBUILD_CLIENT_ID}",
                 "client_secret": "${REBUILD_CLIENT_SECRET}",
-                "query": {"resource": "x"},
+                "query": {"resource": "${REBUILD_TOKEN_RESOURCE}"},
             },
         ),
     ],
@@ -181,6 +181,32 @@ def test_each_way_of_authentication(tmp_path: Path, given: dict[str, Any], auth:
     ended, config = imported(tmp_path, webhook(to(**given)))
     assert config["routes"][0]["to"].get("auth") == auth
     assert "hush-hush" not in ended.out + ended.err
+
+
+def test_what_import_has_listed_is_enough_after_export_too(tmp_path: Path) -> None:
+    auth = {
+        "authentication_type": "OAuth2",
+        "access_token_url": "https://auth.example.com/token?tenant=x",
+        "client_id": "relay",
+        "client_secret": "hush-hush",
+        "request_query_parameters": "audience=https://api.example.com&resource=x",
+    }
+    ended, config = imported(tmp_path, webhook(to(**auth)))
+    exported = run("export", "rebuild", "--config", tmp_path / "config.yaml")
+    assert (exported.code, exported.err) == (0, "")
+    listed = re.findall(r"to be set: (\w+)", ended.err)
+    (tmp_path / "again.yaml").write_text(exported.out)
+    assert run("check", tmp_path / "again.yaml", environ=dict.fromkeys(listed, VALUE)).code == 0
+    assert yaml.safe_load(exported.out) == config
+
+
+def test_a_token_url_that_is_missing_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(webhook(to(authentication_type="OAuth2", client_id="relay"))))
+    ended = run("import", "contentstack", path)
+    assert 'token_url: "${REBUILD_TOKEN_URL}"' in ended.out
+    assert "relay: route rebuild: the access_token_url is missing\n" in ended.err
+    assert "was put before it" not in ended.err
 
 
 def test_an_authentication_that_relay_does_not_know_leaves_the_route_disabled(tmp_path: Path) -> None:
@@ -204,6 +230,13 @@ def test_an_authentication_that_relay_does_not_know_leaves_the_route_disabled(tm
         ("https://example.com/a#b", "https://example.com/a", None),
         ("https://ann:hush-hush@example.com/a", "https://example.com/a",
          {"type": "basic", "username": "ann", "password": "${REBUILD_PASSWORD}"}),
+        ("https://ann%40example.com:hush%2Dhush@example.com/a", "https://example.com/a",
+         {"type": "basic", "username": "ann@example.com", "password": "${REBUILD_PASSWORD}"}),
+        ("https://hush-hush@example.com/a", "https://example.com/a",
+         {"type": "basic", "username": "${REBUILD_USERNAME}", "password": "${REBUILD_PASSWORD}"}),
+        ("https://@example.com/a", "https://example.com/a", None),
+        ("https://example.com/content-types/blog-post-2024-01/hook-v2",
+         "https://example.com/content-types/blog-post-2024-01/hook-v2", None),
     ],
 )  # fmt: skip
 def test_a_url_becomes_one_that_relay_takes(tmp_path: Path, url: str, expected: str, auth: object) -> None:
@@ -211,6 +244,34 @@ def test_a_url_becomes_one_that_relay_takes(tmp_path: Path, url: str, expected: 
     assert config["routes"][0]["to"]["url"] == expected
     assert config["routes"][0]["to"].get("auth") == auth
     assert "hush-hush" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.netlify.com/build_hooks/5c23354f454e1350f8543e78?trigger_title=x",
+        "https://api.vercel.com/v1/integrations/deploy/prj_hush/hush",
+        "https://hooks.slack.com/services/T00/B00/hush",
+        "https://HOOKS.slack.com./workflows/T00/hush",
+        "https://discord.com/api/webhooks/1/hush",
+        "https://discordapp.com/api/webhooks/1/hush",
+        "https://api.cloudflare.com/client/v4/pages/webhooks/deploy_hooks/hush",
+        "https://acme.webhook.office.com/webhookb2/hush",
+        "https://hooks.example.com/a8f5f167f44f4964e6c998dee827110c/hush",
+        "https://ci.example.com/hush/0b7c1a52-9d3e-4f5a-8c6b-7d8e9f0a1b2c",
+    ],
+)
+def test_the_url_of_a_hook_is_a_secret_and_becomes_a_variable(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(webhook(to(target_url=url))))
+    ended = run("import", "contentstack", path)
+    assert 'url: "${REBUILD_URL}"' in ended.out
+    assert "to be set: REBUILD_URL, the target_url of route rebuild (take it from the export)" in ended.err
+    said = ended.out + ended.err
+    assert [part for part in ("hush", "5c23354f", "a8f5f1", "0b7c1a52") if part in said] == []
+    (tmp_path / "config.yaml").write_text(ended.out)
+    environ = {"CONTENTSTACK_TOKEN": VALUE, "REBUILD_URL": url}
+    assert run("check", tmp_path / "config.yaml", environ=environ).code == 0
 
 
 def test_a_url_that_is_none_becomes_a_variable(tmp_path: Path) -> None:

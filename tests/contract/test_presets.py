@@ -34,7 +34,7 @@ from relay.preset import DELETED, UPSERTED, HookPreset, IndexPreset
 from relay.retryschema import RETRY_PRESETS
 from relay.routing import Route
 from relay.runtime import Runtime, build
-from relay.secret import Secret
+from relay.secret import Redactor, Secret
 from relay.window import Collected
 from tests.cli.running import run
 from tests.harness import Received, Relay, relay_here, sink
@@ -674,6 +674,24 @@ def test_a_variable_for_gitlab_goes_out_as_it_is_and_is_masked_where_it_is_a_sec
     runtime = built(to("gitlab-trigger", variables={"DEPLOY_KEY": f"${{file:{tmp_path / 'secret'}}}"}))
     assert body_of(rendered(runtime, samples.load("strapi")))["variables[DEPLOY_KEY]"] == secret
     assert "canary`" not in json.dumps(effective(runtime.config))
+
+
+def test_a_variable_for_gitlab_whose_name_tells_of_a_secret_is_hidden(tmp_path: Path) -> None:
+    variables = {"SECRET_VAR": "canary-of-the-variable", "STAGE": "a-stage-anyone-may-see"}
+    path = tmp_path / "config.yaml"
+    path.write_bytes(config(to("gitlab-trigger", variables=variables)))
+    loaded = load(path, environ={})
+    body = rendered(of_text(path.read_bytes()), samples.load("strapi")).body.decode()
+    exported = run("export", "out", "--config", path)
+    assert "canary-of-the-variable" in body
+    shown = [
+        json.dumps(effective(loaded.config)),
+        run("routes", "--expanded", "--config", path).out,
+        exported.out,
+        Redactor(loaded.secrets)(body),
+    ]
+    assert [text for text in shown if "canary" in text or "a-stage-anyone-may-see" not in text] == []
+    assert "to be set: OUT_VARIABLES_SECRET_VAR" in exported.err
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

@@ -119,6 +119,7 @@ URLS = {
     "behind a backslash": "http://example.com\\@127.0.0.1/",
     "two ports": "http://127.0.0.1:80:8080/",
     "white space": "http://127.0.0.1 /",
+    "a dot at its end": "http://127.0.0.1.:80/",
     "no host": "http:///127.0.0.1/",
     "no scheme": "//127.0.0.1/",
     "IPv4 in brackets": "http://[127.0.0.1]/",
@@ -180,7 +181,6 @@ async def test_a_proxy_at_a_denied_address_is_not_asked(tmp_path: Path, scheme: 
     "host",
     [
         "169.254.169.254",
-        "169.254.169.254.",
         "[::ffff:169.254.169.254]",
         "[64:ff9b::169.254.169.254]",
         "[fe80::1%25lo]",
