@@ -262,7 +262,9 @@ async def test_a_server_that_misbehaves_holds_nothing_up(says: bytes, reason: st
 
     async with peer(talk, bare=True) as server:
         with pytest.raises(NotSent) as raised:
-            await notifier(f"smtp://127.0.0.1:{server.port}", whole=0.3).send(SAID)
+            # A server that says something is given time for it, on a machine that does much else.
+            patience = 0.3 if "0.3 s" in reason else 20
+            await notifier(f"smtp://127.0.0.1:{server.port}", whole=patience).send(SAID)
     assert raised.value.reason == reason
 
 
@@ -286,7 +288,7 @@ async def test_a_farewell_that_goes_wrong_leaves_it_sent() -> None:
                 writer.write(b"250 OK\r\n")
 
     async with peer(talk, bare=True) as server:
-        await notifier(f"smtp://127.0.0.1:{server.port}", whole=0.5).send(SAID)
+        await notifier(f"smtp://127.0.0.1:{server.port}", whole=3).send(SAID)
 
 
 # -- the config --------------------------------------------------------------------------------------------------------
