@@ -22,8 +22,7 @@ from relay.notifiers import email
 from relay.resolver import Resolver
 from relay.secret import Redactor
 from tests.fakes import NOON, ManualClock, ScriptedTransport
-from tests.faults.peers import peer
-from tests.notifiers.post_office import PASSWORD, USER, certified, post_office
+from tests.notifiers.post_office import PASSWORD, USER, certified, post_office, speaking_first
 
 WITH = f"{USER}:{quote(PASSWORD, safe='')}@"
 SAID = Message(
@@ -260,11 +259,11 @@ async def test_a_server_that_misbehaves_holds_nothing_up(says: bytes, reason: st
         writer.write(says)
         await reader.read()
 
-    async with peer(talk, bare=True) as server:
+    async with speaking_first(talk) as port:
+        # One that says something is given time for it, on a machine that does much else.
+        patience = 0.3 if "0.3 s" in reason else 20
         with pytest.raises(NotSent) as raised:
-            # A server that says something is given time for it, on a machine that does much else.
-            patience = 0.3 if "0.3 s" in reason else 20
-            await notifier(f"smtp://127.0.0.1:{server.port}", whole=patience).send(SAID)
+            await notifier(f"smtp://127.0.0.1:{port}", whole=patience).send(SAID)
     assert raised.value.reason == reason
 
 
@@ -287,8 +286,8 @@ async def test_a_farewell_that_goes_wrong_leaves_it_sent() -> None:
             elif line == b".\r\n" or line.split()[:1] in ([b"EHLO"], [b"MAIL"], [b"RCPT"]):
                 writer.write(b"250 OK\r\n")
 
-    async with peer(talk, bare=True) as server:
-        await notifier(f"smtp://127.0.0.1:{server.port}", whole=3).send(SAID)
+    async with speaking_first(talk) as port:
+        await notifier(f"smtp://127.0.0.1:{port}", whole=3).send(SAID)
 
 
 # -- the config --------------------------------------------------------------------------------------------------------
