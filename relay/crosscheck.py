@@ -268,6 +268,11 @@ class CrossCheck:
             self._problem((*place, "batch"), "batch and debounce exclude each other", UNKNOWN_KEY)
         if raw.get("order") == "latest" and windows:
             self._problem((*place, "order"), f"order: latest and {windows[0]} exclude each other")
+        by = _mapping(raw.get("debounce")).get("by")
+        if raw.get("order") == "entry" and windows and "entry_id" not in (by if isinstance(by, list) else [by]):
+            message = f"a window holds several entries and keeps the order of its first one only ({windows[0]})"
+            cure = ": add by: [entry_id]" if windows[0] == "debounce" else ""
+            self._warning((*place, "order"), message + cure)
         name = _mapping(raw.get("to")).get("preset")
         if not isinstance(name, str) or name not in preset.names() or not issubclass(preset.model(name), IndexPreset):
             return

@@ -239,6 +239,8 @@ class Result:
     at: datetime
     ordered: bool = False
     """Whether the route keeps an order now, whatever the delivery was born under."""
+    latest: bool = False
+    """Whether it sends only the latest state of an entry: what failed gives way to what is newer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,11 @@ Attempt = Callable[[Route, Delivery], Awaitable[Result]]
 class _Queue:
     """What of one kind is ready in memory, and whether the store may hold more that is due."""
 
-    __slots__ = ("behind", "ready", "retried")
+    __slots__ = ("behind", "ready", "retried", "sending")
 
     def __init__(self, retried: bool) -> None:
         self.retried = retried
+        self.sending = 0
         self.ready: deque[Delivery] = deque()
         self.behind = True
 
@@ -106,16 +107,14 @@ class _Courier:
         """How many more of a kind are to be kept ready."""
         return max(_READY_LEAST, slots * _READY_PER_SLOT) - len(queue.ready)
 
-    def pick(self, slots: int) -> Delivery:
-        """The next one to be sent; there must be one."""
-        first, again = self.first.ready, self.again.ready
-        if not (first and again):
-            return (first or again).popleft()
+    def pick(self, slots: int) -> _Queue:
+        """Where the next one to be sent is taken from; there must be one."""
+        if not (self.first.ready and self.again.ready):
+            return self.first if self.first.ready else self.again
         if slots == 1:
             self.turn = not self.turn
-            return (again if self.turn else first).popleft()
-        retrying = sum(delivery.trigger is Trigger.RETRY for delivery in self.sending.values())
-        return (again if retrying < max(1, slots // 2) else first).popleft()
+            return self.again if self.turn else self.first
+        return self.again if self.again.sending < max(1, slots // 2) else self.first
 
     def look(self) -> None:
         """The store may hold more that is due."""
@@ -345,12 +344,15 @@ class Dispatcher:
                     self._pump(courier)
                 if courier.workers > slots or self._must_rest(courier):
                     break
-                delivery = courier.pick(slots)
+                queue = courier.pick(slots)
+                delivery = queue.ready.popleft()
                 self._bytes -= _size(delivery)
                 courier.sending[delivery.id] = delivery
+                queue.sending += 1
                 try:
                     await self._send(route, courier, delivery)
                 finally:
+                    queue.sending -= 1
                     del courier.sending[delivery.id]
         except Unavailable as error:  # it could not be taken: the store is asked for it again
             journal.store_trouble(str(error))
@@ -416,8 +418,8 @@ class Dispatcher:
         """What follows from a result that is on disk."""
         if result.state is State.PENDING and result.due is not None:
             self._expect(result.due, delivery.route)
-        elif delivery.lane is not None or result.ordered:
-            courier.look()  # the next one of its lane
+        if delivery.lane is not None or result.ordered:
+            courier.look()  # the next one of its lane, or what it has given way to
         if delivery.id in courier.rerun:
             courier.rerun.discard(delivery.id)
             if result.state is State.PENDING:
@@ -498,10 +500,12 @@ class Dispatcher:
         health = self._oversight.of(courier.name)
         if courier.waiting:
             self._forget(courier)
-        if health.state is not RouteState.UNHEALTHY or courier.probing or courier.claiming:
-            return  # whoever reads comes by here again at its end
-        if health.probe_at is not None and self._clock.now() < health.probe_at:
-            self._expect(health.probe_at, courier.name)
+        if health.state is not RouteState.UNHEALTHY or courier.probing or courier.claiming or courier.resting:
+            return  # whoever reads, and who rests, comes by here again at its end
+        now = self._clock.now()
+        due = health.probe_due(now)
+        if due is not None and now < due:
+            self._expect(due, courier.name)
             return
         courier.probing = True
         self._start(self._probe(courier))
@@ -512,8 +516,11 @@ class Dispatcher:
         try:
             while courier.route is not None and health.state is RouteState.UNHEALTHY and not self._stopping:
                 now = self._clock.now()
-                if health.probe_at is not None and now < health.probe_at:
-                    self._expect(health.probe_at, courier.name)
+                due = health.probe_due(now)
+                if due is not None and now < due:
+                    self._expect(due, courier.name)
+                    return
+                if self._must_rest(courier):
                     return
                 courier.first.behind = courier.again.behind = False
                 found = await self._store.claim(courier.name, None, now, _PROBED_FROM, courier.known)

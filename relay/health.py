@@ -19,6 +19,7 @@ from typing import Any
 from relay.clock import from_ms, to_ms
 from relay.delivery import Code, Delivered, Failure, Outcome, Refused, Retryable, Trigger
 from relay.ids import DeliveryId
+from relay.retry import LONGEST_RETRY_AFTER
 
 FIRST_PROBE = timedelta(seconds=30)
 LONGEST_PROBE = timedelta(minutes=10)
@@ -88,6 +89,8 @@ class RouteHealth:
     probe_at: datetime | None = None
     """When the next probe may go out; None while it is not unhealthy."""
     probe_wait: timedelta = FIRST_PROBE
+    probe_delay: timedelta = FIRST_PROBE
+    """How far ahead `probe_at` was when it was set: further it cannot be, unless the clock was set back."""
     last_probe: DeliveryId | None = None
     ramp: int | None = None
     """How many attempts may be under way at once while it starts slowly; None when all may."""
@@ -123,17 +126,18 @@ class RouteHealth:
                 if failure.code is Code.GONE:
                     return self._pause(PausedBy.GONE, failure.message, now)
                 return None
-            case Retryable(failure, counts=counts):
+            case Retryable(failure, asked, counts=counts):
                 self.last_error = failure
                 if not counts:  # it says nothing of the destination
                     if probed and self.state is RouteState.UNHEALTHY:
-                        self.probe_at = now + self.probe_wait
+                        self._probe_in(self.probe_wait, now)
                     return None
-                if not _unwell(failure.code, status):
-                    if probed:
-                        self._probe_failed(now)
-                    return None
-                return self._unwell(failure, probed, now, tolerance)
+                turn = None
+                if _unwell(failure.code, status):
+                    turn = self._unwell(failure, now, tolerance)
+                if probed:
+                    self._probe_failed(asked, now)
+                return turn
 
     def _well(self, now: datetime) -> Turn | None:
         self.consecutive_failures = 0
@@ -145,12 +149,10 @@ class RouteHealth:
             self.ramp += 1
         return None
 
-    def _unwell(self, failure: Failure, probed: bool, now: datetime, tolerance: Tolerance) -> Turn | None:
+    def _unwell(self, failure: Failure, now: datetime, tolerance: Tolerance) -> Turn | None:
         self.consecutive_failures += 1
         if self.ramp is not None:
             self.ramp = max(1, self.ramp // 2)
-        if self.state is RouteState.UNHEALTHY and probed:
-            self._probe_failed(now)
         if self.state is RouteState.PAUSED:
             return None
         most = tolerance.disable_after
@@ -161,16 +163,27 @@ class RouteHealth:
             self.state, self.since = RouteState.UNHEALTHY, now
             self.reason = f"{self.consecutive_failures} failures in a row, the last one: {failure.message}"
             self.probe_wait = FIRST_PROBE
-            self.probe_at = now + FIRST_PROBE
+            self._probe_in(FIRST_PROBE, now)
             self.last_probe = None
             self.ramp = None
             return Turn.UNHEALTHY
         return None
 
-    def _probe_failed(self, now: datetime) -> None:
+    def _probe_failed(self, asked: datetime | None, now: datetime) -> None:
+        """The next one waits twice as long, or until the destination wants to be asked again."""
         if self.state is RouteState.UNHEALTHY:
             self.probe_wait = min(self.probe_wait * 2, LONGEST_PROBE)
-            self.probe_at = now + self.probe_wait
+            wanted = min(asked - now, LONGEST_RETRY_AFTER) if asked is not None else timedelta()
+            self._probe_in(max(self.probe_wait, wanted), now)
+
+    def _probe_in(self, wait: timedelta, now: datetime) -> None:
+        self.probe_at, self.probe_delay = now + wait, wait
+
+    def probe_due(self, now: datetime) -> datetime | None:
+        """When the next probe may go out. A clock that was set back does not put it off."""
+        if self.probe_at is not None and self.probe_at - now > self.probe_delay:
+            self.probe_at = now + self.probe_delay
+        return self.probe_at
 
     def _pause(self, by: PausedBy, reason: str, now: datetime) -> Turn | None:
         """By itself; what a person paused stays paused by that person."""
@@ -237,6 +250,7 @@ class RouteHealth:
             "last_error": [error.code.value, error.message] if error is not None else None,
             "probe_at": _ms(self.probe_at),
             "probe_wait_ms": round(self.probe_wait.total_seconds() * 1000),
+            "probe_delay_ms": round(self.probe_delay.total_seconds() * 1000),
             "last_probe": self.last_probe,
             "slow_start": self.ramp is not None,
             "fingerprint": self.fingerprint,
@@ -263,6 +277,7 @@ def restored(saved: Mapping[str, Any]) -> RouteHealth:
         last_error=Failure(Code(error[0]), error[1]) if error is not None else None,
         probe_at=_moment(saved.get("probe_at")),
         probe_wait=timedelta(milliseconds=saved.get("probe_wait_ms", 30_000)),
+        probe_delay=timedelta(milliseconds=saved.get("probe_delay_ms", 30_000)),
         last_probe=DeliveryId(last_probe) if last_probe is not None else None,
         ramp=1 if saved.get("slow_start") else None,
         fingerprint=saved.get("fingerprint", ""),

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import orjson
 
-from relay.event import Change, Event
+from relay.event import Event
 
 
 class Order(StrEnum):
@@ -45,12 +45,6 @@ def lane(order: Order, event: Event) -> str | None:
         return orjson.dumps([event.source]).decode()
     parts = [event.source, what.environment, what.branch, what.locale, what.common.model, entry_id]
     return orjson.dumps(parts).decode()
-
-
-def outdates(newer: Change, older: Change) -> bool:
-    """Whether what a newer event says of an entry leaves nothing to say for an older one. A delete goes for all stages:
-    after one nothing older is of interest, nor is an older one after anything newer."""
-    return "delete" in (newer.action, older.action) or newer.stage == older.stage
 
 
 def supersedes(order: Order, event: Event) -> Supersedes:

@@ -54,6 +54,8 @@ class _Subject:
     turns: _Gathered | None = None
     meanwhile: Counter[Kind] = field(default_factory=Counter)
     """What is left to the next notice about a turn."""
+    full: bool = False
+    """Whether it was told in this outage that the queue is full."""
     others: dict[Kind, _Gathered] = field(default_factory=dict)
     rests: dict[Kind, float] = field(default_factory=dict)
     """When the rest of each kind is over."""
@@ -66,9 +68,14 @@ class _Subject:
             self.state = kind
             self.turns = self.turns or _Gathered(fact.at, fact)
             self.turns.add(fact)
+            self.full = False
             if kind is Kind.UNHEALTHY:
                 for other in _COUNTED & self.others.keys():
                     self.meanwhile[other] += self.others.pop(other).count
+        elif kind is Kind.QUEUE_FULL and self.state is Kind.UNHEALTHY and not self.full:
+            # From here on events are not sent even when the outage ends: that is worth a message of its own, once.
+            self.full = True
+            self.others.setdefault(kind, _Gathered(fact.at, fact)).add(fact)
         elif kind in _COUNTED and self.state is Kind.UNHEALTHY:
             self.meanwhile[kind] += 1
         else:

@@ -94,15 +94,15 @@ async def test_each_kind_of_message_comes_once_for_one_outage(lines: list[dict[s
         say(notices, Kind.SOURCE_REJECTED)
         clock.advance(60 * MINUTE)
         say(notices, Kind.SOURCE_HEARD)
-        await until(lambda: len(ops.heard) == 5)
+        await until(lambda: len(ops.heard) == 6)
     assert ops.kinds == [
-        (Kind.UNHEALTHY, 1), (Kind.RECOVERED, 1), (Kind.SOURCE_SILENT, 1), (Kind.SOURCE_REJECTED, 1),
-        (Kind.SOURCE_HEARD, 1),
+        (Kind.UNHEALTHY, 1), (Kind.QUEUE_FULL, 1), (Kind.RECOVERED, 1), (Kind.SOURCE_SILENT, 1),
+        (Kind.SOURCE_REJECTED, 1), (Kind.SOURCE_HEARD, 1),
     ]  # fmt: skip
-    assert "Meanwhile 50 deliveries failed and 50 deliveries found the queue full." in ops.heard[1].text
-    assert "for 50 min" in ops.heard[1].text
-    assert [line["event"] for line in lines] == ["notice_sent"] * 5
-    assert {key: lines[1][key] for key in ("level", "notifier", "kind", "subject", "count")} == {
+    assert "Meanwhile 50 deliveries failed and 49 deliveries found the queue full." in ops.heard[2].text
+    assert "for 50 min" in ops.heard[2].text
+    assert [line["event"] for line in lines] == ["notice_sent"] * 6
+    assert {key: lines[2][key] for key in ("level", "notifier", "kind", "subject", "count")} == {
         "level": "info", "notifier": "ops", "kind": "recovered", "subject": "www", "count": 1,
     }  # fmt: skip
 

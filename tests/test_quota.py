@@ -74,14 +74,14 @@ def test_kinds_and_subjects_do_not_wait_for_each_other() -> None:
     ]  # fmt: skip
 
 
-def test_an_outage_is_one_notice_when_it_opens_and_one_when_it_closes() -> None:
+def test_an_outage_is_one_notice_when_it_opens_and_one_when_it_closes_and_one_if_the_queue_is_full() -> None:
     story = Story().at(0, UNHEALTHY)
     for minute in range(1, 120):
         story.at(minute, FAILED).at(minute, FULL)
     story.at(120, RECOVERED)
-    assert story.ended() == [(0, UNHEALTHY, 1), (120, RECOVERED, 1)]
+    assert story.ended() == [(0, UNHEALTHY, 1), (1, FULL, 1), (120, RECOVERED, 1)]
     closing = story.told[-1][1]
-    assert closing.meanwhile == {FAILED: 119, FULL: 119}
+    assert closing.meanwhile == {FAILED: 119, FULL: 118}
     assert closing.since == NOON
 
 

@@ -422,7 +422,7 @@ async def test_an_order_that_was_half_changed_when_relay_ended_is_changed_whole_
     told = [await desk.tell() for _ in range(5)]
     change = lanes.Relane.__call__
 
-    def once(self: lanes.Relane, connection: sqlite3.Connection, deltas: object) -> None:
+    def once(self: lanes.Relane, connection: sqlite3.Connection, deltas: transaction.Deltas) -> None:
         change(self, connection, deltas)
         monkeypatch.setattr(lanes.Relane, "__call__", dies)
 

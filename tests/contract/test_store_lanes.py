@@ -567,11 +567,12 @@ async def test_what_waits_is_put_into_the_lanes_of_another_order(desk: Desk) -> 
     assert await desk.claimed() == [told[0].id, told[1].id]
     await desk.follow(www=Order.ROUTE)
     assert await desk.claimed() == [told[0].id]
-    await desk.follow(www=Order.LATEST)
-    assert await desk.claimed() == [told[0].id, told[1].id]
     await desk.follow(www=Order.NONE)
     assert await desk.claimed() == [delivery.id for delivery in told]
     assert await desk.states(*told) == ["pending"] * 4
+    await desk.follow(www=Order.LATEST)  # of what waits only the newest is sent, also of what waited before
+    assert await desk.claimed() == [told[2].id, told[3].id]
+    assert await desk.states(*told) == ["merged", "merged", "pending", "pending"]
 
 
 @pytest.mark.parametrize("before", list(Order))

@@ -177,8 +177,10 @@ async def test_one_slot_serves_retries_and_new_events_by_turns(tmp_path: Path) -
             streaming = asyncio.ensure_future(stream())  # noqa: TID251 - cancelled below
             try:
                 await destination.wait_for(
-                    lambda seen: sum(b"old" in request.body for request in seen[start:]) == 40
-                    and sum(b"new" in request.body for request in seen[start:]) >= 40
+                    lambda seen: (
+                        sum(b"old" in request.body for request in seen[start:]) == 40
+                        and sum(b"new" in request.body for request in seen[start:]) >= 40
+                    )
                 )
             finally:
                 streaming.cancel()
@@ -224,3 +226,52 @@ async def test_a_rate_is_kept(tmp_path: Path) -> None:
             await destination.wait_count(60)
             # One at once, then fifty a second: sixty cannot have gone in less.
             assert loop.time() - began >= 59 / 50 - 0.05
+
+
+async def test_what_is_resumed_leaves_slots_to_first_attempts(tmp_path: Path) -> None:
+    broken = True
+    hanging = asyncio.Event()
+
+    async def answer(request: Received) -> int:
+        if broken:
+            return 500
+        if b"old" in request.body:
+            await hanging.wait()
+        return 200
+
+    policy = "concurrency: 4, unhealthy_after: 1000, retry: {policy: fixed, every: 10ms, attempts: 99, jitter: 0}"
+    async with sink(answer) as destination:
+        async with relay_here(tmp_path, routes(f"name: r, to: {{url: '{destination.url}'}}, {policy}")) as relay:
+            for number in range(20):
+                await relay.post("/in/any", b'{"id":"old%d"}' % number)
+            await relay.logs_when(lambda items: all(item["attempts"] for item in items))
+            assert (await relay.ask("POST", "/routes/r/pause"))[0] == 200
+            broken = False
+            hanging.set()
+            assert (await relay.ask("POST", "/routes/r/resume"))[0] == 200
+            await relay.logs_when(lambda items: sum(item["status"] == "delivered" for item in items) >= 4)
+            hanging.clear()  # from here on whatever is old holds its slot
+            for number in range(6):
+                await relay.post("/in/any", b'{"id":"new%d"}' % number)
+            await relay.logs_when(
+                lambda items: all(item["status"] == "delivered" for item in items), "?limit=6"
+            )  # the newest six: they did not wait for all the old ones
+            hanging.set()
+            await relay.logs_when(lambda items: all(item["status"] == "delivered" for item in items))
+
+
+@pytest.mark.usefixtures("quick_probes")
+async def test_probes_keep_the_rate(tmp_path: Path) -> None:
+    policy = "unhealthy_after: 1, rate: 20/s, retry: {policy: fixed, every: 1h, attempts: 9}"
+    async with sink(lambda request: 422 if b"poison" in request.body else 500) as destination:
+        async with relay_here(tmp_path, routes(f"name: r, to: {{url: '{destination.url}'}}, {policy}")) as relay:
+            await relay.post("/in/any", b'{"id":"first"}')
+            await when_state(relay, "unhealthy")
+            loop = asyncio.get_running_loop()
+            began, before = loop.time(), len(destination.received)
+            for number in range(25):
+                await relay.post("/in/any", b'{"id":"poison%d"}' % number)
+            await relay.logs_when(lambda items: sum(item["status"] == "failed" for item in items) == 25)
+            made = len(destination.received) - before
+            # One second's worth may have been saved up: the others cannot have gone in less time.
+            assert loop.time() - began >= (made - 20) / 20 - 0.05

@@ -238,3 +238,69 @@ async def test_what_is_being_sent_when_an_order_comes_is_waited_for_and_not_take
             items = await settled(relay, 3)
             assert {item["status"] for item in items} == {"delivered"}
             assert lanes_of(destination.received)["a", None] == [0, 1]
+
+
+async def test_what_failed_gives_way_to_something_newer_that_waits(tmp_path: Path) -> None:
+    first = asyncio.Event()
+
+    async def answer(request: Received) -> int:
+        if json.loads(request.body)["n"] == 1:
+            await first.wait()
+            return 500
+        return 200
+
+    policy = "order: latest, retry: {policy: fixed, every: 1h, attempts: 9}"
+    async with sink(answer) as destination:
+        async with relay_here(tmp_path, route(destination.url, policy)) as relay:
+            await relay.post("/in/any", entry("a", 1))
+            await destination.wait_count(1)
+            await relay.post("/in/any", entry("a", 2))
+            first.set()
+            items = await settled(relay, 2)
+            assert [item["status"] for item in items] == ["delivered", "merged"]
+            assert lanes_of(destination.received)["a", None] == [1, 2]
+
+
+async def test_nothing_older_follows_what_was_delivered_by_whatever_way_it_comes(tmp_path: Path) -> None:
+    """Repeated by its sender, replayed by hand."""
+    keyed = ANY.replace("verify: none", "verify: none\n    dedup: {key: body.n, window: 1h}")
+    async with sink(lambda request: 422 if request.n == 1 else 200) as destination:
+        text = keyed + f"routes: [{{name: r, to: {{url: '{destination.url}'}}, order: latest}}]\n"
+        async with relay_here(tmp_path, text) as relay:
+            _, first = await relay.post("/in/any", entry("a", 1))
+            await relay.logs_when(lambda items: items and items[0]["status"] == "failed")
+            await relay.post("/in/any", entry("a", 2, action="delete"))
+            await relay.logs_when(lambda items: items[0]["status"] == "delivered")
+            again = (await relay.post("/in/any", entry("a", 1)))[1]
+            assert again == {"id": first["id"], "routes": ["r"], "duplicate": False}
+            assert (await relay.ask("POST", f"/events/{first['id']}/replay"))[0] == 200
+            await relay.post("/in/any", entry("b", 3))
+            items = await settled(relay, 5)
+            assert [json.loads(request.body)["n"] for request in destination.received] == [1, 2, 3]
+            delivered = next(item for item in items if item["action"] == "delete")
+            assert {item["merged_into"] for item in items if item["status"] == "merged"} == {delivered["id"]}
+
+
+async def test_of_several_that_are_retried_or_moved_only_the_newest_goes_out(tmp_path: Path) -> None:
+    well = False
+    text = ANY + "routes: [{name: NAME, to: {url: 'URL'}, order: latest, unhealthy_after: 999}]\n"
+    async with sink(lambda request: 200 if well else 422) as destination:
+        text = text.replace("URL", destination.url)
+        async with relay_here(tmp_path, text.replace("NAME", "r")) as relay:
+            for number in range(3):
+                await relay.post("/in/any", entry("a", number))
+                await relay.logs_when(lambda items: items and {item["status"] for item in items} == {"failed"})
+            well = True
+            assert (await relay.ask("POST", "/logs/retry?all=1"))[0] == 200
+            await settled(relay, 3)
+            assert [json.loads(request.body)["n"] for request in destination.received] == [0, 1, 2, 2]
+            assert (await relay.ask("POST", "/routes/r/pause"))[0] == 200
+            await relay.post("/in/any", entry("a", 3))
+            path = tmp_path / "config.yaml"
+            path.write_text(path.read_text().replace("name: r,", "name: new,"))
+            assert (await relay.ask("POST", "/reload"))[0] == 200
+            await relay.post("/in/any", entry("a", 4, action="delete"))
+            await destination.wait_count(5)
+            assert (await relay.ask("POST", "/routes/r/move?to=new"))[0] == 200
+            await settled(relay, 5)
+            assert [json.loads(request.body)["n"] for request in destination.received] == [0, 1, 2, 2, 4]

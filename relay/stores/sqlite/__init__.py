@@ -88,9 +88,10 @@ class SqliteStore:
         self._writer.reject(rejection)
 
     async def record(self, result: Result) -> None:
-        if not result.ordered and self._orders.get(result.delivery.route, Order.NONE) is not Order.NONE:
+        order = self._orders.get(result.delivery.route, Order.NONE)
+        if order is not Order.NONE:
             # It may have been put into a lane while it was sent.
-            result = replace(result, ordered=True)
+            result = replace(result, ordered=True, latest=order is Order.LATEST)
         await self._writer.record(result)
 
     async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
@@ -130,13 +131,17 @@ class SqliteStore:
         # Once: what has come meanwhile was born under the new order.
         found = await self._logs.unfinished(route)
         for start in range(0, len(found), lanes.AT_ONCE):
-            await self._writer.call(lanes.Relane(route, order, found[start : start + lanes.AT_ONCE]))
+            await self._writer.call(
+                lanes.Relane(route, order, found[start : start + lanes.AT_ONCE], to_ms(self._clock.now()))
+            )
 
     async def move(self, old: str, new: str) -> int:
         if old == new:
             return 0
         async with self._settling:
-            return await self._in_steps(commands.Move(old, new, self._orders.get(new, Order.NONE)))
+            return await self._in_steps(
+                commands.Move(old, new, self._orders.get(new, Order.NONE), to_ms(self._clock.now()))
+            )
 
     async def _in_steps(self, step: Command[int]) -> int:
         changed = 0

@@ -42,7 +42,8 @@ _STILL_TO_BE_SENT = (
 )
 
 _WHAT_INSTEAD = {
-    State.HELD: "it is held: resume or enable its route, or bring the route back into the config",
+    State.HELD: "it is held: resume or enable its route, bring the route back into the config, or flush the window that"
+    " was held by hand",
     State.MERGED: "it was merged into another delivery: retry that one",
     State.DELIVERED: "it was delivered: there is nothing to retry",
 }
@@ -129,19 +130,22 @@ class Move:
     old: str
     new: str
     order: Order
+    now: int
 
     def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
         found = connection.execute(_REMOVED, (self.old, AT_ONCE)).fetchall()
         connection.executemany(
             "UPDATE delivery SET route = ?, open = 0 WHERE id = ?", [(self.new, number) for number, *_ in found]
         )
-        lanes.enter(
-            connection, self.new, [(number, rows.lane_of(self.order, event), True) for number, _, *event in found]
-        )
+        entering = [(number, rows.lane_of(self.order, event), True) for number, _, *event in found]
+        lanes.enter(connection, self.new, entering)
         for lane in {lane for _, lane, *_ in found if lane is not None}:
             lanes.release(connection, self.old, lane)
         shift(deltas, self.old, 0, -len(found))
         shift(deltas, self.new, 0, len(found))
+        if self.order is Order.LATEST:
+            for lane in {lane for _, lane, _ in entering}:
+                lanes.collapse(connection, self.new, lane, self.now, deltas)
         return len(found)
 
 
@@ -184,6 +188,8 @@ class Retry:
                     (now, trigger, lane, int(blocked), delivery),
                 )
                 shift(deltas, route, 1, 0)
+                if single:  # of several that were retried only the newest goes out
+                    lanes.collapse(connection, route, lane, now, deltas)
             case State.PENDING:  # one that is overdue keeps its place; a window is not moved again
                 connection.execute(
                     'UPDATE delivery SET due = min(due, ?1), "trigger" = ?2, retried = 0, open = 0, updated_at = ?1'

@@ -14,7 +14,7 @@ from datetime import datetime
 from relay.clock import from_ms, to_ms
 from relay.delivery import Added, Code, Delivery, Mark, Owed, State
 from relay.ids import EventId, moment_ms
-from relay.lane import Supersedes, outdates
+from relay.lane import Supersedes
 from relay.stores.sqlite import lanes, repeats, rows
 from relay.stores.sqlite.rows import Row
 from relay.stores.sqlite.transaction import Deltas, Insert, shift
@@ -129,7 +129,7 @@ class Joining:
         """New deliveries of a stored event. They are read from the store: it is the first event's body that is sent."""
         outcome = _Outcome()
         for each in owed:
-            self._one(each, event, size, outcome)
+            self._one(each, event, size, outcome, old=True)
         outcome.looks.update(delivery.route for delivery in outcome.ready)
         outcome.ready.clear()
         self._connection.execute("UPDATE event SET matched = matched + ? WHERE id = ?", (len(owed), event))
@@ -162,13 +162,13 @@ class Joining:
         pending, held = self._deltas.get(route, (0, 0))
         return self._waiting.get(route, 0) + pending + held
 
-    def _one(self, owed: Owed, event: int, size: int, outcome: _Outcome) -> None:
-        """A delivery that has to look at what is there."""
+    def _one(self, owed: Owed, event: int, size: int, outcome: _Outcome, old: bool = False) -> None:
+        """A delivery that has to look at what is there; of an `old` event there may be something newer."""
         delivery = owed.delivery
         route, lane = delivery.route, delivery.lane
         if owed.window is not None and self._merged(owed, event, size, outcome):
             return
-        newer, taken_up = self._superseding(owed, event)
+        newer, taken_up = self._superseding(owed, event, old)
         if newer is not None:
             self._insert(owed, event, State.MERGED, into=newer)
             return
@@ -213,30 +213,22 @@ class Joining:
         outcome.later.append((delivery.route, from_ms(due)))
         return True
 
-    def _superseding(self, owed: Owed, event: int) -> tuple[int | None, list[lanes.Waiting]]:
-        """What waits and outdates the delivery, for it may be an old event that is owed again; what it takes up."""
-        lane, what = owed.delivery.lane, owed.delivery.event.description.common
+    def _superseding(self, owed: Owed, event: int, old: bool) -> tuple[int | None, list[lanes.Waiting]]:
+        """What outdates the delivery, where its event is an old one that is owed again; what it takes up."""
+        lane, what, route = owed.delivery.lane, owed.delivery.event.description.common, owed.delivery.route
         if lane is None or owed.supersedes is Supersedes.NOTHING:
             return None, []
-        waiting = lanes.waiting(self._connection, owed.delivery.route, lane)
-        newer = [each.id for each in waiting if each.event > event and outdates(each.what, what)]
+        newer = lanes.outdating(self._connection, route, lane, event, what) if old else None
+        waiting = lanes.waiting(self._connection, route, lane)
         everything = owed.supersedes is Supersedes.ALL
         older = [each for each in waiting if each.event <= event and (everything or each.what.stage == what.stage)]
-        return (newer[-1] if newer else None), older
+        return newer, older
 
     def _take_up(self, older: Sequence[lanes.Waiting], delivery: Delivery) -> None:
-        """What waits is merged into a newer delivery, with all that was merged into it before."""
+        """What waits is merged into a newer delivery."""
         now = to_ms(delivery.event.received_at)
         for each in older:
-            self._connection.execute(
-                "UPDATE delivery SET state = 'merged', merged_into = ?1, held_reason = NULL, held_at = NULL,"
-                " blocked = 0, updated_at = ?2 WHERE id = ?3",
-                (delivery.id, now, each.id),
-            )
-            self._connection.execute(
-                "UPDATE delivery SET merged_into = ? WHERE merged_into = ?", (delivery.id, each.id)
-            )
-            shift(self._deltas, delivery.route, -int(each.state == State.PENDING), -int(each.state == State.HELD))
+            lanes.merge(self._connection, each, delivery.id, delivery.route, now, self._deltas)
 
     def _insert(
         self,

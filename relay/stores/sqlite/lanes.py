@@ -14,6 +14,7 @@ import orjson
 from relay.event import Change
 from relay.lane import Order
 from relay.stores.sqlite import rows
+from relay.stores.sqlite.deltas import Deltas, shift
 from relay.stores.sqlite.schema import UNFINISHED_LANE
 
 AT_ONCE = 500
@@ -48,6 +49,18 @@ _NEWER = f"""
         ) AND d.event_id > ?3 AND (?5 IS 'delete' OR e.action = 'delete' OR e.stage IS ?4)
     )
 """  # noqa: S608
+# What waits goes out in its order, and is merged where nothing of it is left to say. What is being sent, or was, has
+# been said: nothing older may follow it.
+_OUTDATING = f"""
+    SELECT d.id FROM delivery d JOIN event e ON e.id = d.event_id
+    WHERE d.id IN (
+        SELECT id FROM delivery
+            WHERE route = ?1 AND lane = ?2 AND lane IS NOT NULL AND state = 'delivered' AND id > ?3
+        UNION ALL SELECT id {_UNFINISHED} AND id > ?3
+    ) AND d.event_id > ?3 AND d."window" IS NULL
+        AND (e.action = 'delete' OR e.stage IS ?4 OR (?5 IS 'delete' AND (d.state = 'delivered' OR d.taken = 1)))
+    ORDER BY d.event_id DESC, d.id DESC LIMIT 1
+"""  # noqa: S608
 
 
 def has_unfinished(connection: sqlite3.Connection, route: str, lane: str) -> bool:
@@ -80,8 +93,38 @@ def waiting(connection: sqlite3.Connection, route: str, lane: str) -> list[Waiti
 
 
 def newer(connection: sqlite3.Connection, route: str, lane: str | None, event: int, what: Change) -> bool:
-    """Whether something of a lane that outdates an event was sent or is going to be, see `relay.lane.outdates`."""
+    """Whether something of a lane that outdates an event was sent or is going to be. After a delete nothing older is of
+    interest, nor is an older delete after anything newer."""
     return bool(connection.execute(_NEWER, (route, lane, event, what.stage, what.action)).fetchone()[0])
+
+
+def outdating(connection: sqlite3.Connection, route: str, lane: str, event: int, what: Change) -> int | None:
+    """The delivery with which nothing is left to say of an older event, if there is one."""
+    found = connection.execute(_OUTDATING, (route, lane, event, what.stage, what.action)).fetchone()
+    return None if found is None else int(found[0])
+
+
+def merge(connection: sqlite3.Connection, older: Waiting, into: int, route: str, now: int, deltas: Deltas) -> None:
+    """A delivery becomes part of another one, with all that became part of it before."""
+    connection.execute(
+        "UPDATE delivery SET state = 'merged', merged_into = ?1, held_reason = NULL, held_at = NULL,"
+        " blocked = 0, updated_at = ?2 WHERE id = ?3",
+        (into, now, older.id),
+    )
+    connection.execute("UPDATE delivery SET merged_into = ? WHERE merged_into = ?", (into, older.id))
+    pending = older.state == "pending"
+    shift(deltas, route, -int(pending), -int(not pending))
+
+
+def collapse(connection: sqlite3.Connection, route: str, lane: str | None, now: int, deltas: Deltas) -> None:
+    """Under `order: latest`: merge what of a lane is out of date into what is newer, then let the next one go."""
+    if lane is None or len(orjson.loads(lane or "[]")) < 2:
+        return  # a lane of a source: its events are about nothing in common
+    for each in waiting(connection, route, lane):
+        into = outdating(connection, route, lane, each.event, each.what)
+        if into is not None and into != each.id:
+            merge(connection, each, into, route, now, deltas)
+    release(connection, route, lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +134,9 @@ class Relane:
     route: str
     order: Order
     deliveries: Sequence[int]
+    now: int
 
-    def __call__(self, connection: sqlite3.Connection, deltas: object) -> None:
+    def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> None:
         found = connection.execute(_UNFINISHED_OF, (orjson.dumps(self.deliveries).decode(), self.route))
         changed = []
         for number, old, blocked, *event in found:
@@ -100,6 +144,9 @@ class Relane:
             if lane != old:
                 changed.append((number, lane, bool(blocked)))
         enter(connection, self.route, changed)
+        if self.order is Order.LATEST:
+            for lane in {lane for _, lane, _ in changed}:
+                collapse(connection, self.route, lane, self.now, deltas)
 
 
 def enter(connection: sqlite3.Connection, route: str, changed: Sequence[tuple[int, str | None, bool]]) -> None:

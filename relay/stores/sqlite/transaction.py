@@ -17,11 +17,11 @@ from relay.delivery import Result, State
 from relay.jsontext import whole
 from relay.store import Counts
 from relay.stores.sqlite import lanes, rows
+from relay.stores.sqlite.deltas import Deltas as Deltas
+from relay.stores.sqlite.deltas import shift as shift
 from relay.stores.sqlite.rows import Row
 
 T = TypeVar("T")
-Deltas = dict[str, list[int]]
-"""Changes of pending and held, by route."""
 Command = Callable[[sqlite3.Connection, Deltas], T]
 
 _REJECTIONS_KEPT = 1000
@@ -87,16 +87,6 @@ def _changes(result: Result) -> Row:
     )
 
 
-def shift(deltas: Deltas, route: str, pending: int, held: int) -> None:
-    """Note that a route has more, or less, pending and held deliveries."""
-    both = deltas.get(route)
-    if both is None:
-        deltas[route] = [pending, held]
-    else:
-        both[0] += pending
-        both[1] += held
-
-
 def count(connection: sqlite3.Connection) -> dict[str, Counts]:
     """Pending and held deliveries by route, from the indexes that hold them."""
     counts: dict[str, Counts] = {}
@@ -131,6 +121,8 @@ def record(connection: sqlite3.Connection, records: Sequence[Record], deltas: De
                 if record.result.state is not State.PENDING:
                     shift(deltas, record.result.delivery.route, -1, 0)
                     _release(connection, record.result)
+                elif record.result.latest:
+                    _give_way(connection, record.result, deltas)
             return
         connection.execute("ROLLBACK TO records")
         connection.execute("RELEASE records")
@@ -166,7 +158,11 @@ def _record_one(connection: sqlite3.Connection, record: Record, deltas: Deltas) 
     else:  # held: it waits on, with what was learned; ended meanwhile: it stays so, and the attempt is told of
         changes = (state, changes[1] if state == State.HELD else None, *changes[2:])
         connection.execute(f"{_UPDATE} WHERE id = ?", (*changes, result.delivery.id))
+        if result.latest and state == State.HELD:
+            _give_way(connection, result, deltas)
         return
+    if result.state is State.PENDING and result.latest:
+        _give_way(connection, result, deltas)
     if result.state is not State.PENDING:
         if state == State.PENDING:
             shift(deltas, route, -1, 0)
@@ -183,6 +179,14 @@ def _release(connection: sqlite3.Connection, result: Result) -> None:
     found = connection.execute("SELECT route, lane FROM delivery WHERE id = ?", (result.delivery.id,)).fetchone()
     if found is not None and found[1] is not None:
         lanes.release(connection, *found)
+
+
+def _give_way(connection: sqlite3.Connection, result: Result, deltas: Deltas) -> None:
+    """Tried in vain under `order: latest`: where something newer waits, that is sent instead."""
+    found = connection.execute("SELECT route, lane FROM delivery WHERE id = ?", (result.delivery.id,)).fetchone()
+    if found is not None:
+        route, lane = found
+        lanes.collapse(connection, route, lane, to_ms(result.at), deltas)
 
 
 def reject(connection: sqlite3.Connection, rejections: Sequence[Row]) -> None:
