@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import standardwebhooks
@@ -13,7 +15,7 @@ from yarl import URL
 
 from relay import __version__
 from relay.delivery import Code, Delivered, Delivery, Outcome, Refused, Response, Retryable
-from relay.destination import Destination, Limits, Unsendable, expired
+from relay.destination import Destination, Limits, Unsendable, _may_echo, expired
 from relay.event import Change, Description, Event
 from relay.ids import DeliveryId, EventId
 from relay.payload import PAYLOADS
@@ -220,3 +222,15 @@ def test_a_delivery_past_its_max_age_expires() -> None:
     failure = expired(old, timedelta(hours=1), NOON)
     assert failure is not None
     assert failure.code is Code.EXPIRED
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc", "Bearer "])
+@pytest.mark.parametrize(
+    "written", [str, lambda text: quote(text, safe=""), lambda text: base64.b64encode(text.encode()).decode()]
+)
+def test_the_quick_look_overlooks_no_echo(before: str, written: Callable[[str], str]) -> None:
+    signature = "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="
+    echo = f"you said {written(before + signature)}"
+    assert _may_echo(Response(200, (), echo.encode(), truncated=False), [signature])
+    plain = (("Date", "Thu, 26 Nov 2026 02:41:58 GMT"), ("Server", "nginx"))
+    assert not _may_echo(Response(200, plain, b'{"status":"taken in with thanks"}', truncated=False), [signature])
