@@ -3,17 +3,12 @@
 Each route has a courier: what was just committed is handed over to it in memory while there is room; what does not fit
 is read back from the store later, oldest due first. So memory stays bounded with any backlog, a dead destination holds
 up nobody else, and the store, not this module, is the guarantee: whatever is forgotten here is found there.
-
-A courier has two queues. First attempts go before others, but never all: of its slots up to half are for what waits for
-another try, and with one slot the two take turns. So neither a backlog of retries nor a stream of new events starves
-the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,109 +16,26 @@ from typing import Self
 
 from relay import journal
 from relay.clock import Clock
+from relay.courier import Courier, Queue, size_of
 from relay.delivery import Added, Delivery, HeldReason, Result, State, Trigger
 from relay.health import RouteState
 from relay.ids import DeliveryId
 from relay.lane import Order
-from relay.limits import TokenBucket
 from relay.oversight import Oversight
 from relay.routing import Route
 from relay.store import Store, Unavailable, WrongState
 
 _POLL = 5.0  # seconds; also how late a jump of the wall clock is noticed
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
-_READY_PER_SLOT = 8
-_READY_LEAST = 64
 _READY_BYTES = 64 << 20
 _RECORD_AGAIN = 0.5  # seconds between tries to record a result that the store could not take
 
+_SET_BACK = timedelta(seconds=30)  # less is what clocks are put right by
 _PROBED_FROM = 8  # deliveries among which the one for a probe is chosen
 
 _RECORDING = 5.0  # seconds for the results of attempts that were cut off
 
 Attempt = Callable[[Route, Delivery], Awaitable[Result]]
-
-
-class _Queue:
-    """What of one kind is ready in memory, and whether the store may hold more that is due."""
-
-    __slots__ = ("behind", "ready", "retried", "sending")
-
-    def __init__(self, retried: bool) -> None:
-        self.retried = retried
-        self.sending = 0
-        self.ready: deque[Delivery] = deque()
-        self.behind = True
-
-
-class _Courier:
-    """What of one route is in memory. It outlives its route while attempts of it are in flight, so that a route that
-    returns does not send again what is being sent."""
-
-    __slots__ = (
-        "again", "bucket", "claiming", "first", "name", "probing", "recalled", "relaning", "rerun", "resting", "route",
-        "sending", "stuck", "turn", "workers",
-    )  # fmt: skip
-
-    def __init__(self, route: Route, clock: Clock) -> None:
-        self.name = route.name
-        self.route: Route | None = route
-        self.first = _Queue(retried=False)
-        self.again = _Queue(retried=True)
-        self.sending: dict[DeliveryId, Delivery] = {}
-        self.stuck: set[DeliveryId] = set()  # sent, but the result cannot be recorded: not to be sent again
-        self.recalled: set[DeliveryId] = set()  # not to be sent, also if a claim that is under way brings them
-        self.rerun: set[DeliveryId] = set()  # asked for by hand while they were being sent
-        self.workers = 0
-        self.claiming = False
-        self.probing = False
-        self.resting = False  # out of rate
-        self.relaning = False  # its deliveries are being put into other lanes
-        self.turn = False  # with one slot: whose it is
-        self.bucket = _bucket(route, clock)
-
-    def follow(self, route: Route, clock: Clock) -> None:
-        """Another config."""
-        if self.route is None or self.route.rate != route.rate:
-            self.bucket = _bucket(route, clock)
-        self.route = route
-
-    @property
-    def queues(self) -> tuple[_Queue, _Queue]:
-        return self.first, self.again
-
-    @property
-    def waiting(self) -> int:
-        """How many are ready to be sent."""
-        return len(self.first.ready) + len(self.again.ready)
-
-    @property
-    def known(self) -> set[DeliveryId]:
-        """What must not be claimed again."""
-        ready = {delivery.id for queue in self.queues for delivery in queue.ready}
-        return ready | self.sending.keys() | self.stuck
-
-    def room(self, queue: _Queue, slots: int) -> int:
-        """How many more of a kind are to be kept ready."""
-        return max(_READY_LEAST, slots * _READY_PER_SLOT) - len(queue.ready)
-
-    def pick(self, slots: int) -> _Queue:
-        """Where the next one to be sent is taken from; there must be one."""
-        if not (self.first.ready and self.again.ready):
-            return self.first if self.first.ready else self.again
-        if slots == 1:
-            self.turn = not self.turn
-            return self.again if self.turn else self.first
-        return self.again if self.again.sending < max(1, slots // 2) else self.first
-
-    def look(self) -> None:
-        """The store may hold more that is due."""
-        self.first.behind = self.again.behind = True
-
-
-def _bucket(route: Route, clock: Clock) -> TokenBucket | None:
-    # What could have been sent before a restart is not made up for after it.
-    return None if route.rate is None else TokenBucket(route.rate, clock.monotonic, level=1.0)
 
 
 class Dispatcher:
@@ -142,7 +54,7 @@ class Dispatcher:
         self._attempt = attempt
         self._oversight = oversight
         self._drain = drain.total_seconds()
-        self._couriers: dict[str, _Courier] = {}
+        self._couriers: dict[str, Courier] = {}
         self._disabled: frozenset[str] = frozenset()
         self._due: list[tuple[datetime, str]] = []
         self._next: dict[str, datetime] = {}  # by route: the one moment it is to be looked at next
@@ -155,6 +67,7 @@ class Dispatcher:
         self._rests: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
         self._scheduler: asyncio.Task[None] | None = None
+        self._seen = clock.now(), clock.monotonic()  # the two clocks, when they were last looked at
         self.interrupted = 0
         self.progress_at = clock.monotonic()
 
@@ -190,7 +103,7 @@ class Dispatcher:
         for name, route in enabled.items():
             known = self._couriers.get(name)
             if known is None:
-                self._couriers[name] = _Courier(route, self._clock)
+                self._couriers[name] = Courier(route, self._clock)
             else:
                 known.follow(route, self._clock)
                 known.relaning = False
@@ -230,7 +143,7 @@ class Dispatcher:
             if not slots or queue.behind or courier.claiming or full:
                 queue.behind = True
             else:
-                self._bytes += _size(delivery)
+                self._bytes += size_of(delivery)
                 queue.ready.append(delivery)
             self._pump(courier)
         for name, due in added.later:
@@ -257,7 +170,7 @@ class Dispatcher:
             for queue in courier.queues:
                 for delivery in [one for one in queue.ready if one.id in gone]:
                     queue.ready.remove(delivery)
-                    self._bytes -= _size(delivery)
+                    self._bytes -= size_of(delivery)
 
     def again(self, delivery: DeliveryId, route: str) -> None:
         """A delivery was retried by hand: it is due now. One that is being sent is due again when that has failed."""
@@ -302,7 +215,7 @@ class Dispatcher:
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    def _pump(self, courier: _Courier) -> None:
+    def _pump(self, courier: Courier) -> None:
         """Start what the courier has room for."""
         route = courier.route
         if self._stopping or route is None or courier.relaning:
@@ -334,7 +247,7 @@ class Dispatcher:
         except Exception:  # noqa: BLE001 - a bug of ours in one route must not end the sending of all others
             journal.crashed("dispatcher")
 
-    async def _work(self, courier: _Courier) -> None:
+    async def _work(self, courier: Courier) -> None:
         """Send one delivery after another until the courier has no more for this slot."""
         try:
             while courier.waiting and courier.route is not None and not (self._stopping or courier.relaning):
@@ -346,7 +259,7 @@ class Dispatcher:
                     break
                 queue = courier.pick(slots)
                 delivery = queue.ready.popleft()
-                self._bytes -= _size(delivery)
+                self._bytes -= size_of(delivery)
                 courier.sending[delivery.id] = delivery
                 queue.sending += 1
                 try:
@@ -363,14 +276,14 @@ class Dispatcher:
             self._pump(courier)
             self._let_go(courier)
 
-    def _must_rest(self, courier: _Courier) -> bool:
+    def _must_rest(self, courier: Courier) -> bool:
         """Whether the route's rate is used up; then it goes on by itself when there is some again."""
         wait = courier.bucket.take() if courier.bucket is not None else 0.0
         if wait:
             self._pause(courier, wait)
         return wait > 0
 
-    def _pause(self, courier: _Courier, seconds: float) -> None:
+    def _pause(self, courier: Courier, seconds: float) -> None:
         """Begin nothing for so long."""
         if courier.resting or self._stopping:
             return
@@ -379,12 +292,12 @@ class Dispatcher:
         self._rests.add(task)
         task.add_done_callback(self._rests.discard)
 
-    async def _rest(self, courier: _Courier, seconds: float) -> None:
+    async def _rest(self, courier: Courier, seconds: float) -> None:
         await self._clock.sleep(seconds)
         courier.resting = False
         self._pump(courier)
 
-    async def _send(self, route: Route, courier: _Courier, delivery: Delivery, probe: bool = False) -> Result | None:
+    async def _send(self, route: Route, courier: Courier, delivery: Delivery, probe: bool = False) -> Result | None:
         """Make an attempt and record it. None where there was nothing to be sent after all. Raises Unavailable where it
         could not be taken."""
         if not delivery.reserved:
@@ -414,7 +327,7 @@ class Dispatcher:
         await self._recorded(courier, delivery, result)
         return result
 
-    async def _recorded(self, courier: _Courier, delivery: Delivery, result: Result) -> None:
+    async def _recorded(self, courier: Courier, delivery: Delivery, result: Result) -> None:
         """What follows from a result that is on disk."""
         if result.state is State.PENDING and result.due is not None:
             self._expect(result.due, delivery.route)
@@ -431,7 +344,7 @@ class Dispatcher:
             self._strays = True
             self._wake.set()
 
-    async def _rerun(self, courier: _Courier, delivery: DeliveryId) -> None:
+    async def _rerun(self, courier: Courier, delivery: DeliveryId) -> None:
         try:
             await self._store.retry(delivery, self._clock.now())
             courier.look()
@@ -440,7 +353,7 @@ class Dispatcher:
         except Unavailable as error:
             journal.store_trouble(str(error))
 
-    async def _claim(self, courier: _Courier) -> None:
+    async def _claim(self, courier: Courier) -> None:
         """Read what is due from the store, as far as there is room for it.
 
         While this runs `offer` hands nothing over, so that what is read is either known here or not in memory at all.
@@ -460,7 +373,7 @@ class Dispatcher:
             self._pump(courier)
             self._let_go(courier)
 
-    async def _fill(self, courier: _Courier, route: Route, queue: _Queue) -> None:
+    async def _fill(self, courier: Courier, route: Route, queue: Queue) -> None:
         now, slots = self._clock.now(), self._oversight.slots(route)
         queue.behind = False
         room = max(1, courier.room(queue, slots))
@@ -472,7 +385,7 @@ class Dispatcher:
             return
         found = [delivery for delivery in found if delivery.id not in courier.recalled]
         queue.ready.extend(found)
-        self._bytes += sum(map(_size, found))
+        self._bytes += sum(map(size_of, found))
         if found:
             queue.behind = True  # until a claim finds nothing
             return
@@ -480,14 +393,14 @@ class Dispatcher:
         if later is not None:
             self._expect(later, route.name)
 
-    def _forget(self, courier: _Courier) -> None:
+    def _forget(self, courier: Courier) -> None:
         """Leave what has not begun to the store."""
         for queue in courier.queues:
-            self._bytes -= sum(map(_size, queue.ready))
+            self._bytes -= sum(map(size_of, queue.ready))
             queue.ready.clear()
             queue.behind = True
 
-    def _let_go(self, courier: _Courier) -> None:
+    def _let_go(self, courier: Courier) -> None:
         """A courier whose route is gone ends with its last attempt. What is stuck stays known."""
         idle = not (courier.workers or courier.claiming or courier.probing or courier.stuck)
         if courier.route is None and idle and self._couriers.get(courier.name) is courier:
@@ -495,7 +408,7 @@ class Dispatcher:
 
     # -- probes ------------------------------------------------------------------------------------------------------
 
-    def _probe_in_time(self, courier: _Courier) -> None:
+    def _probe_in_time(self, courier: Courier) -> None:
         """Have one attempt made for an unhealthy route when it is time for it."""
         health = self._oversight.of(courier.name)
         if courier.waiting:
@@ -510,7 +423,7 @@ class Dispatcher:
         courier.probing = True
         self._start(self._probe(courier))
 
-    async def _probe(self, courier: _Courier) -> None:
+    async def _probe(self, courier: Courier) -> None:
         """One probe; another one at once where it ended its delivery, for that says nothing of the destination."""
         health = self._oversight.of(courier.name)
         try:
@@ -571,6 +484,7 @@ class Dispatcher:
         while True:
             self._wake.clear()
             now = self._clock.now()
+            await self._notice_the_clock(now)
             due: set[str] = set()
             while self._due and self._due[0][0] <= now:
                 moment, name = heapq.heappop(self._due)
@@ -592,6 +506,24 @@ class Dispatcher:
             except TimeoutError:
                 pass
 
+    async def _notice_the_clock(self, now: datetime) -> None:
+        """A wall clock that was set back would put off whatever waits for its time, a day for a day."""
+        known, at = self._seen
+        self._seen = now, self._clock.monotonic()
+        back = known + timedelta(seconds=self._seen[1] - at) - now
+        if back < _SET_BACK:
+            return
+        try:
+            moved = await self._store.set_back(back, now)
+        except Unavailable as error:
+            journal.store_trouble(str(error))
+            self._seen = known, at  # once more
+            return
+        journal.clock_set_back(back.total_seconds(), moved)
+        self._due.clear()
+        self._next.clear()
+        self._look_everywhere()
+
     async def _settle(self) -> None:
         async with self._settling:
             self._strays = False
@@ -608,7 +540,3 @@ class Dispatcher:
         journal.released(settled.released)
         for name in settled.released:
             self.look(name)
-
-
-def _size(delivery: Delivery) -> int:
-    return len(delivery.event.body)

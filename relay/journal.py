@@ -247,6 +247,11 @@ def released(routes: Mapping[str, int]) -> None:
         _log.info("deliveries_released", route=route, count=count)
 
 
+def clock_set_back(seconds: float, deliveries: int) -> None:
+    """The wall clock was set back: what waited for its time waits no longer for it."""
+    _log.warning("clock_set_back", seconds=round(seconds), deliveries=deliveries)
+
+
 def route_turned(route: str, state: str, reason: str | None) -> None:
     """A route sends from now on, or does not, and why."""
     log = _log.info if state == "healthy" else _log.warning

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from relay.delivery import (
@@ -220,6 +220,11 @@ class Store(LogReader, Protocol):
         """Bring the queue in line with what routes there are: pending deliveries of routes that are not active become
         held, for the reason in `kept`, else `removed`; those held for such a reason whose route is active again become
         pending, due as before. What is held by hand stays so."""
+        ...
+
+    async def set_back(self, by: timedelta, now: datetime) -> int:
+        """The clock was set back to `now`: what would wait for that much longer is due as much earlier. Returns how
+        many deliveries."""
         ...
 
     async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:

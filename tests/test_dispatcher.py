@@ -89,3 +89,40 @@ async def test_a_probe_and_a_claim_that_is_under_way_never_send_the_same_deliver
         await until(lambda: sent and not (courier.claiming or courier.probing or courier.workers or courier.waiting))
         assert [number for number, _ in sent] == [sent[0][0]]
     await store.close()
+
+
+async def test_a_clock_that_is_set_back_stalls_no_retry(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = await open_store(tmp_path / "relay.db", clock=clock)
+    notices = Notices(clock)
+    oversight = Oversight(store, clock, notices)
+    [route] = build(load(CONFIG.replace(b"MORE", b"retry: none")), 1, NOON).routing.routes.values()
+    sent: list[datetime] = []
+
+    async def attempt(by: Route, delivery: Delivery) -> Result:
+        sent.append(clock.now())
+        made = Attempt(delivery.attempts + 1, delivery.trigger, clock.now(), 1, None, None, None)
+        if len(sent) == 1:
+            return Result(delivery, made, State.PENDING, clock.now() + timedelta(minutes=1), 1, None, clock.now())
+        return Result(delivery, made, State.DELIVERED, None, 2, None, clock.now())
+
+    oversight.follow({"r": route})
+    async with notices, Dispatcher(store, clock, attempt, oversight) as dispatcher:
+        await dispatcher.follow({"r": route})
+        event = Event(
+            EventId(store.ids.draw(to_ms(NOON))), "any", "generic", NOON, Description("e"), (), b"{}",
+            sha256(b"{}").digest(),
+        )  # fmt: skip
+        await store.add(event, [route.owe(event, DeliveryId(store.ids.draw(to_ms(NOON))), paused=False)])
+        dispatcher.look("r")
+        await until(lambda: len(sent) == 1 and not dispatcher.in_flight)
+        clock.advance(30)
+        clock._now -= timedelta(days=1)
+        dispatcher._wake.set()  # it looks at the clocks every few seconds, and whenever it is woken
+        await until(lambda: dispatcher._seen[0] == clock.now())
+        assert len(sent) == 1, "it is not time yet"
+        clock.advance(31)
+        dispatcher._wake.set()
+        await until(lambda: store.counts() == {})
+        assert sent[1] == NOON - timedelta(days=1) + timedelta(seconds=61)
+    await store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -408,3 +409,14 @@ async def test_what_was_retried_while_it_was_sent_is_still_recorded(desk: Desk) 
     await desk.store.retry(delivery.id, NOON)
     (found,) = await desk.claim()
     assert found == replace(delivery, attempts=1, tries=1, trigger=Trigger.MANUAL)
+
+
+async def test_a_clock_that_is_set_back_puts_nothing_off(desk: Desk) -> None:
+    soon, late = (await desk.add("www"))[0], (await desk.add("www"))[0]
+    await desk.store.record(again(soon, NOON + 60 * SECOND))
+    await desk.store.record(again(late, NOON + 7200 * SECOND))
+    day = timedelta(days=1)
+    assert await desk.store.set_back(day, NOON - day) == 2
+    assert [found.id for found in await desk.store.claim("www", None, NOON - day + 60 * SECOND, 9, ())] == [soon.id]
+    assert await desk.store.next_due("www", NOON - day + 60 * SECOND) == NOON - day + 7200 * SECOND
+    assert await desk.store.set_back(day, NOON) == 0, "nothing waits for so long"

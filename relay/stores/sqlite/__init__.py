@@ -14,7 +14,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,16 @@ class SqliteStore:
                 else:
                     await self._in_steps(commands.Rename(route, kept.get(route, HeldReason.REMOVED)))
         return Settled(held, released)
+
+    async def set_back(self, by: timedelta, now: datetime) -> int:
+        moved, moment, ms = 0, to_ms(now), round(by.total_seconds() * 1000)
+        async with self._settling:
+            for route in list(self.counts()):
+                found = await self._logs.unfinished(route)
+                for start in range(0, len(found), commands.AT_ONCE):
+                    some = found[start : start + commands.AT_ONCE]
+                    moved += await self._writer.call(partial(commands.set_back, deliveries=some, by=ms, now=moment))
+        return moved
 
     async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:
         async with self._settling:

@@ -258,6 +258,15 @@ def mark_taken(connection: sqlite3.Connection, deltas: Deltas, deliveries: Seque
     )
 
 
+def set_back(connection: sqlite3.Connection, deltas: Deltas, deliveries: Sequence[int], by: int, now: int) -> int:
+    """See Store.set_back."""
+    return connection.executemany(
+        "UPDATE delivery SET due = due - ?1, first_due = first_due - ?1"
+        " WHERE id = ?2 AND due > ?3 AND state IN ('pending', 'held')",
+        [(by, number, now) for number in deliveries],
+    ).rowcount
+
+
 def flush(
     connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int, kept: str | None
 ) -> str:
