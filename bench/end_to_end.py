@@ -37,7 +37,9 @@ wrk.headers["X-Strapi-Event"] = "entry.publish"
 local filler = string.rep("x", 250)
 request = function()
   n = n + 1
-  return wrk.format(nil, nil, nil, '{"event":"entry.publish","createdAt":"2026-11-23T12:00:00.000Z",' ..
+  local at = string.format("2026-11-23T%02d:%02d:%02d.%03dZ", math.floor(n / 3600000) % 24, math.floor(n / 60000) % 60,
+    math.floor(n / 1000) % 60, n % 1000)  -- a millisecond later each, as Strapi says it
+  return wrk.format(nil, nil, nil, '{"event":"entry.publish","createdAt":"' .. at .. '",' ..
     '"model":"article","uid":"api::article.article","entry":{"id":' .. n .. ',"documentId":"doc' .. n ..
     '","title":"' .. filler .. '","publishedAt":"2026-11-23T12:00:00.000Z","locale":"en"}}')
 end

@@ -577,6 +577,12 @@ async def test_a_file_that_cannot_be_used_is_refused_and_left_alone(path: Path, 
     assert path.read_bytes() == before
 
 
+async def test_a_new_file_is_its_owners_alone(desk: Desk, path: Path) -> None:
+    await desk.add("www")
+    files = [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+
+
 async def test_only_a_file_with_nothing_in_it_is_made_anew(path: Path) -> None:
     path.touch(mode=0o600)
     store = await open_store(path, clock=SystemClock())
