@@ -8,6 +8,7 @@ the other.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from relay.clock import Clock
 from relay.delivery import Delivery
@@ -36,8 +37,8 @@ class Courier:
     returns does not send again what is being sent."""
 
     __slots__ = (
-        "again", "bucket", "claiming", "first", "name", "probing", "recalled", "relaning", "rerun", "resting", "route",
-        "sending", "stuck", "turn", "workers",
+        "again", "bucket", "claimed", "claiming", "first", "name", "probing", "recalled", "relaning", "rerun",
+        "resting", "route", "sending", "stuck", "turn", "workers",
     )  # fmt: skip
 
     def __init__(self, route: Route, clock: Clock) -> None:
@@ -49,6 +50,7 @@ class Courier:
         self.stuck: set[DeliveryId] = set()  # sent, but the result cannot be recorded: not to be sent again
         self.recalled: set[DeliveryId] = set()  # not to be sent, also if a claim that is under way brings them
         self.rerun: set[DeliveryId] = set()  # asked for by hand while they were being sent
+        self.claimed = DeliveryId(0)  # the highest id that was ever read from the store
         self.workers = 0
         self.claiming = False
         self.probing = False
@@ -77,6 +79,12 @@ class Courier:
         """What must not be claimed again."""
         ready = {delivery.id for queue in self.queues for delivery in queue.ready}
         return ready | self.sending.keys() | self.stuck
+
+    def fresh(self, found: Sequence[Delivery]) -> list[Delivery]:
+        """What was just read from the store, as far as it is to be sent."""
+        self.claimed = max([self.claimed, *(delivery.id for delivery in found)])
+        known = self.known | self.recalled
+        return [delivery for delivery in found if delivery.id not in known]
 
     def room(self, queue: Queue, slots: int) -> int:
         """How many more of a kind are to be kept ready."""

@@ -140,7 +140,9 @@ class Dispatcher:
                 continue
             queue, slots = courier.first, self._oversight.slots(courier.route)
             full = courier.room(queue, slots) <= 0 or self._bytes > _READY_BYTES
-            if not slots or queue.behind or courier.claiming or full:
+            # What may have been read from the store before it is told of here must not be sent twice.
+            read = courier.claiming or courier.probing or delivery.id <= courier.claimed
+            if not slots or queue.behind or read or full:
                 queue.behind = True
             else:
                 self._bytes += size_of(delivery)
@@ -383,7 +385,7 @@ class Dispatcher:
         if not self._oversight.slots(courier.route) or courier.relaning or courier.route.order is not route.order:
             queue.behind = True
             return
-        found = [delivery for delivery in found if delivery.id not in courier.recalled]
+        found = courier.fresh(found)
         queue.ready.extend(found)
         self._bytes += sum(map(size_of, found))
         if found:
@@ -437,7 +439,7 @@ class Dispatcher:
                     return
                 courier.first.behind = courier.again.behind = False
                 found = await self._store.claim(courier.name, None, now, _PROBED_FROM, courier.known)
-                found = [one for one in found if one.id not in courier.recalled]
+                found = courier.fresh(found)
                 route = courier.route
                 if route is None or self._stopping or courier.relaning or health.state is not RouteState.UNHEALTHY:
                     return  # it changed meanwhile

@@ -91,6 +91,55 @@ async def test_a_probe_and_a_claim_that_is_under_way_never_send_the_same_deliver
     await store.close()
 
 
+async def test_what_is_handed_over_while_a_probe_is_chosen_is_not_chosen_too(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = await open_store(tmp_path / "relay.db", clock=clock)
+    slow = SlowToAnswer(store)
+    notices = Notices(clock)
+    oversight = Oversight(store, clock, notices)
+    [route] = build(load(CONFIG.replace(b"MORE", b"retry: none")), 1, NOON).routing.routes.values()
+    sent: list[DeliveryId] = []
+    answers = asyncio.Event()
+
+    async def attempt(by: Route, delivery: Delivery) -> Result:
+        sent.append(delivery.id)
+        await answers.wait()
+        made = Attempt(delivery.attempts + 1, delivery.trigger, clock.now(), 1, None, None, None)
+        return Result(delivery, made, State.DELIVERED, None, 1, None, clock.now())
+
+    event = Event(
+        EventId(store.ids.draw(to_ms(NOON))),
+        "any",
+        "generic",
+        NOON,
+        Description("e"),
+        (),
+        b"{}",
+        sha256(b"{}").digest(),
+    )
+    oversight.follow({"r": route})
+    health = oversight.of("r")
+    async with notices, Dispatcher(slow, clock, attempt, oversight) as dispatcher:
+        await dispatcher.follow({"r": route})
+        [courier] = dispatcher._couriers.values()
+        await until(lambda: not courier.claiming)
+        health.state, health.probe_at = RouteState.UNHEALTHY, NOON - timedelta(seconds=1)
+        added = await store.add(event, [route.owe(event, DeliveryId(store.ids.draw(to_ms(NOON))), paused=False)])
+        dispatcher.look("r")
+        await slow.read.wait()  # the probe's: it has found the one that is told of only now
+        health.state = RouteState.HEALTHY
+        dispatcher.offer(added)
+        with suppress(TimeoutError):  # it must not begin beside the probe
+            await until(lambda: sent, 0.3)
+        health.state = RouteState.UNHEALTHY
+        slow.tell.set()
+        await until(lambda: sent)
+        answers.set()
+        await until(lambda: store.counts() == {} and not (courier.probing or courier.workers))
+        assert len(sent) == 1
+    await store.close()
+
+
 async def test_a_clock_that_is_set_back_stalls_no_retry(tmp_path: Path) -> None:
     clock = ManualClock()
     store = await open_store(tmp_path / "relay.db", clock=clock)
