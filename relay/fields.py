@@ -6,7 +6,7 @@ Every check says what it expected and what it got; `config.py` adds file, line a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -18,6 +18,8 @@ from pydantic import (
     ConfigDict,
     ModelWrapValidatorHandler,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -351,6 +353,19 @@ def _header_value(value: object) -> str:
 
 HeaderName = Annotated[str, BeforeValidator(_header_name)]
 HeaderValue = Annotated[str, BeforeValidator(_header_value)]
+
+
+def compiled_by(check: Callable[[str], object]) -> WrapValidator:
+    """A text that this takes, which says by ValueError what is wrong with it. The text itself is kept."""
+
+    def checked(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        if isinstance(value, Unresolved):
+            return value
+        text = handler(value)
+        check(text)
+        return text
+
+    return WrapValidator(checked)
 
 
 def any_of(words: Iterable[Any]) -> str:

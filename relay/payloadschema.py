@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import BeforeValidator
 
 from relay import payload, query
-from relay.fields import Section, Unresolved, any_of, got
+from relay.fields import Section, Unresolved, any_of, compiled_by, got
 from relay.payload import Payload
 from relay.problems import did_you_mean
 from relay.secret import Secret
@@ -26,28 +26,16 @@ class Made(Section):
         raise NotImplementedError
 
 
-def _expression(value: object, handler: ValidatorFunctionWrapHandler) -> str:
-    if isinstance(value, Unresolved):
-        return value
-    text = cast(str, handler(value))
-    query.compile(text)
-    return text
-
-
-def _text(value: object, handler: ValidatorFunctionWrapHandler) -> str:
-    if isinstance(value, Unresolved):
-        return value
-    text = cast(str, handler(value))
+def _template(text: str) -> None:
     from relay import template  # not imported where no route needs it: memory
 
     template.compiled(text)
-    return text
 
 
 class Template(Made):
     """A Jinja2 template."""
 
-    template: Annotated[str, WrapValidator(_text)]
+    template: Annotated[str, compiled_by(_template)]
 
     def build(self, route: str, apart: bool) -> Payload:
         return payload.templated(self.template, route, apart)
@@ -59,7 +47,7 @@ class Template(Made):
 class Jmespath(Made):
     """A JMESPath expression."""
 
-    jmespath: Annotated[str, WrapValidator(_expression)]
+    jmespath: Annotated[str, compiled_by(query.compile)]
 
     def build(self, route: str, apart: bool) -> Payload:
         return payload.selected(self.jmespath, apart)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
     Field,
     ModelWrapValidatorHandler,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     model_validator,
 )
 from yarl import URL
@@ -61,14 +59,6 @@ def _pattern(value: object) -> str:
 Globs = Annotated[tuple[Annotated[str, BeforeValidator(_pattern)], ...], BeforeValidator(fields._listed)]
 
 
-def _where(value: object, handler: ValidatorFunctionWrapHandler) -> str:
-    if isinstance(value, Unresolved):
-        return value
-    text = cast(str, handler(value))
-    query.compile(text)
-    return text
-
-
 class Alternative(Section):
     """One entry of `any`."""
 
@@ -94,7 +84,7 @@ class Match(Alternative):
     """Which events a route wants."""
 
     any: Annotated[tuple[Alternative, ...], BeforeValidator(fields.filled)] | None = None
-    where: Annotated[str, WrapValidator(_where)] | None = None
+    where: Annotated[str, fields.compiled_by(query.compile)] | None = None
 
     def filter(self) -> Filter:
         """The compiled filter."""

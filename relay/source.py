@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from types import ModuleType
-from typing import Annotated, Literal, Protocol, cast
+from typing import Annotated, Literal, Protocol
 
-from pydantic import BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import BeforeValidator
 
 from relay import dedup, query
 from relay.address import parse_address
 from relay.delivery import Mark
 from relay.event import Description, Headers, Inbound
 from relay.fieldmap import FieldMap
-from relay.fields import Names, Network, PerTime, PositiveDuration, Section, Unresolved, got
+from relay.fields import Names, Network, PerTime, PositiveDuration, Section, Unresolved, compiled_by, got
 from relay.jsontext import Malformed, whole
 from relay.limits import TokenBucket
 from relay.problems import did_you_mean
@@ -66,18 +66,10 @@ class RateLimited(Exception):
         self.retry_after = retry_after
 
 
-def _expression(value: object, handler: ValidatorFunctionWrapHandler) -> str:
-    if isinstance(value, Unresolved):
-        return value
-    text = cast(str, handler(value))
-    query.compile(text)
-    return text
-
-
 class DedupKey(Section):
     """What two requests have in common when one repeats the other, and for how long that is remembered."""
 
-    key: Annotated[str, WrapValidator(_expression)]
+    key: Annotated[str, compiled_by(query.compile)]
     window: PositiveDuration
 
 

@@ -47,6 +47,12 @@ class SlowToAnswer:
         return found
 
 
+def told(store: SqliteStore) -> Event:
+    """An event, about to be stored."""
+    number = EventId(store.ids.draw(to_ms(NOON)))
+    return Event(number, "any", "generic", NOON, Description("e"), (), b"{}", sha256(b"{}").digest())
+
+
 async def test_a_probe_and_a_claim_that_is_under_way_never_send_the_same_delivery(tmp_path: Path) -> None:
     clock = ManualClock()
     store = await open_store(tmp_path / "relay.db", clock=clock)
@@ -63,16 +69,7 @@ async def test_a_probe_and_a_claim_that_is_under_way_never_send_the_same_deliver
         oversight.saw(by, result, Delivered())
         return result
 
-    event = Event(
-        EventId(store.ids.draw(to_ms(NOON))),
-        "any",
-        "generic",
-        NOON,
-        Description("e"),
-        (),
-        b"{}",
-        sha256(b"{}").digest(),
-    )
+    event = told(store)
     oversight.follow({"r": route})
     async with notices, Dispatcher(slow, clock, attempt, oversight) as dispatcher:
         await dispatcher.follow({"r": route})
@@ -107,16 +104,7 @@ async def test_what_is_handed_over_while_a_probe_is_chosen_is_not_chosen_too(tmp
         made = Attempt(delivery.attempts + 1, delivery.trigger, clock.now(), 1, None, None, None)
         return Result(delivery, made, State.DELIVERED, None, 1, None, clock.now())
 
-    event = Event(
-        EventId(store.ids.draw(to_ms(NOON))),
-        "any",
-        "generic",
-        NOON,
-        Description("e"),
-        (),
-        b"{}",
-        sha256(b"{}").digest(),
-    )
+    event = told(store)
     oversight.follow({"r": route})
     health = oversight.of("r")
     async with notices, Dispatcher(slow, clock, attempt, oversight) as dispatcher:
@@ -158,10 +146,7 @@ async def test_a_clock_that_is_set_back_stalls_no_retry(tmp_path: Path) -> None:
     oversight.follow({"r": route})
     async with notices, Dispatcher(store, clock, attempt, oversight) as dispatcher:
         await dispatcher.follow({"r": route})
-        event = Event(
-            EventId(store.ids.draw(to_ms(NOON))), "any", "generic", NOON, Description("e"), (), b"{}",
-            sha256(b"{}").digest(),
-        )  # fmt: skip
+        event = told(store)
         await store.add(event, [route.owe(event, DeliveryId(store.ids.draw(to_ms(NOON))), paused=False)])
         dispatcher.look("r")
         await until(lambda: len(sent) == 1 and not dispatcher.in_flight)
