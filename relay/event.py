@@ -80,6 +80,11 @@ class Description:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def entries(self) -> tuple[str, ...]:
+        """The entries that the changes are about, each once."""
+        return tuple({change.entry_id: None for change in self.changes if change.entry_id is not None})
+
+    @property
     def common(self) -> Change:
         """What all changes have in common; None where they differ."""
         first, *others = self.changes

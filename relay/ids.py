@@ -24,6 +24,7 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 STORE_SPACE = 1 << _STORE_BITS
+_LEAST = 6  # letters from which a text without a prefix is taken for the beginning of an id: it says the hour, about
 
 
 class UnknownId(ValueError):
@@ -71,6 +72,29 @@ class Ids:
         if rest & (STORE_SPACE - 1) != self._store or moment >> 42:
             raise UnknownId(f"{text!r} is not an id of this store")
         return prefix, moment << _COUNTER_BITS | rest >> _STORE_BITS
+
+
+def id_range(text: str, prefix: str) -> tuple[int, int] | None:
+    """The lowest and the highest id that begin with a text, `dlv_01J8` or `01J8`; None where no id of this kind can."""
+    letters = text[4:] if text[:4] == prefix else text
+    letters = letters.upper()
+    if (text[:4] in PREFIXES and text[:4] != prefix) or len(letters) > 26 or not _VALUES.keys() >= set(letters):
+        return None
+    if text[:4] != prefix and len(letters) < _LEAST:
+        return None
+    bits = 5 * (26 - len(letters))
+    low = 0
+    for letter in letters:
+        low = low << 5 | _VALUES[letter]
+    low, high = low << bits, ((low + 1) << bits) - 1
+    if low >> 122:  # past the last moment that an id can have
+        return None
+    return _inside(low), min(_inside(high), (1 << 63) - 1)
+
+
+def _inside(value: int) -> int:
+    """The id of a ULID, whatever its store."""
+    return value >> 80 << _COUNTER_BITS | (value & ((1 << 80) - 1)) >> _STORE_BITS
 
 
 def draw_store() -> int:

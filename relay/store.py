@@ -74,9 +74,15 @@ class LogQuery:
     action: tuple[str, ...] = ()
     event: tuple[str, ...] = ()
     entry_id: tuple[str, ...] = ()
+    """Also events of several changes, one of which is about such an entry."""
     event_id: tuple[EventId, ...] = ()
     status: tuple[str, ...] = ()
     """Delivery states; `unmatched` and `rejected` add items of their own kind."""
+    code: tuple[tuple[int, int], ...] = ()
+    """Ranges of HTTP statuses, both ends included: the last attempt's, or what a rejected request was answered."""
+    q: str | None = None
+    """The beginning of an id, of an entry's id or of an event's name, or a part of an error's text, which is looked for
+    in the newest 50,000 deliveries of the range."""
     since: datetime | None = None
     until: datetime | None = None
     limit: int = 100

@@ -13,10 +13,13 @@ from relay.ids import EVENT, EventId, Ids, UnknownId
 from relay.store import LogQuery
 
 LISTS = ("route", "source", "type", "model", "stage", "action", "event", "entry_id")
-FILTERS = (*LISTS, "event_id", "status", "since", "until", "limit", "cursor", "order")
+FILTERS = (*LISTS, "event_id", "status", "code", "since", "until", "q", "limit", "cursor", "order")
 STATUSES = (*(state.value for state in State), "unmatched", "rejected")
 MOST = 1000
 
+_CODE = re.compile(r"([1-9])xx|([0-9]{3})-([0-9]{3})|(>=|<=|>|<)?([0-9]{3})", re.IGNORECASE)
+_CODES = (100, 999)
+_LONGEST_Q = 200
 _AGE = re.compile(r"([0-9]{1,9})(s|m|h|d)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -46,6 +49,8 @@ def parse(pairs: Iterable[tuple[str, str]], now: datetime, ids: Ids) -> LogQuery
         **lists,
         event_id=tuple(_event_id(text, ids) for text in given["event_id"].split(",")) if "event_id" in given else (),
         status=status,
+        code=tuple(_codes(text) for text in given["code"].split(",")) if given.get("code") else (),
+        q=_text(given.get("q")),
         since=_moment("since", given.get("since"), now),
         until=_moment("until", given.get("until"), now),
         limit=_limit(given.get("limit", "100")),
@@ -59,6 +64,40 @@ def _event_id(text: str, ids: Ids) -> EventId:
         return EventId(ids.number(text, EVENT)[1])
     except UnknownId:
         return EventId(0)  # an id that this store never gave out: nothing matches
+
+
+def _codes(text: str) -> tuple[int, int]:
+    """`500`, `5xx`, `200-399`, `>=400`: the lowest and the highest code."""
+    least, most = _CODES
+    found = _CODE.fullmatch(text.strip())
+    if found is None:
+        raise BadFilter(f"code takes 500, 5xx, 200-399 or >=400, not '{text[:40]}'")
+    family, low, high, sign, code = found.groups()
+    if family:
+        return int(family) * 100, int(family) * 100 + 99
+    if low:
+        if int(low) > int(high):
+            raise BadFilter(f"code takes a range from the lower to the higher, not '{text}'")
+        return int(low), int(high)
+    number = int(code)
+    match sign:
+        case ">=":
+            return number, most
+        case ">":
+            return number + 1, most
+        case "<=":
+            return least, number
+        case "<":
+            return least, number - 1
+        case _:
+            return number, number
+
+
+def _text(text: str | None) -> str | None:
+    text = (text or "").strip()
+    if len(text) > _LONGEST_Q:
+        raise BadFilter(f"q takes up to {_LONGEST_Q} characters")
+    return text or None
 
 
 def _cursor(text: str | None, ids: Ids) -> int | None:

@@ -75,7 +75,8 @@ class SqliteStore:
         self._look()
         if self._no_space is not None:
             raise Unavailable(self._no_space)
-        return await self._writer.add(Adding(rows.event_row(event, len(owed)), event.body, owed, mark))
+        mentions = event.description.entries if len(event.description.changes) > 1 else ()
+        return await self._writer.add(Adding(rows.event_row(event, len(owed)), event.body, owed, mark, mentions))
 
     async def owe(self, event: EventId, owed: Sequence[Owed]) -> Added:
         stored = await self._logs.event(event)
@@ -149,9 +150,8 @@ class SqliteStore:
         if old == new:
             return 0
         async with self._settling:
-            return await self._in_steps(
-                commands.Move(old, new, self._orders.get(new, Order.NONE), to_ms(self._clock.now()))
-            )
+            order, now = self._orders.get(new, Order.NONE), to_ms(self._clock.now())
+            return await self._in_steps(commands.Move(old, new, order, now, self._writer.shapes))
 
     async def _in_steps(self, step: Command[int]) -> int:
         changed = 0

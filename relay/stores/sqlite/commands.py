@@ -13,6 +13,7 @@ from relay.lane import Order, Supersedes, supersedes
 from relay.lane import lane as lane_of
 from relay.store import Retried, WrongState
 from relay.stores.sqlite import lanes, rows
+from relay.stores.sqlite.shapes import Shapes
 from relay.stores.sqlite.transaction import Deltas, shift
 
 AT_ONCE = 500  # deliveries held or released in one transaction: milliseconds, also when each lies on a page of its own
@@ -32,7 +33,7 @@ _ROUTES = """
 """
 
 _REMOVED = (
-    f"SELECT d.id, d.lane, {rows.event_columns('e')} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
+    f"SELECT d.id, d.lane, d.shape, {rows.event_columns('e')} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
     " WHERE d.state = 'held' AND d.route = ? AND d.held_reason = 'removed' ORDER BY d.id LIMIT ?"
 )
 _STILL_TO_BE_SENT = (
@@ -131,13 +132,16 @@ class Move:
     new: str
     order: Order
     now: int
+    shapes: Shapes
 
     def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
         found = connection.execute(_REMOVED, (self.old, AT_ONCE)).fetchall()
+        shapes = {shape: self.shapes.moved(connection, shape, self.new) for _, _, shape, *_ in found}
         connection.executemany(
-            "UPDATE delivery SET route = ?, open = 0 WHERE id = ?", [(self.new, number) for number, *_ in found]
+            "UPDATE delivery SET route = ?, shape = ?, open = 0 WHERE id = ?",
+            [(self.new, shapes[shape], number) for number, _, shape, *_ in found],
         )
-        entering = [(number, rows.lane_of(self.order, event), True) for number, _, *event in found]
+        entering = [(number, rows.lane_of(self.order, event), True) for number, _, _, *event in found]
         lanes.enter(connection, self.new, entering)
         for lane in {lane for _, lane, *_ in found if lane is not None}:
             lanes.release(connection, self.old, lane)

@@ -18,6 +18,7 @@ from relay.stores.sqlite import transaction
 from relay.stores.sqlite.connection import Replaced, connect, explain, identity
 from relay.stores.sqlite.joining import Adding, Joining
 from relay.stores.sqlite.rows import Row
+from relay.stores.sqlite.shapes import Shapes
 from relay.stores.sqlite.transaction import Command, Deltas, Record
 
 _EMPTYING_MS = 1000  # for which senders may wait while something is being forgotten
@@ -96,6 +97,7 @@ class Committer:
         self._recount = False
         self.unfinished = _sums(counts)
         """Pending and held deliveries by route: this thread's own count, exact at each transaction."""
+        self.shapes = Shapes()
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="relay-writer", daemon=True)
 
@@ -190,7 +192,7 @@ class Committer:
                 connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
             if adds:
-                added = Joining(connection, self.unfinished, deltas).add([add.adding for add in adds])
+                added = Joining(connection, self.unfinished, deltas, self.shapes).add([add.adding for add in adds])
                 results.extend(zip((add.done for add in adds), added, strict=True))
             if records:
                 transaction.record(connection, records, deltas)
@@ -202,6 +204,7 @@ class Committer:
                     if _is_the_disks(error):
                         raise
                     failed.append((call.done, error))
+                    self.shapes.undone()
             if rejections:
                 transaction.reject(connection, rejections)
             if not (adds or records or calls or rejections):
@@ -211,11 +214,13 @@ class Committer:
                 raise Replaced
             self._commit(connection)
         except BaseException as error:
+            self.shapes.undone()
             self._undo(connection, error)
             raise
         finally:
             if unsynced and self._connection is not None:
                 connection.execute("PRAGMA synchronous = FULL")
+        self.shapes.committed()
         batch.failed.extend(failed)
         batch.results.extend(results)
         if counts is not None:

@@ -17,11 +17,13 @@ from relay.ids import EventId, moment_ms
 from relay.lane import Supersedes
 from relay.stores.sqlite import lanes, repeats, rows
 from relay.stores.sqlite.rows import Row
+from relay.stores.sqlite.shapes import Shapes
 from relay.stores.sqlite.transaction import Deltas, Insert, shift
 from relay.window import MOST_BYTES
 
-_insert_events = Insert("INTO event", rows.EVENT_COLUMNS)
+_insert_events = Insert("INTO event", f"{rows.EVENT_COLUMNS}, shape")
 _insert_bodies = Insert("INTO body", "event_id, content")
+_insert_mentions = Insert("OR IGNORE INTO mention", "entry_id, event_id")
 _insert_deliveries = Insert("INTO delivery", rows.DELIVERY_COLUMNS)
 _insert_joined = Insert("INTO delivery", rows.JOIN_COLUMNS)
 _CARRIER = (
@@ -40,6 +42,8 @@ class Adding:
     content: bytes
     owed: Sequence[Owed]
     mark: Mark | None = None
+    mentions: Sequence[str] = ()
+    """The entries of an event that is about several."""
 
     @property
     def id(self) -> int:
@@ -72,18 +76,22 @@ class _Outcome:
 class Joining:
     """One transaction's worth of deliveries. `waiting` are the pending and held ones of each route before it."""
 
-    def __init__(self, connection: sqlite3.Connection, waiting: Mapping[str, int], deltas: Deltas) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, waiting: Mapping[str, int], deltas: Deltas, shapes: Shapes
+    ) -> None:
         self._connection = connection
         self._waiting = waiting
         self._deltas = deltas
+        self._shapes = shapes
 
     def add(self, adds: Sequence[Adding]) -> list[Added]:
         """Store events with what is owed for them; what became of each."""
         repeated = self._repeated(adds) if any(add.mark is not None for add in adds) else {}
         fresh = [add for place, add in enumerate(adds) if place not in repeated] if repeated else adds
         connection = self._connection
-        _insert_events(connection, [add.event for add in fresh])
+        _insert_events(connection, [self._event(add.event) for add in fresh])
         _insert_bodies(connection, [(add.event[0], add.content) for add in fresh])
+        _insert_mentions(connection, [(entry, add.id) for add in fresh for entry in add.mentions])
         outcomes = self._join(fresh)
         made = iter(zip(fresh, outcomes, strict=True))
         results: list[Added] = []
@@ -95,6 +103,10 @@ class Joining:
             else:
                 results.append(self._repeat(first, add))
         return results
+
+    def _event(self, row: Row) -> Row:
+        """An event that no route wants is found by its own shape, others by their deliveries'."""
+        return (*row, None if row[rows.MATCHED] else self._shapes.unmatched(self._connection, row))
 
     # -- repeats -----------------------------------------------------------------------------------------------------
 
@@ -147,7 +159,7 @@ class Joining:
             for owed in add.owed:
                 delivery = owed.delivery
                 if owed.plain and self._count(delivery.route) < owed.most:
-                    plain.append(rows.delivery_row(delivery))
+                    plain.append(rows.delivery_row(delivery, self._shapes.of(self._connection, delivery)))
                     shift(self._deltas, delivery.route, 1, 0)
                     _sort(owed, outcome)
                 else:
@@ -240,7 +252,8 @@ class Joining:
         into: int | None = None,
         error: tuple[str, str] | None = None,
     ) -> None:
-        _insert_joined(self._connection, [rows.join_row(owed, event, state, blocked, size, into, error)])
+        shape = self._shapes.of(self._connection, owed.delivery)
+        _insert_joined(self._connection, [rows.join_row(owed, shape, event, state, blocked, size, into, error)])
 
 
 def _sort(owed: Owed, outcome: _Outcome) -> None:

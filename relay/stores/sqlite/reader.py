@@ -254,14 +254,13 @@ class Reader:
         found: list[tuple[int, LogItem]] = []
         async with self._snapshot():
             if "delivery" in kinds:
-                sql, values = search.deliveries(query)
-                found += [(row[0], rows.to_item(row, self.ids)) for row in await self._ask(sql, values)]
+                found += [(row[0], rows.to_item(row, self.ids)) for row in await search.deliveries(query, self._ask)]
             if "unmatched" in kinds:
-                sql, values = search.unmatched(query)
-                found += [(row[0], rows.to_unmatched_item(row, self.ids)) for row in await self._ask(sql, values)]
+                unmatched = await search.unmatched(query, self._ask)
+                found += [(row[0], rows.to_unmatched_item(row, self.ids)) for row in unmatched]
             if "rejected" in kinds:
-                sql, values = search.rejected(query)
-                found += [(row[0], rows.to_rejected_item(row, self.ids)) for row in await self._ask(sql, values)]
+                rejected = await search.rejected(query, self._ask)
+                found += [(row[0], rows.to_rejected_item(row, self.ids)) for row in rejected]
         found.sort(key=lambda pair: pair[0], reverse=not query.ascending)
         more = len(found) > query.limit
         found = found[: query.limit]

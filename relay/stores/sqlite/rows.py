@@ -78,8 +78,8 @@ EVENT_COLUMNS = (
 )
 
 
-RECEIVED_AT = 4
-"""Where `received_at` stands in a row of `event`."""
+RECEIVED_AT, MATCHED = 4, 18
+"""Where `received_at` and `matched` stand in a row of `event`."""
 
 
 def event_columns(alias: str) -> str:
@@ -150,15 +150,17 @@ def to_stored_event(row: Sequence[Any], body: bytes | None, ids: Ids) -> StoredE
 
 # -- deliveries ------------------------------------------------------------------------------------------------------
 
-DELIVERY_COLUMNS = 'id, event_id, route, due, first_due, attempts, tries, "trigger", updated_at'
+DELIVERY_COLUMNS = 'id, event_id, route, shape, entry_id, due, first_due, attempts, tries, "trigger", updated_at'
 
 
-def delivery_row(delivery: Delivery) -> Row:
+def delivery_row(delivery: Delivery, shape: int) -> Row:
     """A row of `delivery` as it is born."""
     return (
         delivery.id,
         delivery.event.id,
         delivery.route,
+        shape,
+        delivery.event.description.common.entry_id,
         to_ms(delivery.due),
         to_ms(delivery.first_due),
         delivery.attempts,
@@ -175,13 +177,20 @@ JOIN_COLUMNS = (
 
 
 def join_row(
-    owed: Owed, event: int, state: State, blocked: bool, size: int, into: int | None, error: tuple[str, str] | None
+    owed: Owed,
+    shape: int,
+    event: int,
+    state: State,
+    blocked: bool,
+    size: int,
+    into: int | None,
+    error: tuple[str, str] | None,
 ) -> Row:
     """A row of `delivery` as one is born that is not plain, owed for the event of this id."""
     delivery = owed.delivery
     held = state is State.HELD
     carries = owed.window is not None and state in (State.PENDING, State.HELD)
-    plain = delivery_row(delivery)
+    plain = delivery_row(delivery, shape)
     return (
         plain[0],
         event,

@@ -5,15 +5,18 @@
     delivery   one event owed to one route: the queue, and afterwards its history
     attempt    what was sent and what came back
     rejection  requests that were refused, the last 1,000 per source
+    shape      what deliveries have in common that `/logs` filters on, each combination once; few, so that one index
+               over (shape, id) serves every such filter and every combination of them (`shapes`)
+    mention    entries of events that are about several
     seen       by what repeated requests are known, for as long as they may come
     known      what outlives restarts of routes and sources
-    meta       the store's own number
+    meta       the store's own number, and how much has been pruned
 
 Ids are those of `relay.ids`: they grow with time, so that tables and indexes are appended to, and a row's creation
 time is in its id. Times are milliseconds since 1970. But for `seen` there is no random key, and the queue is carried by
 partial indexes that hold only what is waiting: each index costs every event some microseconds. Foreign keys are
 named for the reader and for `PRAGMA foreign_key_check`, but not enforced at each insert: one writer inserts an event
-and its deliveries in one transaction, in order.
+and its deliveries in one transaction, in order. What a delivery was merged into may have been pruned before it.
 """
 
 from __future__ import annotations
@@ -28,6 +31,20 @@ APPLICATION_ID = 0x72656C79  # "rely", in the file's header: tells relay's files
 
 UNFINISHED_LANE = "lane IS NOT NULL AND (state = 'pending' OR state = 'held')"
 """What the index of lanes holds: queries must say it in these words to use it."""
+
+ASIDE = "state = 'failed' OR state = 'cancelled' OR state = 'merged'"
+"""What the index of those that were not delivered holds."""
+
+MOST_SHAPES = 4096
+"""Past these, deliveries have shape 0: names that senders make up (a title as an event's name) must not grow a table
+that every search reads."""
+
+_SHAPE = (
+    "json_array({delivery}.route, {event}.source, {event}.type, {event}.event, {event}.model, {event}.stage,"
+    " {event}.action)"
+)
+
+_UNMATCHED_SHAPE = "json_array('', event.source, event.type, event.event, event.model, event.stage, event.action)"
 
 Migration = Sequence[str]
 
@@ -197,10 +214,72 @@ MIGRATIONS: tuple[Migration, ...] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    # 3: what `/logs` filters on lies with the deliveries.
+    (
+        """
+        CREATE TABLE shape (
+            id INTEGER PRIMARY KEY,
+            key TEXT NOT NULL UNIQUE,   -- all that follows, as a JSON array
+            route TEXT NOT NULL,
+            source TEXT NOT NULL,
+            type TEXT NOT NULL,
+            event TEXT,
+            model TEXT,
+            stage TEXT,
+            action TEXT
+        ) STRICT
+        """,
+        f"""
+        INSERT INTO shape (key, route, source, type, event, model, stage, action)
+        SELECT {_SHAPE.format(delivery="d", event="e")}, d.route, e.source, e.type, e.event, e.model, e.stage, e.action
+        FROM delivery d JOIN event e ON e.id = d.event_id GROUP BY 1 ORDER BY count(*) DESC LIMIT {MOST_SHAPES}
+        """,  # noqa: S608 - our own words
+        "ALTER TABLE delivery ADD COLUMN shape INTEGER NOT NULL DEFAULT 0",  # 0: one of many others
+        "ALTER TABLE delivery ADD COLUMN entry_id TEXT",
+        f"""
+        UPDATE delivery SET (shape, entry_id) = (
+            SELECT coalesce(s.id, 0), e.entry_id FROM event e
+            LEFT JOIN shape s ON s.key = {_SHAPE.format(delivery="delivery", event="e")}
+            WHERE e.id = delivery.event_id
+        )
+        """,  # noqa: S608
+        # Of events that no route wanted: they have no delivery that says it.
+        "ALTER TABLE event ADD COLUMN shape INTEGER",
+        f"""
+        INSERT OR IGNORE INTO shape (key, route, source, type, event, model, stage, action)
+        SELECT {_UNMATCHED_SHAPE}, '', source, type, event, model, stage, action
+        FROM event WHERE matched = 0 GROUP BY 1 ORDER BY count(*) DESC LIMIT {MOST_SHAPES}
+        """,  # noqa: S608
+        f"""
+        UPDATE event SET shape = coalesce((SELECT id FROM shape WHERE key = {_UNMATCHED_SHAPE}), 0) WHERE matched = 0
+        """,  # noqa: S608
+        "DROP INDEX event_unmatched",
+        "CREATE INDEX event_unmatched ON event (shape, id) WHERE matched = 0",
+        "CREATE INDEX event_unmatched_id ON event (id) WHERE matched = 0",
+        "CREATE INDEX delivery_shape ON delivery (shape, id)",
+        "CREATE INDEX delivery_entry ON delivery (entry_id, id) WHERE entry_id IS NOT NULL",
+        "CREATE INDEX delivery_code ON delivery (code, id) WHERE code IS NOT NULL",
+        # Those that are rare among the finished ones.
+        f"CREATE INDEX delivery_aside ON delivery (state, id) WHERE {ASIDE}",
+        "CREATE INDEX event_unmatched_entry ON event (entry_id, id) WHERE matched = 0",
+        """
+        CREATE TABLE mention (
+            entry_id TEXT NOT NULL,
+            event_id INTEGER NOT NULL REFERENCES event,
+            PRIMARY KEY (entry_id, event_id)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX mention_event ON mention (event_id)",
+        """
+        INSERT OR IGNORE INTO mention (entry_id, event_id)
+        SELECT change.value ->> 'entry_id', e.id FROM event e, json_each(e.changes) change
+        WHERE e.changes IS NOT NULL AND change.value ->> 'entry_id' IS NOT NULL
+        """,
+    ),
 )
 
 VERSION = len(MIGRATIONS)
-TABLES = frozenset({"meta", "event", "body", "delivery", "attempt", "rejection", "seen", "known"})
+TABLES = frozenset({"meta", "event", "body", "delivery", "attempt", "rejection", "seen", "known", "shape", "mention"})
 
 
 def version(connection: sqlite3.Connection) -> int:

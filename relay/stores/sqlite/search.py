@@ -1,17 +1,60 @@
-"""From the filters of `/logs` to SQL."""
+"""From the filters of `/logs` to SQL: how the newest of what is wanted is found without walking the whole table.
+
+A query is answered in two steps. First the ids: the filter that says most is taken for a *driver*, whose index has the
+ids in order; each of its values is a branch of one compound SELECT, and all other filters are checked on the way. Then
+the rows of the ids that were found. Drivers are an event, an entry, a state that few deliveries are in, what waits, an
+HTTP status, shapes (see `shapes`), and where there is none of these the table itself, newest first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from relay.delivery import State
+from relay.ids import DELIVERY, EVENT, REJECTION, id_range
 from relay.store import LogQuery
-from relay.stores.sqlite import rows
+from relay.stores.sqlite import rows, shapes
+
+Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
+"""Runs a query."""
 
 ITEMS = f"SELECT {rows.ITEM_COLUMNS} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
-_OF_EVENT = ("type", "model", "stage", "action", "event", "entry_id")
+
+ERRORS_IN = 50_000
+"""In how many of the newest deliveries of the range the text of errors is looked for."""
+_GATHERED = 20_000  # entries that begin alike: past so many they are common enough to be met on the way
+_WAITING = 200_000  # what waits is sorted up to so many; past that it is met on the way
+_COUNTED = 50_000  # to choose between two drivers
+_BRANCHES = 200  # in one statement: SQLite takes 500
+_OF_EVENT = ("type", "model", "stage", "action", "event")
 _States = frozenset(State)
+_ASIDE = (State.FAILED, State.CANCELLED, State.MERGED)
+_WAITS = {State.PENDING: "delivery_pending", State.HELD: "delivery_held"}
+_OF_SEVERAL = "{id} IN (SELECT event_id FROM mention WHERE {clause})"
+# The codes that there are within a range: one look into the index for each.
+_CODES = """
+    WITH RECURSIVE found(code) AS (
+        SELECT min(code) FROM delivery INDEXED BY delivery_code WHERE code >= ?1
+        UNION ALL
+        SELECT (SELECT min(code) FROM delivery INDEXED BY delivery_code WHERE code > found.code)
+        FROM found WHERE found.code < ?2
+    )
+    SELECT code FROM found WHERE code <= ?2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Clause:
+    """Part of a WHERE clause with its values. Where it drives, it says by which index: a search for the newest must not
+    depend on what SQLite guesses of a table it knows nothing about."""
+
+    sql: str
+    values: tuple[Any, ...] = ()
+    index: str | None = None
 
 
 def kinds(query: LogQuery) -> set[str]:
@@ -21,70 +64,322 @@ def kinds(query: LogQuery) -> set[str]:
     if not asked or asked & _States:
         kinds.add("delivery")
     if not query.route:
-        if "unmatched" in asked:
+        if "unmatched" in asked and not query.code:
             kinds.add("unmatched")
-        if "rejected" in asked and not any(getattr(query, name) for name in (*_OF_EVENT, "event_id")):
+        if "rejected" in asked and not any(getattr(query, name) for name in (*_OF_EVENT, "entry_id", "event_id")):
             kinds.add("rejected")
     return kinds
 
 
-class _Conditions:
-    """A WHERE clause in the making."""
-
-    def __init__(self, query: LogQuery, id_column: str, source_column: str) -> None:
-        self.clauses: list[str] = []
-        self.values: list[Any] = []
-        self._order = f" ORDER BY {id_column} {'ASC' if query.ascending else 'DESC'} LIMIT {query.limit + 1}"
-        self.any_of(source_column, query.source)
-        if query.since is not None:
-            self.add(f"{id_column} >= ?", rows.first_id(query.since))
-        if query.until is not None:
-            self.add(f"{id_column} < ?", rows.first_id(query.until))
-        if query.before is not None:
-            self.add(f"{id_column} {'>' if query.ascending else '<'} ?", query.before)
-
-    def add(self, clause: str, value: object) -> None:
-        self.clauses.append(clause)
-        self.values.append(value)
-
-    def any_of(self, column: str, values: Sequence[Any]) -> None:
-        if len(values) == 1:
-            self.add(f"{column} = ?", values[0])
-        elif values:
-            self.clauses.append(f"{column} IN ({', '.join('?' * len(values))})")
-            self.values.extend(values)
-
-    def of_event(self, query: LogQuery) -> None:
-        for name in _OF_EVENT:
-            self.any_of(f"e.{name}", getattr(query, name))
-
-    def select(self, select: str) -> tuple[str, list[Any]]:
-        where = f" WHERE {' AND '.join(self.clauses)}" if self.clauses else ""
-        return select + where + self._order, self.values
+# -- deliveries ------------------------------------------------------------------------------------------------------
 
 
-def deliveries(query: LogQuery) -> tuple[str, list[Any]]:
-    where = _Conditions(query, "d.id", "e.source")
-    where.of_event(query)
-    where.any_of("d.event_id", query.event_id)
-    where.any_of("d.route", query.route)
-    states = [word for word in query.status if word in _States]
-    if len(set(states)) == 1:
-        # Spelt out, so that SQLite can use an index that holds only this state.
-        where.clauses.append(f"d.state = '{State(states[0]).value}'")
+async def deliveries(query: LogQuery, ask: Ask) -> list[Any]:
+    """Up to `limit` + 1 rows of `ITEMS`, in the order of the query."""
+    found = await _Deliveries(query, ask).ids()
+    order = "ASC" if query.ascending else "DESC"
+    wanted = f"{ITEMS} WHERE d.id IN (SELECT value FROM json_each(?)) ORDER BY d.id {order}"  # noqa: S608
+    return await ask(wanted, (orjson.dumps(found).decode(),)) if found else []
+
+
+class _Deliveries:
+    """The search for deliveries of one query."""
+
+    def __init__(self, query: LogQuery, ask: Ask) -> None:
+        self._query = query
+        self._ask = ask
+        self._states = [State(word) for word in dict.fromkeys(query.status) if word in _States]
+        self._shapes: list[int] | None = None
+        """Those that the filters leave; None where they leave all."""
+
+    async def ids(self) -> list[int]:
+        """The first ids, in the order of the query: at most one more than it wants."""
+        self._shapes = await self._wanted_shapes()
+        if self._shapes == []:
+            return []
+        if self._query.q is None:
+            driven_by, branches = await self._branches()
+            return await self._first(branches, driven_by)
+        found: set[int] = set()
+        async for branches in self._any_of(self._query.q):
+            found.update(await self._first(branches))
+        return _ordered(found, self._query)
+
+    # -- drivers -----------------------------------------------------------------------------------------------------
+
+    async def _branches(self) -> tuple[str, list[_Clause]]:
+        """The filter that drives, and its branches: the one with the fewest, as far as it is worth counting."""
+        candidates = [candidate async for candidate in self._candidates()]
+        if len(candidates) < 2:
+            return candidates[0] if candidates else ("", [_Clause("1")])
+        counted = [(await self._count(branches), place) for place, (_, branches) in enumerate(candidates)]
+        return candidates[min(counted)[1]]
+
+    async def _candidates(self) -> AsyncIterator[tuple[str, list[_Clause]]]:
+        query, states = self._query, self._states
+        if query.event_id:
+            yield "event_id", [_in("d.event_id", query.event_id, "delivery_event")]
+        if query.entry_id:
+            entries = [_is("d.entry_id", entry, "delivery_entry") for entry in query.entry_id]
+            yield "entry_id", [*entries, _mentioned("d.event_id", query, "delivery_event")]
+        if states and all(state in _ASIDE for state in states):
+            yield "status", [_state(state) for state in states]
+        if query.code:
+            yield "code", [_is("d.code", code, "delivery_code") for code in await self._codes()]
+        if states and all(state in _WAITS for state in states):
+            waiting = " UNION ALL ".join(_waiting(state) for state in states)
+            number = (await self._ask(f"SELECT count(*) FROM ({waiting} LIMIT {_WAITING})", ()))[0][0]  # noqa: S608
+            if number < _WAITING:
+                yield "status", [_Clause(f"d.id IN ({waiting})")]
+        if self._shapes is not None:
+            yield "shape", [self._of_shape(shape) for shape in self._shapes]
+
+    async def _count(self, branches: Sequence[_Clause]) -> int:
+        """How many deliveries a driver leads to, up to `_COUNTED`."""
+        within, values = _joined(_range(self._query, "d.id"))
+        total = 0
+        for branch in branches:
+            some = f"SELECT 1 FROM delivery d {_by(branch)} WHERE {branch.sql} AND {within} LIMIT {_COUNTED - total}"  # noqa: S608
+            found = await self._ask(f"SELECT count(*) FROM ({some})", (*branch.values, *values))  # noqa: S608
+            total += found[0][0]
+            if total >= _COUNTED:
+                break
+        return total
+
+    async def _any_of(self, q: str) -> AsyncIterator[list[_Clause]]:
+        """What `q` may mean, each with its branches."""
+        for column, prefix, index in (("d.id", DELIVERY, None), ("d.event_id", EVENT, "delivery_event")):
+            if (between := id_range(q, prefix)) is not None:
+                yield [_Clause(f"{column} BETWEEN ? AND ?", between, index)]
+        entries = _begins("entry_id", q)
+        some = f"SELECT id FROM delivery INDEXED BY delivery_entry WHERE {entries.sql} LIMIT {_GATHERED}"  # noqa: S608
+        number = (await self._ask(f"SELECT count(*) FROM ({some})", entries.values))[0][0]  # noqa: S608
+        yield [_Clause(f"d.id IN ({some})", entries.values) if number < _GATHERED else _begins("d.entry_id", q)]
+        yield [_Clause(_OF_SEVERAL.format(id="d.event_id", clause=entries.sql), entries.values, "delivery_event")]
+        named = _begins("event", q)
+        found = await self._ask(f"SELECT id FROM shape WHERE {named.sql}", named.values)  # noqa: S608
+        yield [_is("d.shape", number, "delivery_shape") for (number,) in found]
+        if await self._others():
+            event = _begins("e.event", q)
+            exists = _event_with(event.sql)
+            yield [_Clause(f"d.shape = {shapes.OTHERS} AND {exists}", event.values, "delivery_shape")]
+        within, values = _joined(_range(replace(self._query, before=None), "d.id"))
+        oldest = f"SELECT d.id FROM delivery d WHERE {within} ORDER BY d.id DESC LIMIT 1 OFFSET {ERRORS_IN - 1}"  # noqa: S608
+        floor = await self._ask(oldest, values)
+        yield [
+            _Clause(
+                "d.id >= ? AND (d.error_message LIKE ? ESCAPE '\\' OR d.error_code = ?)",
+                (floor[0][0] if floor else 0, _part(q), q),
+            )
+        ]
+
+    # -- filters -----------------------------------------------------------------------------------------------------
+
+    def _filters(self, driven_by: str) -> list[_Clause]:
+        """All filters but the one that drives."""
+        query = self._query
+        clauses = _range(query, "d.id")
+        if query.event_id and driven_by != "event_id":
+            clauses.append(_in("d.event_id", query.event_id))
+        if query.entry_id and driven_by != "entry_id":
+            entry, mentioned = _in("d.entry_id", query.entry_id), _mentioned("d.event_id", query)
+            clauses.append(_Clause(f"({entry.sql} OR {mentioned.sql})", (*entry.values, *mentioned.values)))
+        if self._states and driven_by != "status":
+            clauses.append(_in("d.state", [state.value for state in self._states]))
+        if query.code and driven_by != "code":
+            clauses.append(_codes("d.code", query))
+        if self._shapes is not None and driven_by != "shape":
+            known = [shape for shape in self._shapes if shape != shapes.OTHERS]
+            sql, values = f"d.shape IN ({', '.join(map(str, known))})", ()
+            if shapes.OTHERS in self._shapes:
+                others = self._of_shape(shapes.OTHERS)
+                sql, values = f"({sql} OR {others.sql})", others.values
+            clauses.append(_Clause(sql, values))
+        return clauses
+
+    def _of_shape(self, shape: int) -> _Clause:
+        if shape != shapes.OTHERS:
+            return _is("d.shape", shape, "delivery_shape")
+        query = self._query
+        sql, values = _joined([_any_of(query, name, f"e.{name}") for name in ("source", *_OF_EVENT)])
+        route = _any_of(query, "route", "d.route")
+        clause = f"(d.shape = {shapes.OTHERS} AND {route.sql} AND {_event_with(sql)})"
+        return _Clause(clause, (*route.values, *values), "delivery_shape")
+
+    async def _wanted_shapes(self) -> list[int] | None:
+        asked = [name for name in shapes.COLUMNS if getattr(self._query, name)]
+        if not asked:
+            return None
+        where, values = _joined([_any_of(self._query, name, name) for name in asked])
+        found = [number for (number,) in await self._ask(f"SELECT id FROM shape WHERE {where}", values)]  # noqa: S608
+        return [*found, shapes.OTHERS] if await self._others() else found
+
+    async def _others(self) -> bool:
+        """Whether there are deliveries whose shape has no number of its own."""
+        looked = f"SELECT EXISTS (SELECT 1 FROM delivery INDEXED BY delivery_shape WHERE shape = {shapes.OTHERS})"  # noqa: S608
+        return bool((await self._ask(looked, ()))[0][0])
+
+    async def _codes(self) -> list[int]:
+        codes = {code for low, high in self._query.code for (code,) in await self._ask(_CODES, (low, high))}
+        return sorted(codes)
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    async def _first(self, branches: Sequence[_Clause], driven_by: str = "") -> list[int]:
+        """The first ids of all branches, in the order of the query."""
+        return await _newest(self._ask, "delivery d", "d.id", branches, self._filters(driven_by), self._query)
+
+
+async def _newest(
+    ask: Ask, table: str, column: str, branches: Sequence[_Clause], filters: Sequence[_Clause], query: LogQuery
+) -> list[int]:
+    """The first ids that any branch has and all filters let through, in the order of the query."""
+    order = "ASC" if query.ascending else "DESC"
+    most = query.limit + 1
+    also, values = _joined(filters)
+    found: set[int] = set()
+    for start in range(0, len(branches), _BRANCHES):
+        some = branches[start : start + _BRANCHES]
+        selects = [
+            f"SELECT id FROM (SELECT {column} AS id FROM {table} {_by(branch)} WHERE {branch.sql} AND {also}"  # noqa: S608
+            f" ORDER BY {column} {order} LIMIT {most})"
+            for branch in some
+        ]
+        given = [value for branch in some for value in (*branch.values, *values)]
+        sql = f"{' UNION ALL '.join(selects)} ORDER BY id {order} LIMIT {most}"
+        found.update(number for (number,) in await ask(sql, given))
+    return _ordered(found, query)
+
+
+def _ordered(found: Iterable[int], query: LogQuery) -> list[int]:
+    return sorted(found, reverse=not query.ascending)[: query.limit + 1]
+
+
+# -- events that no route wanted, requests that were refused ---------------------------------------------------------
+
+
+async def unmatched(query: LogQuery, ask: Ask) -> list[Any]:
+    """Up to `limit` + 1 rows of `UNMATCHED_COLUMNS`, in the order of the query."""
+    filters = [_Clause("e.matched = 0"), *_range(query, "e.id")]
+    if query.event_id:
+        filters.append(_in("e.id", query.event_id))
+    if query.q is not None:
+        filters.append(
+            _either(_ids("e.id", query.q, EVENT), _begins("e.entry_id", query.q), _begins("e.event", query.q))
+        )
+    by_shape = [_any_of(query, name, f"e.{name}") for name in ("source", *_OF_EVENT)]
+    if query.entry_id:
+        entries = [_is("e.entry_id", entry, "event_unmatched_entry") for entry in query.entry_id]
+        branches = [*entries, _mentioned("e.id", query)]
+        filters += by_shape
+    elif any(getattr(query, name) for name in ("source", *_OF_EVENT)):
+        where, values = _joined([_any_of(query, name, name) for name in ("source", *_OF_EVENT)])
+        found = await ask(f"SELECT id FROM shape WHERE route = '' AND {where}", values)  # noqa: S608
+        branches = [_is("e.shape", number, "event_unmatched") for (number,) in found]
+        others = _joined(by_shape)
+        branches.append(_Clause(f"e.shape = {shapes.OTHERS} AND {others[0]}", tuple(others[1]), "event_unmatched"))
     else:
-        where.any_of("d.state", states)
-    return where.select(ITEMS)
+        branches = [_Clause("1", (), "event_unmatched_id")]
+    ids = await _newest(ask, "event e", "e.id", branches, filters, query)
+    order = "ASC" if query.ascending else "DESC"
+    wanted = f"SELECT {rows.UNMATCHED_COLUMNS} FROM event e WHERE e.id IN (SELECT value FROM json_each(?))"  # noqa: S608
+    return await ask(f"{wanted} ORDER BY e.id {order}", (orjson.dumps(ids).decode(),)) if ids else []
 
 
-def unmatched(query: LogQuery) -> tuple[str, list[Any]]:
-    where = _Conditions(query, "e.id", "e.source")
-    where.clauses.append("e.matched = 0")
-    where.of_event(query)
-    where.any_of("e.id", query.event_id)
-    return where.select(f"SELECT {rows.UNMATCHED_COLUMNS} FROM event e")  # noqa: S608
+async def rejected(query: LogQuery, ask: Ask) -> list[Any]:
+    """Up to `limit` + 1 rows of `REJECTION_COLUMNS`, in the order of the query."""
+    clauses = [*_range(query, "id"), _any_of(query, "source", "source")]
+    if query.code:
+        clauses.append(_codes("status", query))
+    if query.q is not None:
+        reason = _Clause("reason LIKE ? ESCAPE '\\'", (_part(query.q),))
+        clauses.append(_either(_ids("id", query.q, REJECTION), reason))
+    return await ask(*_select(f"SELECT {rows.REJECTION_COLUMNS} FROM rejection", clauses, query, "id"))  # noqa: S608
 
 
-def rejected(query: LogQuery) -> tuple[str, list[Any]]:
-    where = _Conditions(query, "id", "source")
-    return where.select(f"SELECT {rows.REJECTION_COLUMNS} FROM rejection")  # noqa: S608
+# -- clauses ---------------------------------------------------------------------------------------------------------
+
+
+def _select(select: str, clauses: Sequence[_Clause], query: LogQuery, column: str) -> tuple[str, list[Any]]:
+    where, values = _joined(clauses)
+    order = "ASC" if query.ascending else "DESC"
+    return f"{select} WHERE {where} ORDER BY {column} {order} LIMIT {query.limit + 1}", values
+
+
+def _joined(clauses: Sequence[_Clause]) -> tuple[str, list[Any]]:
+    sql = " AND ".join(clause.sql for clause in clauses if clause.sql != "1")
+    return sql or "1", [value for clause in clauses for value in clause.values]
+
+
+def _either(*clauses: _Clause | None) -> _Clause:
+    some = [clause for clause in clauses if clause is not None]
+    return _Clause(
+        f"({' OR '.join(each.sql for each in some)})", tuple(value for each in some for value in each.values)
+    )
+
+
+def _range(query: LogQuery, column: str) -> list[_Clause]:
+    clauses = []
+    if query.since is not None:
+        clauses.append(_Clause(f"{column} >= ?", (rows.first_id(query.since),)))
+    if query.until is not None:
+        clauses.append(_Clause(f"{column} < ?", (rows.first_id(query.until),)))
+    if query.before is not None:
+        clauses.append(_Clause(f"{column} {'>' if query.ascending else '<'} ?", (query.before,)))
+    return clauses
+
+
+def _event_with(sql: str) -> str:
+    return f"EXISTS (SELECT 1 FROM event e WHERE e.id = d.event_id AND {sql})"  # noqa: S608
+
+
+def _by(driver: _Clause) -> str:
+    return "NOT INDEXED" if driver.index is None else f"INDEXED BY {driver.index}"
+
+
+def _is(column: str, value: str | int, index: str | None = None) -> _Clause:
+    return _Clause(f"{column} = ?", (value,), index)
+
+
+def _in(column: str, values: Sequence[Any], index: str | None = None) -> _Clause:
+    return _Clause(f"{column} IN ({', '.join('?' * len(values))})", tuple(values), index)
+
+
+def _any_of(query: LogQuery, name: str, column: str) -> _Clause:
+    values = getattr(query, name)
+    return _in(column, values) if values else _Clause("1")
+
+
+def _state(state: State) -> _Clause:
+    """Spelt out, so that SQLite can use an index that holds only some states."""
+    return _Clause(f"d.state = '{state.value}'", index="delivery_aside")
+
+
+def _waiting(state: State) -> str:
+    return f"SELECT id FROM delivery INDEXED BY {_WAITS[state]} WHERE state = '{state.value}'"  # noqa: S608
+
+
+def _codes(column: str, query: LogQuery) -> _Clause:
+    return _either(*(_Clause(f"{column} BETWEEN ? AND ?", both) for both in query.code))
+
+
+def _mentioned(column: str, query: LogQuery, index: str | None = None) -> _Clause:
+    entries = _in("entry_id", query.entry_id)
+    return _Clause(_OF_SEVERAL.format(id=column, clause=entries.sql), entries.values, index)
+
+
+def _begins(column: str, text: str) -> _Clause:
+    """What begins with a text: everything from it up to the last that could."""
+    return _Clause(f"({column} >= ? AND {column} < ?)", (text, text + chr(0x10FFFF)))
+
+
+def _ids(column: str, text: str, prefix: str) -> _Clause | None:
+    between = id_range(text, prefix)
+    return None if between is None else _Clause(f"{column} BETWEEN ? AND ?", between)
+
+
+def _part(text: str) -> str:
+    """A pattern for LIKE that finds a text wherever it stands."""
+    for special in "\\%_":
+        text = text.replace(special, "\\" + special)
+    return f"%{text}%"

@@ -57,6 +57,8 @@ class Writer:
         self._closing: asyncio.Future[None] | None = None
         self._rejection_timer: asyncio.TimerHandle | None = None
         self._thread = Committer(path, connection, self._answer, counts)
+        self.shapes = self._thread.shapes
+        """For commands alone: they run in the writer's thread."""
         self._thread.start()
 
     def add(self, adding: Adding) -> asyncio.Future[Added]:
@@ -72,8 +74,10 @@ class Writer:
 
     def owe(self, event: EventId, size: int, owed: Sequence[Owed]) -> asyncio.Future[Added]:
         """Write new deliveries of a stored event, whose body has this size."""
-        unfinished = self._thread.unfinished
-        return self.call(lambda connection, deltas: Joining(connection, unfinished, deltas).owe(event, size, owed))
+        unfinished, shapes = self._thread.unfinished, self.shapes
+        return self.call(
+            lambda connection, deltas: Joining(connection, unfinished, deltas, shapes).owe(event, size, owed)
+        )
 
     def record(self, result: Result) -> asyncio.Future[None]:
         """Write what an attempt changed."""
