@@ -281,6 +281,8 @@ class LogItem:
     duration_ms: int | None
     reason: str | None = None
     """Why a request was rejected; deliveries say it in `error`."""
+    entries: tuple[str, ...] = ()
+    """What an event of several changes is about, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,6 +292,11 @@ class Store(LogReader, Protocol):
         """Sizes, counts and ages for `/health`."""
         ...
 
+    async def watch(self, told: Callable[[Sequence[LogItem], bool], None] | None) -> None:
+        """Tell this of everything that `/logs` shows as it changes, in order: each state that was committed, once it
+        is. It is also told whether there was more of it than can be told. None ends it. Raises Unavailable."""
+        ...
+
     def on_commit(self, told: Callable[[float], None]) -> None:
         """Tell this how many seconds each commit took."""
         ...

@@ -144,7 +144,11 @@ async def test_nothing_of_a_file_of_the_first_schema_is_lost(path: Path, count: 
     )
     await store.close()
     with closing(sqlite3.connect(path)) as connection:
-        for pragma, good in (("integrity_check", [("ok",)]), ("foreign_key_check", []), ("user_version", [(schema.VERSION,)])):
+        for pragma, good in (
+            ("integrity_check", [("ok",)]),
+            ("foreign_key_check", []),
+            ("user_version", [(schema.VERSION,)]),
+        ):
             assert connection.execute(f"PRAGMA {pragma}").fetchall() == good
         assert connection.execute("PRAGMA auto_vacuum").fetchall() == [(2,)]
 
@@ -220,7 +224,9 @@ async def test_a_file_that_cannot_be_brought_up_to_date_is_left_as_it_was(
 ) -> None:
     old_file(path, len(ONE_OF_EACH))
     before = contents(path)
-    monkeypatch.setattr(schema, "MIGRATIONS", (schema.MIGRATIONS[0], (*schema.MIGRATIONS[1], "nonsense"), *schema.MIGRATIONS[2:]))
+    monkeypatch.setattr(
+        schema, "MIGRATIONS", (schema.MIGRATIONS[0], (*schema.MIGRATIONS[1], "nonsense"), *schema.MIGRATIONS[2:])
+    )
     with pytest.raises(Unusable, match="nonsense"):
         await opened(path)
     assert contents(path) == before

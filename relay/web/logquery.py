@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from relay.clock import parse_rfc3339
-from relay.delivery import State
+from relay.delivery import LogItem, State
 from relay.fields import any_of
-from relay.ids import EVENT, EventId, Ids, UnknownId
+from relay.ids import DELIVERY, EVENT, REJECTION, EventId, Ids, UnknownId, id_range
 from relay.store import LogQuery
 
 LISTS = ("route", "source", "type", "model", "stage", "action", "event", "entry_id")
@@ -64,6 +64,38 @@ def _event_id(text: str, ids: Ids) -> EventId:
         return EventId(ids.number(text, EVENT)[1])
     except UnknownId:
         return EventId(0)  # an id that this store never gave out: nothing matches
+
+
+def wants(query: LogQuery, item: LogItem, ids: Ids) -> bool:
+    """Whether a query would find an item, but for where it begins and ends: what the store answers, said of one."""
+    if item.status not in query.status and (query.status or item.status in ("unmatched", "rejected")):
+        return False
+    for name in LISTS:
+        values = getattr(query, name)
+        about = item.entries if name == "entry_id" else ()
+        if values and getattr(item, name) not in values and not set(about) & set(values):
+            return False
+    if query.event_id and (item.event_id is None or ids.number(item.event_id)[1] not in query.event_id):
+        return False
+    if query.code and (item.code is None or not any(low <= item.code <= high for low, high in query.code)):
+        return False
+    moment = item.created_at
+    if (query.since is not None and moment < query.since) or (query.until is not None and moment >= query.until):
+        return False
+    return query.q is None or _finds(query.q, item, ids)
+
+
+def _finds(q: str, item: LogItem, ids: Ids) -> bool:
+    texts = (item.entry_id, item.event, *item.entries)
+    if any(text is not None and text.startswith(q) for text in texts):
+        return True
+    for prefix, text in ((DELIVERY, item.id), (REJECTION, item.id), (EVENT, item.event_id)):
+        between = id_range(q, prefix)
+        if between and text and text.startswith(prefix) and between[0] <= ids.number(text)[1] <= between[1]:
+            return True
+    if item.reason is not None:
+        return q.lower() in item.reason.lower()
+    return item.error is not None and (item.error.code == q or q.lower() in item.error.message.lower())
 
 
 def _codes(text: str) -> tuple[int, int]:

@@ -20,7 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from relay.clock import Clock, to_ms
-from relay.delivery import Added, Delivery, HeldReason, Mark, Owed, Rejection, Result, State, StoredEvent, Window
+from relay.delivery import (
+    Added,
+    Delivery,
+    HeldReason,
+    LogItem,
+    Mark,
+    Owed,
+    Rejection,
+    Result,
+    State,
+    StoredEvent,
+    Window,
+)
 from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
@@ -28,6 +40,7 @@ from relay.lane import Order
 from relay.store import Counts, DeliveryDetail, LogQuery, Page, Retried, Settled, StoreStatus, Unavailable, Unusable
 from relay.stores.sqlite import commands, lanes, opening, rows
 from relay.stores.sqlite import reader as readers
+from relay.stores.sqlite.changes import Changed
 from relay.stores.sqlite.connection import Replaced, explain, identity
 from relay.stores.sqlite.joining import Adding
 from relay.stores.sqlite.lock import Lock, lock
@@ -75,7 +88,8 @@ class SqliteStore:
         self._look()
         if self._no_space is not None:
             raise Unavailable(self._no_space)
-        mentions = event.description.entries if len(event.description.changes) > 1 else ()
+        several = len(event.description.changes) > 1 and event.description.common.entry_id is None
+        mentions = event.description.entries if several else ()
         return await self._writer.add(Adding(rows.event_row(event, len(owed)), event.body, owed, mark, mentions))
 
     async def owe(self, event: EventId, owed: Sequence[Owed]) -> Added:
@@ -257,6 +271,13 @@ class SqliteStore:
             self._oldest[1] if pending else None,
             await self._claims.first_due() if pending else {},
         )
+
+    async def watch(self, told: Callable[[Sequence[LogItem], bool], None] | None) -> None:
+        def tell(changed: Changed) -> None:
+            if told is not None:
+                told(changed.items(self.ids), changed.more)
+
+        await self._writer.follow(None if told is None else tell)
 
     def on_commit(self, told: Callable[[float], None]) -> None:
         self._writer.on_commit = told

@@ -14,7 +14,8 @@ from typing import Any
 
 from relay.delivery import Added
 from relay.store import Counts, Unavailable
-from relay.stores.sqlite import transaction
+from relay.stores.sqlite import changes, transaction
+from relay.stores.sqlite.changes import Changed
 from relay.stores.sqlite.connection import Replaced, connect, explain, identity
 from relay.stores.sqlite.joining import Adding, Joining
 from relay.stores.sqlite.rows import Row
@@ -71,6 +72,8 @@ class Batch:
     deltas: Deltas = field(default_factory=dict)
     counts: dict[str, Counts] | None = None
     """All counts, where they had to be read anew."""
+    changed: list[Changed] = field(default_factory=list)
+    """For those who follow: what each transaction changed, oldest first."""
     trouble: str | None = None
     seconds: float = 0.0
 
@@ -98,6 +101,10 @@ class Committer:
         self.unfinished = _sums(counts)
         """Pending and held deliveries by route: this thread's own count, exact at each transaction."""
         self.shapes = Shapes()
+        self.following = False
+        """Whether anybody wants to know what changes: asked at the beginning of each transaction."""
+        self._noting: sqlite3.Connection | None = None
+        """The connection that notes changes."""
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="relay-writer", daemon=True)
 
@@ -182,6 +189,7 @@ class Committer:
     ) -> None:
         """Write and commit, or raise with nothing written. Only then does `batch` learn of it."""
         connection = self._open()
+        self._note_changes(connection)
         deltas: Deltas = {}
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         results: list[tuple[asyncio.Future[Any], Any]] = []
@@ -221,6 +229,8 @@ class Committer:
             if unsynced and self._connection is not None:
                 connection.execute("PRAGMA synchronous = FULL")
         self.shapes.committed()
+        if self._noting is not None and (changed := changes.collect(connection)):
+            batch.changed.append(changed)
         batch.failed.extend(failed)
         batch.results.extend(results)
         if counts is not None:
@@ -232,6 +242,14 @@ class Committer:
             for route, (pending, held) in deltas.items():
                 transaction.shift(batch.deltas, route, pending, held)
                 self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
+
+    def _note_changes(self, connection: sqlite3.Connection) -> None:
+        if self.following and self._noting is not connection:
+            changes.follow(connection)
+            self._noting = connection
+        elif not self.following and self._noting is not None:
+            changes.unfollow(connection)
+            self._noting = None
 
     def _empty_log(self) -> None:
         """Waits a little for those who read; while somebody does, the log stays as it is."""
@@ -270,7 +288,7 @@ class Committer:
         return self._connection
 
     def _close(self, connection: sqlite3.Connection) -> None:
-        self._connection = None
+        self._connection = self._noting = None
         self._recount = True
         with _suppressed():
             connection.close()

@@ -308,7 +308,12 @@ ITEM_COLUMNS = (
 )
 
 
-def to_item(row: Sequence[Any], ids: Ids) -> LogItem:
+def entries(text: str | None) -> tuple[str, ...]:
+    """The entries of a JSON array, where there is one."""
+    return () if text is None else tuple(load(text))
+
+
+def to_item(row: Sequence[Any], ids: Ids, entries: tuple[str, ...] = ()) -> LogItem:
     """The log item of a delivery, an `ITEM_COLUMNS` row."""
     return LogItem(
         id=ids.text(DELIVERY, row[0]),
@@ -330,13 +335,14 @@ def to_item(row: Sequence[Any], ids: Ids) -> LogItem:
         updated_at=from_ms(row[9]),
         next_attempt_at=from_ms(row[10]) if row[3] == State.PENDING else None,
         duration_ms=row[11],
+        entries=entries,
     )
 
 
 UNMATCHED_COLUMNS = "e.id, e.source, e.type, e.event, e.model, e.stage, e.action, e.entry_id"
 
 
-def to_unmatched_item(row: Sequence[Any], ids: Ids) -> LogItem:
+def to_unmatched_item(row: Sequence[Any], ids: Ids, entries: tuple[str, ...] = ()) -> LogItem:
     """The log item of an event that matched no route."""
     id_text = ids.text(EVENT, row[0])
     created = from_ms(moment_ms(row[0]))
@@ -360,6 +366,7 @@ def to_unmatched_item(row: Sequence[Any], ids: Ids) -> LogItem:
         updated_at=created,
         next_attempt_at=None,
         duration_ms=None,
+        entries=entries,
     )
 
 

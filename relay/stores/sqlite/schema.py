@@ -273,7 +273,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         """
         INSERT OR IGNORE INTO mention (entry_id, event_id)
         SELECT change.value ->> 'entry_id', e.id FROM event e, json_each(e.changes) change
-        WHERE e.changes IS NOT NULL AND change.value ->> 'entry_id' IS NOT NULL
+        WHERE e.changes IS NOT NULL AND e.entry_id IS NULL AND change.value ->> 'entry_id' IS NOT NULL
         """,
     ),
 )

@@ -24,6 +24,7 @@ from relay.delivery import Added, Owed, Rejection, Result
 from relay.ids import EventId
 from relay.store import Counts, Unavailable
 from relay.stores.sqlite import rows, transaction
+from relay.stores.sqlite.changes import Changed
 from relay.stores.sqlite.committer import Add, Batch, Call, Committer
 from relay.stores.sqlite.joining import Adding, Joining
 from relay.stores.sqlite.rows import Row
@@ -48,6 +49,7 @@ class Writer:
         self.seconds = 0.0
         """How long the last commit took."""
         self.on_commit: Callable[[float], None] | None = None
+        self.on_change: Callable[[Changed], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._waiting = Batch()
         self._rejections: deque[Row] = deque(maxlen=_REJECTIONS_WAITING)
@@ -102,6 +104,13 @@ class Writer:
         self._waiting.calls.append(Call(command, done))
         self._kick()
         return done
+
+    async def follow(self, told: Callable[[Changed], None] | None) -> None:
+        """From now on tell this what each transaction changes, or nobody. Raises Unavailable."""
+        self.on_change = told
+        self._thread.following = told is not None
+        if told is not None:
+            await self.call(lambda connection, deltas: None)  # when it is done, changes are being noted
 
     def reject(self, rejection: Rejection) -> None:
         """Write a refused request along with the next commit."""
@@ -165,6 +174,9 @@ class Writer:
             if self.on_commit is not None:
                 self.on_commit(batch.seconds)
         self._count(batch)
+        if self.on_change is not None:
+            for changed in batch.changed:
+                self.on_change(changed)
         for future, error in batch.failed:
             if not future.done():
                 future.set_exception(error)

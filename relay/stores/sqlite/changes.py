@@ -1,0 +1,103 @@
+"""What transactions change of what `/logs` shows, for those who follow it.
+
+While somebody follows, triggers of the writing connection note which rows a transaction touches, whoever touches them
+and why; after the commit the rows are read as they are now. While nobody does, there are no triggers, and nothing of
+this costs anything.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from relay.delivery import LogItem
+from relay.ids import Ids
+from relay.stores.sqlite import rows
+
+MOST = 5000
+"""Rows of one transaction that are told; past that it is only said that there were more."""
+
+_FOLLOW = (
+    "CREATE TEMP TABLE changed (id INTEGER PRIMARY KEY)",  # ids are unique over all kinds
+    "CREATE TEMP TRIGGER tell_born AFTER INSERT ON main.delivery BEGIN"
+    " INSERT OR IGNORE INTO changed VALUES (new.id); END",
+    "CREATE TEMP TRIGGER tell_changed AFTER UPDATE OF state, due, attempts, error_code, merged_into ON main.delivery"
+    " BEGIN INSERT OR IGNORE INTO changed VALUES (new.id); END",
+    "CREATE TEMP TRIGGER tell_unmatched AFTER INSERT ON main.event WHEN new.matched = 0 BEGIN"
+    " INSERT OR IGNORE INTO changed VALUES (new.id); END",
+    "CREATE TEMP TRIGGER tell_rejected AFTER INSERT ON main.rejection BEGIN"
+    " INSERT OR IGNORE INTO changed VALUES (new.id); END",
+)
+_UNFOLLOW = (
+    "DROP TRIGGER IF EXISTS temp.tell_born",
+    "DROP TRIGGER IF EXISTS temp.tell_changed",
+    "DROP TRIGGER IF EXISTS temp.tell_unmatched",
+    "DROP TRIGGER IF EXISTS temp.tell_rejected",
+    "DROP TABLE IF EXISTS temp.changed",
+)
+# Of an event of several changes, the entries that it is about: filters ask for them.
+_ENTRIES = (
+    "CASE WHEN e.changes IS NULL THEN NULL"
+    " ELSE (SELECT json_group_array(entry_id) FROM mention WHERE event_id = e.id) END"
+)
+_DELIVERIES = (
+    f"SELECT {rows.ITEM_COLUMNS}, {_ENTRIES} FROM temp.changed c CROSS JOIN delivery d ON d.id = c.id"  # noqa: S608
+    f" JOIN event e ON e.id = d.event_id ORDER BY d.id LIMIT {MOST}"
+)
+_UNMATCHED = (
+    f"SELECT {rows.UNMATCHED_COLUMNS}, {_ENTRIES} FROM temp.changed c CROSS JOIN event e ON e.id = c.id"  # noqa: S608
+    f" ORDER BY e.id LIMIT {MOST}"
+)
+_REJECTED = (
+    f"SELECT {rows.REJECTION_COLUMNS} FROM rejection WHERE id IN (SELECT id FROM temp.changed)"  # noqa: S608
+    f" ORDER BY id LIMIT {MOST}"
+)
+
+
+class Changed:
+    """What one transaction changed."""
+
+    __slots__ = ("_deliveries", "_rejected", "_unmatched", "more")
+
+    def __init__(
+        self, deliveries: Sequence[Any] = (), unmatched: Sequence[Any] = (), rejected: Sequence[Any] = ()
+    ) -> None:
+        self._deliveries = deliveries
+        self._unmatched = unmatched
+        self._rejected = rejected
+        self.more = MOST in (len(deliveries), len(unmatched), len(rejected))
+        """Whether there may be others, which nobody is told of."""
+
+    def __bool__(self) -> bool:
+        return bool(self._deliveries or self._unmatched or self._rejected)
+
+    def items(self, ids: Ids) -> list[LogItem]:
+        """As `/logs` shows them."""
+        return [
+            *(rows.to_unmatched_item(row, ids, rows.entries(row[-1])) for row in self._unmatched),
+            *(rows.to_rejected_item(row, ids) for row in self._rejected),
+            *(rows.to_item(row, ids, rows.entries(row[-1])) for row in self._deliveries),
+        ]
+
+
+def follow(connection: sqlite3.Connection) -> None:
+    """From now on changes are noted."""
+    unfollow(connection)
+    for statement in _FOLLOW:
+        connection.execute(statement)
+
+
+def unfollow(connection: sqlite3.Connection) -> None:
+    """No longer."""
+    for statement in _UNFOLLOW:
+        connection.execute(statement)
+
+
+def collect(connection: sqlite3.Connection) -> Changed:
+    """What was noted since the last time."""
+    if connection.execute("SELECT 1 FROM temp.changed LIMIT 1").fetchone() is None:
+        return Changed()
+    changed = Changed(*(connection.execute(query).fetchall() for query in (_DELIVERIES, _UNMATCHED, _REJECTED)))
+    connection.execute("DELETE FROM temp.changed")
+    return changed
