@@ -93,7 +93,7 @@ def _one_of(models: Mapping[str, type[Section]]) -> BeforeValidator:
             raise ValueError("expected a mapping such as {type: bearer, token: …}")
         if "type" not in value:
             raise fields.missing("type")
-        return fields.chosen(value, "type", models, ())
+        return fields.chosen(value, "type", models)
 
     return BeforeValidator(check)
 

@@ -21,6 +21,7 @@ from relay import __version__, journal, systemd
 from relay.client import HttpTransport, Transport
 from relay.clock import Clock, SystemClock
 from relay.dispatcher import Dispatcher
+from relay.following import Followers
 from relay.listening import Listening
 from relay.metrics import Metrics
 from relay.notifier import Means, Notifier
@@ -28,6 +29,7 @@ from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.pipeline import Pipeline
 from relay.reload import Reloader, read
+from relay.retention import Retention
 from relay.runtime import Runtime
 from relay.store import Store
 from relay.stores import open_store
@@ -52,6 +54,7 @@ class Running:
     oversight: Oversight
     health: Health
     ingest: Ingest
+    followers: Followers
     public: Listener
     admin: Listener
 
@@ -60,6 +63,7 @@ class Running:
         self.ingest.closing = self.health.closing = True
         await self.public.stop_accepting()
         await self.dispatcher.stop()
+        self.followers.end()
 
 
 async def run(path: Path, clock: Clock | None = None, on_ready: Callable[[Running], None] | None = None) -> None:
@@ -157,7 +161,23 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
         if first.tls is not None:
             first.tls.sni_callback = lambda connection, name, context: _newest_certificate(connection, reloader)
         handed_over = systemd.sockets()
-        admin = Admin(Desk(store, dispatcher, pipeline, oversight, listening, reloader, health, clock, metrics))
+        followers = Followers(store)
+        retention = Retention(store, clock, lambda: reloader.runtime.config.store)
+        admin = Admin(
+            Desk(
+                store,
+                dispatcher,
+                pipeline,
+                oversight,
+                listening,
+                reloader,
+                health,
+                clock,
+                metrics,
+                followers,
+                retention,
+            )
+        )
         runner, admin_server = await application_server(admin.application())
         stack.push_async_callback(runner.cleanup)
         admin_side = await listen(admin_server, config.admin.listen, handed_over.get("admin"))
@@ -179,15 +199,17 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
             sources=len(first.sources),
             routes=len(first.routing.routes),
         )
-        relay = Running(store, reloader, dispatcher, oversight, health, ingest, public_side, admin_side)
+        relay = Running(store, reloader, dispatcher, oversight, health, ingest, followers, public_side, admin_side)
         group = asyncio.TaskGroup()
         await group.__aenter__()
         stack.push_async_callback(group.__aexit__, None, None, None)
         keeping = group.create_task(_keep(oversight, listening), name="keep")
+        pruning = group.create_task(retention.run(), name="prune")
         try:
             yield relay
         finally:
             keeping.cancel()
+            pruning.cancel()
             await relay.wind_down()
 
 

@@ -36,9 +36,6 @@ class Unresolved(str):
 class Section(BaseModel):
     """A mapping of the config: closed, immutable, and strict about types.
 
-    `later` names the keys of the contract whose behaviour does not exist yet: they are refused as 'not supported yet',
-    never ignored.
-
     Every mistake comes out as a ValidationError whose lines are in our words; their `type` says which place of the
     document they are about: UNKNOWN_KEY, MISSING_KEY or BAD_VALUE.
     """
@@ -46,7 +43,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, hide_input_in_errors=True
     )
-    later: ClassVar[frozenset[str]] = frozenset()
     elsewhere: ClassVar[Mapping[str, str]] = {}
     """Keys that people put here, and where they belong."""
     nullable: ClassVar[frozenset[str]] = frozenset()
@@ -89,11 +85,9 @@ class Section(BaseModel):
     @classmethod
     def unknown(cls, key: str) -> str:
         """What is wrong with a key that this section does not have."""
-        if key in cls.later:
-            return "not supported yet"
         if key in cls.elsewhere:
             return f"unknown key (did you mean '{cls.elsewhere[key]}'?)"
-        return f"unknown key{did_you_mean(key, [*cls.model_fields, *cls.later])}"
+        return f"unknown key{did_you_mean(key, cls.model_fields)}"
 
 
 UNKNOWN_KEY, MISSING_KEY, BAD_VALUE = "unknown_key", "missing_key", "bad_value"
@@ -381,12 +375,9 @@ def filled(value: object) -> object:
     return value
 
 
-def chosen(value: dict[str, Any], key: str, models: Mapping[str, type[Section]], later: Iterable[str]) -> Section:
+def chosen(value: dict[str, Any], key: str, models: Mapping[str, type[Section]]) -> Section:
     """The section of the model that a mapping's `key` names. Raises ValidationError."""
     name = value[key]
     if isinstance(name, str) and name in models:
         return models[name].model_validate(value)
-    if name in later:
-        raise misplaced((key,), f"'{name}' is not supported yet")
-    words = [*models, *later]
-    raise misplaced((key,), f"expected {any_of(models)}, got {got(name)}{did_you_mean(name, words)}")
+    raise misplaced((key,), f"expected {any_of(models)}, got {got(name)}{did_you_mean(name, models)}")

@@ -20,6 +20,7 @@ import structlog
 from relay.clock import rfc3339
 from relay.delivery import Delivered, Delivery, Outcome, Rejection, Result
 from relay.event import Event
+from relay.store import Pruned
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -324,6 +325,16 @@ def store_locked(holder: str) -> None:
 def store_trouble(reason: str) -> None:
     """The store cannot write."""
     _log.error("store_trouble", reason=reason)
+
+
+def pruned(done: Pruned) -> None:
+    """What was past its time has been removed."""
+    _log.info("pruned", events=done.events, deliveries=done.deliveries, bodies=done.bodies, pages=done.pages)
+
+
+def pruning_failed(reason: str) -> None:
+    """What is past its time could not be removed: tried again later."""
+    _log.warning("pruning_failed", reason=reason)
 
 
 def store_recovered() -> None:

@@ -180,7 +180,7 @@ def _retry(value: object) -> object:
         return _POLICIES[value].model_validate({"policy": value})
     if not isinstance(value, dict):
         raise ValueError(f"expected a mapping such as {{policy: exponential}}, or none, got {got(value)}")
-    return fields.chosen({"policy": "exponential", **value}, "policy", _POLICIES, ())
+    return fields.chosen({"policy": "exponential", **value}, "policy", _POLICIES)
 
 
 Retry = Annotated[RetrySection, BeforeValidator(_retry)]

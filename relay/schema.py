@@ -232,9 +232,9 @@ def _store_url(value: object) -> object:
 class Store(Section):
     """Where events and deliveries are kept."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"retention", "bodies"})
-
     url: Annotated[str, BeforeValidator(_store_url)] = "sqlite:relay.db"
+    retention: PositiveDuration = timedelta(days=30)
+    bodies: PositiveDuration = timedelta(days=30)
     response_body: Size = 16 << 10
 
     @property

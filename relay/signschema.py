@@ -129,7 +129,7 @@ def _sign(value: object) -> object:
         raise ValueError("expected a mapping such as {scheme: standard, secret: whsec_…}")
     if "scheme" not in value:
         raise fields.missing("scheme")
-    return fields.chosen(value, "scheme", SIGNS, ())
+    return fields.chosen(value, "scheme", SIGNS)
 
 
 Sign = Annotated[SignSection, BeforeValidator(_sign)]

@@ -139,6 +139,26 @@ class Retried:
     """Those that an order forbids to send again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was removed because it was past its time."""
+
+    events: int = 0
+    deliveries: int = 0
+    bodies: int = 0
+    pages: int = 0
+    """Given back to the disk."""
+
+    def plus(self, other: Pruned) -> Pruned:
+        """Both together."""
+        return Pruned(
+            self.events + other.events,
+            self.deliveries + other.deliveries,
+            self.bodies + other.bodies,
+            self.pages + other.pages,
+        )
+
+
 class LogReader(Protocol):
     """What can be read of a store, also while no daemon runs on it."""
 
@@ -274,6 +294,14 @@ class Store(LogReader, Protocol):
 
     async def hold(self, window: DeliveryId, now: datetime) -> str:
         """A window is kept, and takes events, until `flush`. Returns its route. Raises WrongState, KeyError."""
+        ...
+
+    async def prune(
+        self, now: datetime, retention: timedelta, bodies: timedelta, told: Callable[[Pruned], None] | None = None
+    ) -> Pruned:
+        """Remove events whose deliveries all ended longer than `retention` ago, with these; and of those that ended
+        longer than `bodies` ago the bodies. What is unfinished stays, however old. It goes on in small steps, between
+        which others write; `told` hears after each how much it is so far. Raises Unavailable."""
         ...
 
     async def states(self, kind: str) -> Mapping[str, Mapping[str, Any]]:

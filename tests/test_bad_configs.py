@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from relay.config import ConfigError, load
-from relay.schema import Defaults, Route, Server, Store, To
 
 CONFIGS = Path(__file__).parent / "configs"
 BAD = sorted((CONFIGS / "bad").glob("*.yaml"))
@@ -38,14 +37,3 @@ def test_a_bad_config_gives_exactly_the_messages_in_its_head(path: Path) -> None
 def test_a_good_config_is_taken_with_exactly_the_warnings_in_its_head(path: Path) -> None:
     loaded = load(path, name=path.name, environ={})
     assert [str(warning) for warning in loaded.warnings] == [f"{path.name}:{text}" for text in said(path, "warns")]
-
-
-@pytest.mark.parametrize("section", [Server, Store, Defaults, Route, To])
-def test_each_later_key_has_a_file_that_shows_it_refused(section: type[Server | Store | Defaults | Route | To]) -> None:
-    refused = {
-        message.split(": ")[1].rpartition(".")[2]
-        for path in BAD
-        for message in said(path, "expect")
-        if message.endswith(": not supported yet")
-    }
-    assert section.later - {"repo", "token", "event_type"} <= refused

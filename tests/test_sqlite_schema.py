@@ -15,7 +15,7 @@ from relay.clock import to_ms
 from relay.delivery import Delivery, Trigger
 from relay.lane import Order
 from relay.store import Counts, LogQuery, Unusable, WrongState
-from relay.stores.sqlite import SqliteStore, open_reader, open_store, schema
+from relay.stores.sqlite import SqliteStore, open_reader, open_store, rows, schema
 from tests.contract.desk import Desk, delivered
 from tests.fakes import NOON, ManualClock
 
@@ -95,6 +95,7 @@ def old_file(path: Path, count: int) -> None:
         connection.execute("COMMIT")
 
 
+UNCHANGED = ("meta", "body", "attempt", "rejection")
 COLUMNS = (
     'id, event_id, route, state, held_reason, held_at, due, first_due, attempts, tries, "trigger", code, error_code,'
     " error_message, duration_ms, merged_into, updated_at"
@@ -105,8 +106,8 @@ def contents(path: Path) -> dict[str, list[Any]]:
     """Everything that the first schema knew."""
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
         tables = {
-            name: connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
-            for name in ("meta", "event", "body", "attempt", "rejection")
+            name: connection.execute(f"SELECT {columns} FROM {name} ORDER BY 1, 2").fetchall()
+            for name, columns in (("event", rows.EVENT_COLUMNS), *((name, "*") for name in UNCHANGED))
         }
         return tables | {"delivery": connection.execute(f"SELECT {COLUMNS} FROM delivery ORDER BY id").fetchall()}
 
@@ -164,6 +165,30 @@ async def test_a_file_that_was_brought_up_to_date_is_as_a_new_one(path: Path) ->
         store, _ = await opened(each)
         await store.close()
     assert tables(path) == tables(path.with_name("new.db"))
+
+
+async def test_what_was_there_before_is_found_by_every_filter(path: Path) -> None:
+    old_file(path, 100)
+    with closing(sqlite3.connect(path)) as connection:
+        several = '[{"entry_id": "a"}, {"entry_id": "b"}, {"entry_id": null}]'
+        connection.execute("UPDATE event SET changes = ?, entry_id = NULL WHERE id = ?", (several, number(10)))
+        connection.execute("UPDATE event SET matched = 0, model = 'other' WHERE id = ?", (number(10),))
+        connection.execute("DELETE FROM delivery WHERE event_id = ?", (number(10),))
+        connection.execute("UPDATE event SET changes = ?, entry_id = NULL WHERE id = ?", (several, number(20)))
+        connection.commit()
+    store, _ = await opened(path)
+
+    async def found(**filters: Any) -> int:
+        return len((await store.search(LogQuery(limit=1000, **filters))).items)
+
+    assert await found(route=("route1",)) == sum(row[2] == "route1" for row in deliveries(100)) - 1
+    assert await found(model=("page",), action=("publish",)) == 99
+    assert await found(entry_id=("3",)) == sum((n % 7) == 3 for n in range(100))
+    assert await found(code=((500, 599),)) == sum(row[11] == 500 for row in deliveries(100))
+    assert await found(status=("unmatched",), model=("other",)) == 1
+    assert await found(status=("unmatched",), entry_id=("b",)) == 1
+    assert await found(entry_id=("a",)) == 1
+    await store.close()
 
 
 async def test_what_waited_before_goes_on(path: Path) -> None:

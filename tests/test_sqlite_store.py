@@ -361,7 +361,7 @@ async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: p
     logs = sqlite(desk)._logs
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     with pytest.raises(Unavailable, match="longer than"):
-        await logs._query(endless)
+        await logs.ask(endless)
     monkeypatch.setattr(reader, "QUERY_SECONDS", 5.0)
     assert (await logs.search(LogQuery())).items == []
 
@@ -397,7 +397,7 @@ async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: p
     ],
 )
 async def test_no_query_of_the_queue_walks_the_deliveries(desk: Desk, sql: str, values: tuple[object, ...]) -> None:
-    plan = [row[-1] for row in await sqlite(desk)._claims._query("EXPLAIN QUERY PLAN " + sql, values)]
+    plan = [row[-1] for row in await sqlite(desk)._claims.ask("EXPLAIN QUERY PLAN " + sql, values)]
     steps = [step for step in plan if step.startswith(("SCAN delivery", "SEARCH delivery", "SCAN d ", "SEARCH d "))]
     assert steps
     for step in steps:
@@ -408,7 +408,7 @@ async def test_no_query_of_the_queue_walks_the_deliveries(desk: Desk, sql: str, 
 @pytest.mark.parametrize("statement", [lanes._RELEASE, lanes._ADMIT])
 async def test_a_lane_goes_on_without_a_look_at_those_that_wait(desk: Desk, statement: str) -> None:
     values = ("www", "", 5)[: 2 + (statement is lanes._ADMIT)]
-    plan = [row[-1] for row in await sqlite(desk)._claims._query("EXPLAIN QUERY PLAN " + statement, values)]
+    plan = [row[-1] for row in await sqlite(desk)._claims.ask("EXPLAIN QUERY PLAN " + statement, values)]
     looks = [step for step in plan if "delivery_lane" in step]
     assert looks
     assert all(step.endswith("(route=? AND lane=? AND blocked=?)") for step in looks)

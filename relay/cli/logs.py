@@ -23,14 +23,16 @@ FILTERS = {
     "entry-id": "Of these entries.",
     "event-id": "Of these events (evt_…).",
     "status": "pending, delivered, failed, held, merged, cancelled; also unmatched, rejected.",
+    "code": "The last attempt's HTTP status: 500, 5xx, 200-399, >=400.",
     "since": "Not older: a time such as 2026-11-23T20:00:00Z, or an age such as 2h.",
     "until": "Older: a time, or an age.",
+    "q": "How an id, an entry's id or an event begins, or a part of an error's text.",
     "limit": "At most so many (100; up to 1000).",
     "cursor": "Go on from the 'next' of an earlier --json answer.",
     "order": "desc (newest first) or asc.",
 }
 PAGING = ("limit", "cursor", "order")
-_SINGLE = ("since", "until", *PAGING)
+_SINGLE = ("since", "until", "q", *PAGING)
 
 COLUMNS = (
     "id",

@@ -14,13 +14,14 @@ from relay import journal, metrics
 from relay.effective import effective
 from relay.store import Unavailable, WrongState
 from relay.web import logquery, read
-from relay.web.answer import PRIVATE, WHO, Conflict, answer
+from relay.web.answer import PRIVATE, WHO, Conflict, answer, parameters
 from relay.web.auth import Denied, admit
 from relay.web.deliveries import Deliveries
 from relay.web.desk import Desk
 from relay.web.events import Events
 from relay.web.routes import Routes
 from relay.web.sources import Sources
+from relay.web.stream import Stream
 from relay.web.windows import Windows
 
 _OPEN = ("/health/live", "/health/ready")
@@ -40,6 +41,7 @@ class Admin:
     def application(self) -> web.Application:
         """The aiohttp application of the admin side."""
         app = web.Application(middlewares=[self._guard], client_max_size=64 << 10)
+        app.add_routes(Stream(self._desk).table())  # before /logs/{id}
         app.add_routes(
             [
                 web.get("/health", self._get_health),
@@ -49,6 +51,7 @@ class Admin:
                 web.get("/logs/{id}", self._get_log),
                 web.get("/config", self._get_config),
                 web.post("/reload", self._post_reload),
+                web.post("/store/prune", self._post_prune),
                 web.get("/metrics", self._get_metrics),
             ]
         )
@@ -123,6 +126,12 @@ class Admin:
                 "warnings": list(taken.warnings),
             },
         )
+
+    async def _post_prune(self, request: web.Request) -> web.Response:
+        parameters(request)
+        journal.manual("prune", request[WHO])
+        done = await self._desk.retention.once()
+        return answer(200, {"events": done.events, "deliveries": done.deliveries, "bodies": done.bodies})
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         await self._health.refresh()

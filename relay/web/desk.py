@@ -9,6 +9,7 @@ from typing import Any
 from relay.clock import Clock
 from relay.delivery import HeldReason, State
 from relay.dispatcher import Dispatcher
+from relay.following import Followers
 from relay.health import RouteState
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, UnknownId
 from relay.listening import Listening
@@ -17,6 +18,7 @@ from relay.oversight import Oversight
 from relay.pipeline import Pipeline
 from relay.problems import did_you_mean
 from relay.reload import Reloader
+from relay.retention import Retention
 from relay.routing import Route
 from relay.store import Store
 from relay.web import shape
@@ -37,6 +39,8 @@ class Desk:
     health: Health
     clock: Clock
     metrics: Metrics
+    followers: Followers
+    retention: Retention
 
     # -- what a request names: each raises NotFound ------------------------------------------------------------------
 

@@ -179,14 +179,6 @@ def test_every_page_with_sources_or_routes_has_examples() -> None:
     assert shown >= {"README.md", "docs/configuration.md", *senders}
 
 
-def test_no_page_for_users_tells_them_to_set_a_key_that_is_not_supported_yet() -> None:
-    models: list[type[Section]] = [SourceConfig, *(model for section in SECTIONS.values() for model in section)]
-    later = {key for model in models for key in model.later} - {key for model in models for key in model.model_fields}
-    assert {"retention", "bodies"} <= later
-    for path in (ROOT / "README.md", PATH, *(ROOT / "docs" / "senders").glob("*.md")):
-        assert later & set(re.findall(r"`(\w+)[`:]", path.read_text())) == set(), path.name
-
-
 @pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs"])
 def test_every_link_leads_to_a_file_of_the_repository(page: str) -> None:
     found = ROOT / page
@@ -206,5 +198,5 @@ def test_every_link_into_the_page_leads_to_a_heading() -> None:
 
 
 def test_every_word_for_what_is_special_is_explained() -> None:
-    for word in ("not supported yet", "${NAME:-default}", "${credential:NAME}", "$${", "!?*"):
+    for word in ("${NAME:-default}", "${credential:NAME}", "$${", "!?*"):
         assert word in PAGE

@@ -37,7 +37,18 @@ from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order
-from relay.store import Counts, DeliveryDetail, LogQuery, Page, Retried, Settled, StoreStatus, Unavailable, Unusable
+from relay.store import (
+    Counts,
+    DeliveryDetail,
+    LogQuery,
+    Page,
+    Pruned,
+    Retried,
+    Settled,
+    StoreStatus,
+    Unavailable,
+    Unusable,
+)
 from relay.stores.sqlite import commands, lanes, opening, rows
 from relay.stores.sqlite import reader as readers
 from relay.stores.sqlite.changes import Changed
@@ -45,6 +56,7 @@ from relay.stores.sqlite.connection import Replaced, explain, identity
 from relay.stores.sqlite.joining import Adding
 from relay.stores.sqlite.lock import Lock, lock
 from relay.stores.sqlite.opening import affected_by_wal_reset_bug
+from relay.stores.sqlite.pruning import Pruning
 from relay.stores.sqlite.reader import Reader
 from relay.stores.sqlite.transaction import Command
 from relay.stores.sqlite.writer import Writer
@@ -79,6 +91,7 @@ class SqliteStore:
         self._oldest: tuple[float, datetime | None] = (float("-inf"), None)
         self._orders: dict[str, Order] = {}
         self._settling = asyncio.Lock()
+        self._pruning = asyncio.Lock()
         self._closing = asyncio.Lock()
         self._closed = False
 
@@ -213,6 +226,13 @@ class SqliteStore:
     async def hold(self, window: DeliveryId, now: datetime) -> str:
         moment = to_ms(now)
         return await self._writer.call(partial(commands.hold, ids=self.ids, delivery=window, now=moment))
+
+    async def prune(
+        self, now: datetime, retention: timedelta, bodies: timedelta, told: Callable[[Pruned], None] | None = None
+    ) -> Pruned:
+        async with self._pruning:
+            passing = Pruning(self._logs.ask, self._writer.call, self._writer.shapes, told)
+            return await passing.run(now, retention, bodies)
 
     async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
         table = [(name, dumps(dict(state)).decode()) for name, state in states.items()]

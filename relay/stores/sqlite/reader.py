@@ -155,7 +155,8 @@ class Reader:
         except ValueError:  # the connection is closed
             raise Unavailable("relay is shutting down") from None
 
-    async def _query(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
+    async def ask(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
+        """One query, alone. Raises Unavailable."""
         async with self._lock:
             return await self._ask(sql, values)
 
@@ -179,7 +180,7 @@ class Reader:
         found: list[Delivery] = []
         for kind in (False, True) if retried is None else (retried,):
             values = (route, to_ms(now), passed, limit, CLAIM_BYTES, int(kind))
-            for row in await self._query(CLAIM, values):
+            for row in await self.ask(CLAIM, values):
                 found.append(await self._whole(_claimed(row, route), row[rows.CLAIMED]))
         if retried is None:
             found = sorted(found, key=lambda delivery: (delivery.due, delivery.id))[:limit]
@@ -187,7 +188,7 @@ class Reader:
 
     async def collected(self, delivery: Delivery) -> Delivery:
         """A delivery that was taken: a window with all its events."""
-        found = await self._query(_WINDOW_OF, (delivery.id,))
+        found = await self.ask(_WINDOW_OF, (delivery.id,))
         return await self._whole(delivery, found[0][0] if found else None)
 
     async def _whole(self, delivery: Delivery, window: str | None) -> Delivery:
@@ -195,13 +196,13 @@ class Reader:
         if window is None or not delivery.reserved:
             return delivery
         kind = kind_of(window)
-        found = await self._query(_COLLECTED, (delivery.id, kind == "batch", MOST_DEBOUNCED))
+        found = await self.ask(_COLLECTED, (delivery.id, kind == "batch", MOST_DEBOUNCED))
         batched = kind == "batch"
         events = [rows.to_event(row[1:-2], row[-2] or b"", not batched or bool(row[-1])) for row in found]
         if len(events) == 1:
             events = [delivery.event]
         elif not batched:
-            [(content,)] = await self._query(_BODY, (events[-1].id,))
+            [(content,)] = await self.ask(_BODY, (events[-1].id,))
             intact = _sha256(content) == events[-1].sha256
             events[-1] = replace(events[-1], body=content or b"", sha256=events[-1].sha256 if intact else b"")
         delivery.event = events[-1]
@@ -214,7 +215,7 @@ class Reader:
         """See Store.next_due."""
         moments = []
         for retried in (0, 1):
-            moments += await self._query(_NEXT_DUE, (route, retried, to_ms(after)))
+            moments += await self.ask(_NEXT_DUE, (route, retried, to_ms(after)))
         return from_ms(min(moment for (moment,) in moments)) if moments else None
 
     async def unfinished(self, route: str) -> list[int]:
@@ -244,7 +245,7 @@ class Reader:
 
     async def states(self, kind: str) -> dict[str, dict[str, Any]]:
         """See Store.states."""
-        return {name: orjson.loads(data) for name, data in await self._query(_KNOWN, (kind,))}
+        return {name: orjson.loads(data) for name, data in await self.ask(_KNOWN, (kind,))}
 
     # -- the logs ----------------------------------------------------------------------------------------------------
 
@@ -301,7 +302,7 @@ class Reader:
 
     async def event(self, event: EventId) -> StoredEvent | None:
         """See Store.event."""
-        found = await self._query(
+        found = await self.ask(
             f"SELECT {_EVENT_E}, b.content FROM event e LEFT JOIN body b ON b.event_id = e.id WHERE e.id = ?",  # noqa: S608
             (event,),
         )
@@ -310,7 +311,7 @@ class Reader:
     async def rejection(self, rejection: int) -> Rejection | None:
         """See Store.rejection."""
         columns = rows.REJECTION_COLUMNS
-        found = await self._query(f"SELECT {columns} FROM rejection WHERE id = ?", (rejection,))  # noqa: S608
+        found = await self.ask(f"SELECT {columns} FROM rejection WHERE id = ?", (rejection,))  # noqa: S608
         return rows.to_rejection(found[0]) if found else None
 
     # -- the whole ---------------------------------------------------------------------------------------------------
@@ -329,13 +330,13 @@ class Reader:
         """The earliest `due` of each route's pending deliveries."""
         return {
             route: from_ms(min(due for due in dues if due is not None))
-            for route, *dues in await self._query(_FIRST_DUE)
+            for route, *dues in await self.ask(_FIRST_DUE)
             if any(due is not None for due in dues)
         }
 
     async def oldest_pending(self) -> datetime | None:
         """When the longest waiting pending delivery was created. Walks the index of all that is pending."""
-        found = (await self._query(_OLDEST_PENDING))[0][0]
+        found = (await self.ask(_OLDEST_PENDING))[0][0]
         return None if found is None else from_ms(moment_ms(found))
 
     async def status(self) -> StoreStatus:

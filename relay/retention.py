@@ -1,0 +1,44 @@
+"""Retention: what has ended long enough ago is removed from the store, all the time and in small steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from relay import journal
+from relay.clock import Clock
+from relay.schema import Store as Section
+from relay.store import Pruned, Store, Unavailable
+
+_EVERY = 60.0  # seconds
+_SHARE = 20  # a pass is followed by so many times its own length without one
+
+
+class Retention:
+    """Prunes the store as the running config says."""
+
+    def __init__(self, store: Store, clock: Clock, section: Callable[[], Section]) -> None:
+        self._store = store
+        self._clock = clock
+        self._section = section
+        self._pass = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Passes for ever. What the disk does not take now is removed by a later one."""
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self.once()
+            except Unavailable as error:
+                journal.pruning_failed(str(error))
+            took = self._clock.monotonic() - began
+            await self._clock.sleep(max(_EVERY, took * _SHARE))
+
+    async def once(self) -> Pruned:
+        """One pass; what it removed. Raises Unavailable."""
+        async with self._pass:
+            section = self._section()
+            done = await self._store.prune(self._clock.now(), section.retention, section.bodies)
+        if done != Pruned():
+            journal.pruned(done)
+        return done

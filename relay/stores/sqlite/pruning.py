@@ -1,0 +1,177 @@
+"""What is past its time is removed: in steps of a few milliseconds, between which senders are answered.
+
+A reader looks for what may go, a thousand events at a time; the writer removes some of them in one transaction, having
+looked once more. How many is found by how long the last step took. Then free pages at the end of the file are given
+back to the disk, but for some that new events will take at once.
+
+An event goes when all its deliveries have ended and the last of them did so before the limit: what was merged into
+another delivery ends with that one. Its deliveries and their attempts go with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import perf_counter
+from typing import Any, TypeVar
+
+import orjson
+
+from relay.clock import to_ms
+from relay.store import Pruned
+from relay.stores.sqlite import rows
+from relay.stores.sqlite.shapes import Shapes
+from relay.stores.sqlite.transaction import Command, Deltas
+
+T = TypeVar("T")
+
+Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
+Call = Callable[[Command[Any]], Awaitable[Any]]
+
+_LOOKED_AT = 1000  # events, at once
+_STEP = 0.003  # seconds that a step should take
+_REST = 3.0  # times as long nothing is removed after a step
+_FIRST, _LEAST, _MOST = 32, 4, 1000  # events in one step
+_RESERVE = 1024  # pages that stay free, or a tenth of the file: new events take them at once
+_REJECTIONS = 500
+
+# Of an event: whether something of it is unfinished, or ended after ?2.
+_KEPT = """
+    EXISTS (
+        SELECT 1 FROM delivery d INDEXED BY delivery_event LEFT JOIN delivery c ON c.id = d.merged_into
+        WHERE d.event_id = {id} AND (
+            coalesce(c.state, d.state) IN ('pending', 'held') OR coalesce(c.updated_at, d.updated_at) >= ?2
+        )
+    )
+"""
+_EVENTS = f"""
+    SELECT id, {_KEPT.format(id="some.id")} FROM (
+        SELECT id FROM event WHERE id > ?1 AND id < ?3 ORDER BY id LIMIT ?4
+    ) some
+"""  # noqa: S608
+_BODIES = f"""
+    SELECT id, {_KEPT.format(id="some.id")} FROM (
+        SELECT event_id AS id FROM body WHERE event_id > ?1 AND event_id < ?3 ORDER BY event_id LIMIT ?4
+    ) some
+"""  # noqa: S608
+_STILL = f"SELECT value FROM json_each(?1) WHERE NOT {_KEPT.format(id='value')}"  # noqa: S608
+_OF_DELIVERIES = "IN (SELECT id FROM delivery WHERE event_id IN (SELECT value FROM json_each(?)))"
+_COUNT = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = value + excluded.value"
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one step did."""
+
+    done: Pruned
+    seconds: float
+
+
+class Pruning:
+    """One pass over the store."""
+
+    def __init__(self, ask: Ask, call: Call, shapes: Shapes, told: Callable[[Pruned], None] | None) -> None:
+        self._ask = ask
+        self._call = call
+        self._shapes = shapes
+        self._told = told
+        self._total = Pruned()
+        self._size = _FIRST
+
+    async def run(self, now: datetime, retention: timedelta, bodies: timedelta) -> Pruned:
+        """Remove what is older; how much that was."""
+        await self._walk(_EVENTS, _remove, now - retention)
+        if bodies < retention:
+            await self._walk(_BODIES, _remove_bodies, now - bodies)
+        await self._reject(now - retention)
+        if self._total.events:
+            await self._call(lambda connection, deltas: self._shapes.drop_unused(connection))
+        await self._give_back()
+        return self._total
+
+    async def _walk(
+        self, query: str, remove: Callable[[sqlite3.Connection, list[int], int], Pruned], limit: datetime
+    ) -> None:
+        last, cutoff, end = 0, to_ms(limit), rows.first_id(limit)
+        while found := await self._ask(query, (last, cutoff, end, _LOOKED_AT)):
+            last = found[-1][0]
+            old = [number for number, kept in found if not kept]
+            while old:
+                some, old = old[: self._size], old[self._size :]
+
+                def step(connection: sqlite3.Connection, deltas: Deltas, some: list[int] = some) -> _Step:
+                    began = perf_counter()
+                    still = [row[0] for row in connection.execute(_STILL, (_json(some), cutoff))]
+                    return _Step(remove(connection, still, cutoff), perf_counter() - began)
+
+                await self._take(step)
+
+    async def _reject(self, limit: datetime) -> None:
+        end = rows.first_id(limit)
+
+        def step(connection: sqlite3.Connection, deltas: Deltas) -> int:
+            query = "DELETE FROM rejection WHERE id IN (SELECT id FROM rejection WHERE id < ? ORDER BY id LIMIT ?)"
+            return connection.execute(query, (end, _REJECTIONS)).rowcount
+
+        while await self._call(step):
+            pass
+
+    async def _give_back(self) -> None:
+        """Free pages go back to the disk, for good at the next checkpoints."""
+        self._size = _FIRST
+
+        def step(connection: sqlite3.Connection, deltas: Deltas) -> _Step:
+            began = perf_counter()
+            free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            number = min(self._size, free - max(_RESERVE, pages // 10))
+            if number > 0:
+                connection.execute(f"PRAGMA incremental_vacuum({number})").fetchall()
+            return _Step(Pruned(pages=max(0, number)), perf_counter() - began)
+
+        while await self._take(step):
+            pass
+
+    async def _take(self, step: Command[_Step]) -> bool:
+        """One step, and a rest after it; whether it did anything."""
+        made: _Step = await self._call(step)
+        self._total = self._total.plus(made.done)
+        if self._told is not None:
+            self._told(self._total)
+        # Never more than twice as many as before: the first ones may have been small.
+        aim = self._size * _STEP / max(made.seconds, 1e-6)
+        self._size = max(_LEAST, min(_MOST, int(aim), self._size * 2))
+        await asyncio.sleep(made.seconds * _REST)
+        return made.done != Pruned()
+
+
+def _remove(connection: sqlite3.Connection, events: list[int], cutoff: int) -> Pruned:
+    some = (_json(events),)
+    bodies = connection.execute("DELETE FROM body WHERE event_id IN (SELECT value FROM json_each(?))", some).rowcount
+    connection.execute(f"DELETE FROM attempt WHERE delivery_id {_OF_DELIVERIES}", some)  # noqa: S608
+    deliveries = connection.execute(
+        "DELETE FROM delivery WHERE event_id IN (SELECT value FROM json_each(?))", some
+    ).rowcount
+    connection.execute("DELETE FROM mention WHERE event_id IN (SELECT value FROM json_each(?))", some)
+    connection.execute("DELETE FROM event WHERE id IN (SELECT value FROM json_each(?))", some)
+    connection.executemany(_COUNT, (("pruned_events", len(events)), ("pruned_deliveries", deliveries)))
+    return Pruned(events=len(events), deliveries=deliveries, bodies=bodies)
+
+
+def _remove_bodies(connection: sqlite3.Connection, events: list[int], cutoff: int) -> Pruned:
+    """What senders sent, and what destinations answered."""
+    some = (_json(events),)
+    bodies = connection.execute("DELETE FROM body WHERE event_id IN (SELECT value FROM json_each(?))", some).rowcount
+    connection.execute(
+        f"UPDATE attempt SET response_body = x'', truncated = 1 WHERE delivery_id {_OF_DELIVERIES}"  # noqa: S608
+        " AND length(response_body) > 0",
+        some,
+    )
+    return Pruned(bodies=bodies)
+
+
+def _json(numbers: list[int]) -> str:
+    return orjson.dumps(numbers).decode()

@@ -1,0 +1,83 @@
+"""`GET /logs/stream`: the log as it grows, as server-sent events.
+
+Each message is a log item as `/logs` shows it, one for each state that was committed. A client that does not keep up is
+told with an event `lost` that some were passed over; what it missed is in `/logs`.
+See https://html.spec.whatwg.org/multipage/server-sent-events.html.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from aiohttp import web
+
+from relay.following import TooMany
+from relay.store import Unavailable
+from relay.web import logquery, shape
+from relay.web.answer import PRIVATE
+from relay.web.desk import Desk
+
+LEFT_OUT = ("limit", "cursor", "order", "until")
+"""Filters of `/logs` that say nothing here."""
+FILTERS = tuple(name for name in logquery.FILTERS if name not in LEFT_OUT)
+
+_KEEP_ALIVE = 15.0  # seconds: proxies close what is silent for longer, and so a client that is gone is noticed
+_PATIENCE = 30.0  # seconds in which a client takes what it is sent
+_AGAIN_MS = 2000
+_HEADERS = {
+    **PRIVATE,
+    "Content-Type": "text/event-stream",
+    "X-Accel-Buffering": "no",  # nginx would collect what should be seen at once
+}
+
+
+class Stream:
+    """The handler."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def table(self) -> list[web.RouteDef]:
+        """What is answered here."""
+        return [web.get("/logs/stream", self._follow, allow_head=False)]
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        desk = self._desk
+        for name in request.query:
+            if name in LEFT_OUT:
+                raise logquery.BadFilter(f"'{name}' is for lists: the stream is what happens from now on")
+        query = logquery.parse(request.query.items(), desk.clock.now(), desk.store.ids)
+        gate = desk.reloader.runtime.gate
+        try:
+            async with desk.followers.follow(lambda item: logquery.wants(query, item, desk.store.ids)) as follower:
+                answer = web.StreamResponse(headers=_HEADERS)
+                await answer.prepare(request)
+                await _send(answer, f"retry: {_AGAIN_MS}\n: following\n\n".encode())
+                # Who may look was asked at the beginning: where the config says it anew, it is asked anew.
+                while not follower.ended:
+                    items, lost = await follower.next(_KEEP_ALIVE)
+                    if desk.reloader.runtime.gate != gate:
+                        break
+                    await _send(answer, _messages([shape.item(item) for item in items], lost))
+        except TooMany as error:
+            raise Unavailable(str(error)) from None
+        except ConnectionError:  # the client is gone
+            pass
+        except TimeoutError:  # it does not take what it is sent, nor would it take the end
+            if request.transport is not None:
+                request.transport.abort()
+        return answer
+
+
+def _messages(items: list[dict[str, object]], lost: int) -> bytes:
+    messages = [b"data: " + orjson.dumps(item) + b"\n\n" for item in items]
+    if lost:
+        detail = {"detail": f"{lost} states or more were passed over: /logs has them"}
+        messages.insert(0, b"event: lost\ndata: " + orjson.dumps(detail) + b"\n\n")
+    return b"".join(messages) or b": nothing new\n\n"
+
+
+async def _send(answer: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(_PATIENCE):
+        await answer.write(data)

@@ -1,0 +1,160 @@
+"""What every store must promise of what is past its time: it goes, and nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from relay.delivery import Delivery, HeldReason, Mark, Rejection
+from relay.ids import RejectionId
+from relay.lane import Order
+from relay.store import LogQuery, Pruned
+from relay.window import debounce
+from tests.contract.desk import SECOND, Desk, again, delivered, failed
+from tests.fakes import NOON
+
+DAY = timedelta(days=1)
+FOR_EVER = 10_000 * DAY
+
+
+async def ids(desk: Desk, *status: str) -> list[str]:
+    return [item.id for item in (await desk.store.search(LogQuery(status=status))).items]
+
+
+async def prune(desk: Desk, retention: timedelta = DAY, bodies: timedelta = FOR_EVER) -> Pruned:
+    return await desk.store.prune(desk.clock.now(), retention, bodies)
+
+
+async def ended(desk: Desk, *routes: str) -> list[Delivery]:
+    deliveries = await desk.add(*routes)
+    for delivery in deliveries:
+        await desk.store.record(delivered(delivery))
+    return deliveries
+
+
+async def test_what_ended_long_enough_ago_goes_with_all_that_belongs_to_it(desk: Desk) -> None:
+    old = await ended(desk, "www", "search")
+    desk.wait(DAY.total_seconds())
+    new = await ended(desk, "www")
+    await desk.store.record(delivered(new[0]))
+    desk.wait(2)
+    done = await prune(desk)
+    assert (done.events, done.deliveries, done.bodies) == (1, 2, 1)
+    for delivery in old:
+        assert await desk.store.delivery(delivery.id) is None
+    assert await desk.store.event(old[0].event.id) is None
+    assert await desk.store.event(new[0].event.id) is not None
+    assert await prune(desk) == Pruned()
+
+
+async def test_an_event_stays_until_the_last_of_its_deliveries_has_been_over_for_long(desk: Desk) -> None:
+    one, other = await desk.add("www", "search")
+    await desk.store.record(delivered(one))
+    await desk.store.record(again(other, NOON + DAY))
+    desk.wait(10 * DAY.total_seconds())
+    assert await prune(desk) == Pruned()
+    await desk.store.cancel(other.id, desk.clock.now())
+    assert await prune(desk) == Pruned()
+    desk.wait(DAY.total_seconds() + 1)
+    assert (await prune(desk)).deliveries == 2
+
+
+async def test_what_is_unfinished_is_never_pruned_however_old(desk: Desk) -> None:
+    pending, held = await desk.add("www", "gone")
+    await desk.settle("www")
+    desk.wait(1000 * DAY.total_seconds())
+    assert await prune(desk, bodies=DAY) == Pruned()
+    assert await desk.states(pending, held) == ["pending", "held"]
+    [found] = await desk.claim("www")
+    assert found.event.body
+
+
+async def test_what_was_merged_ends_with_what_it_was_merged_into(desk: Desk) -> None:
+    desk.groupings["www"] = debounce(SECOND, 10 * SECOND, (), timedelta())
+    carrier, merged = await desk.tell(), await desk.tell()
+    await desk.store.hold(carrier.id, desk.clock.now())
+    desk.wait(10 * DAY.total_seconds())
+    assert await prune(desk, bodies=DAY) == Pruned(), "the window is still to be sent, with all its events"
+    await desk.store.cancel(carrier.id, desk.clock.now())
+    assert await prune(desk) == Pruned()
+    desk.wait(DAY.total_seconds() + 1)
+    assert (await prune(desk)).deliveries == 2
+    assert await desk.store.delivery(merged.id) is None
+
+
+async def test_bodies_may_go_earlier_and_the_rest_stays(desk: Desk) -> None:
+    [delivery] = await ended(desk, "www")
+    [waits] = await desk.add("www")
+    unmatched = desk.event()
+    await desk.put(unmatched)
+    desk.wait(2 * DAY.total_seconds())
+    done = await prune(desk, retention=10 * DAY, bodies=DAY)
+    assert (done.events, done.bodies) == (0, 2)
+    detail = await desk.detail(delivery)
+    assert detail.item.status == "delivered"
+    response = detail.attempts[0].response
+    assert response is not None
+    assert (response.status, response.body, response.truncated) == (200, b"", True)
+    for event, body in ((delivery.event, None), (unmatched, None), (waits.event, waits.event.body)):
+        stored = await desk.store.event(event.id)
+        assert stored is not None
+        assert stored.body == body
+
+
+async def test_events_that_no_route_wanted_and_refused_requests_go_too(desk: Desk) -> None:
+    await desk.put(desk.event())
+    old = RejectionId(desk.store.ids.draw(int(NOON.timestamp() * 1000)))
+    desk.store.reject(Rejection(old, "blog", NOON, 401, "no", "::1", ()))
+    desk.wait(DAY.total_seconds() + 1)
+    await desk.put(desk.event())
+    await prune(desk)
+    assert len(await ids(desk, "unmatched")) == 1
+    assert await ids(desk, "rejected") == []
+    assert await desk.store.rejection(old) is None
+
+
+async def test_a_repeat_of_what_was_pruned_is_a_new_event(desk: Desk) -> None:
+    mark = Mark(b"entry 7", b"v1", 10 * DAY)
+    first = await desk.tell(mark=mark)
+    await desk.send(first)
+    desk.wait(2 * DAY.total_seconds())
+    await prune(desk)
+    event = desk.about()
+    added = await desk.store.add(event, [desk.owed(event)], mark)
+    assert (added.event, added.duplicate) == (event.id, False)
+
+
+async def test_pruning_goes_on_in_steps_between_which_others_write(desk: Desk) -> None:
+    """Also through what stays, and whatever comes meanwhile."""
+    stays = [await desk.tell() for _ in range(30)]
+    for _ in range(1500):
+        [delivery] = await desk.add("search")
+        await desk.store.record(failed(delivery))
+    desk.wait(2 * DAY.total_seconds())
+    heard: list[Pruned] = []
+    pruning = asyncio.ensure_future(desk.store.prune(desk.clock.now(), DAY, DAY, heard.append))  # noqa: TID251
+    written = 0
+    while not pruning.done():
+        await desk.add("www")
+        written += 1
+    done = await pruning
+    assert (done.events, done.deliveries) == (1500, 1500)
+    assert len(heard) > 5
+    assert heard == sorted(heard, key=lambda each: each.events)
+    assert written > 5
+    assert set(await desk.states(*stays)) == {"pending"}
+    assert desk.counts() == {"www": (30 + written, 0)}
+
+
+async def test_what_may_be_retried_meanwhile_is_looked_at_again(desk: Desk) -> None:
+    await desk.follow(www=Order.ENTRY)
+    one = await desk.tell()
+    await desk.store.record(failed((await desk.take(one)) or one))
+    desk.wait(2 * DAY.total_seconds())
+    pruning = asyncio.ensure_future(prune(desk))  # noqa: TID251
+    await desk.store.retry(one.id, desk.clock.now())
+    await pruning
+    found = await desk.store.delivery(one.id)
+    assert (found is None) or found.item.status == "pending"
+    await desk.settle("www", kept={"www": HeldReason.DISABLED})
+    assert sum(pending + held for pending, held in desk.counts().values()) == (0 if found is None else 1)
