@@ -1,0 +1,59 @@
+"""The filters of the log as descriptions tell them: one row for each that `logquery` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from relay.ids import DELIVERY, EVENT, REJECTION
+from relay.web import logquery
+from relay.web.operation import Parameter
+from relay.web.schemas import Schema, array, id_pattern, words
+
+PAGING = ("limit", "cursor", "order")
+"""Filters of a list that say nothing of what is to be found."""
+
+_TEXTS: Schema = array({"type": "string"})
+_TIME: Schema = {
+    "anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "pattern": "^[0-9]{1,9}[smhd]$"},
+    ]
+}
+_ROWS: tuple[tuple[str, str, Schema], ...] = (
+    ("route", "Of these routes.", _TEXTS),
+    ("source", "Of these sources.", _TEXTS),
+    ("type", "Of sources of these types.", _TEXTS),
+    ("model", "Of these models, as the event says.", _TEXTS),
+    ("stage", "Of these stages.", _TEXTS),
+    ("action", "Of these actions.", _TEXTS),
+    ("event", "Of these events, as their senders name them.", _TEXTS),
+    ("entry_id", "Of these entries.", _TEXTS),
+    ("event_id", "Of these events.", array({"type": "string", "pattern": id_pattern(EVENT)})),
+    (
+        "status",
+        "In these states. `unmatched` (events that no route wanted) and `rejected` (requests that were refused) are "
+        "found only when they are named.",
+        array(words(logquery.STATUSES), minItems=1),
+    ),
+    (
+        "code",
+        "The HTTP status of the last attempt, or of a rejected request's answer: `500`, `5xx`, `200-399`, `>=400`.",
+        array({"type": "string"}, minItems=1),
+    ),
+    ("since", "Not older: a time, or an age such as `30s`, `10m`, `2h`, `7d`.", _TIME),
+    ("until", "Older: a time, or an age.", _TIME),
+    ("q", "Ids, entry_id or event by prefix; text of errors.", {"type": "string"}),
+    ("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": logquery.MOST, "default": 100}),
+    (
+        "cursor",
+        "Goes on from there: the `next` of the page before.",
+        {"type": "string", "pattern": id_pattern(DELIVERY, EVENT, REJECTION)},
+    ),
+    ("order", "Newest first, or oldest first.", {**words(("desc", "asc")), "default": "desc"}),
+)
+KNOWN = {name: Parameter(name, description, schema) for name, description, schema in _ROWS}
+
+
+def filters(leave_out: Iterable[str] = ()) -> tuple[Parameter, ...]:
+    """Those that `logquery` takes, in its order, but for some."""
+    return tuple(KNOWN[name] for name in logquery.FILTERS if name not in leave_out)
