@@ -34,7 +34,7 @@ RETRY_ALL = Operation(
         )
     },
     (503,),
-    "Without a filter it wants `all=1`. `limit`, `cursor` and `order` are refused, and no filter may be empty.",
+    "Without a filter it wants `all=1`. `limit`, `cursor` and `order` are refused.",
     parameters=(
         Parameter("dry_run", "1 only counts.", _FLAG),
         Parameter("all", "1 for everything that failed.", _FLAG),
@@ -99,9 +99,6 @@ class Deliveries:
         flags = request[GIVEN]
         asked = [(name, value) for name, value in request.query.items() if name not in flags]
         query = logquery.parse(asked, now, desk.store.ids)
-        for name, value in asked:
-            if not value:
-                raise BadFilter(f"filter '{name}' is empty")
         if not set(query.status) <= {State.FAILED}:
             raise BadFilter("only what failed is retried all at once: status takes failed, or is left out")
         if not asked and flags.get("all") != "1":

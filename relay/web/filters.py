@@ -12,7 +12,7 @@ from relay.web.schemas import Schema, array, id_pattern, words
 PAGING = ("limit", "cursor", "order")
 """Filters of a list that say nothing of what is to be found."""
 
-_TEXTS: Schema = array({"type": "string"})
+_TEXTS: Schema = array({"type": "string", "pattern": "^[^,]+$"}, minItems=1)
 _TIME: Schema = {
     "anyOf": [
         {"type": "string", "format": "date-time"},
@@ -28,7 +28,7 @@ _ROWS: tuple[tuple[str, str, Schema], ...] = (
     ("action", "Of these actions.", _TEXTS),
     ("event", "Of these events, as their senders name them.", _TEXTS),
     ("entry_id", "Of these entries.", _TEXTS),
-    ("event_id", "Of these events.", array({"type": "string", "pattern": id_pattern(EVENT)})),
+    ("event_id", f"Of these events, by their ids ({EVENT}…); what is no id finds nothing.", _TEXTS),
     (
         "status",
         "In these states. `unmatched` (events that no route wanted) and `rejected` (requests that were refused) are "
@@ -38,11 +38,11 @@ _ROWS: tuple[tuple[str, str, Schema], ...] = (
     (
         "code",
         "The HTTP status of the last attempt, or of a rejected request's answer: `500`, `5xx`, `200-399`, `>=400`.",
-        array({"type": "string"}, minItems=1),
+        _TEXTS,
     ),
     ("since", "Not older: a time, or an age such as `30s`, `10m`, `2h`, `7d`.", _TIME),
     ("until", "Older: a time, or an age.", _TIME),
-    ("q", "Ids, entry_id or event by prefix; text of errors.", {"type": "string"}),
+    ("q", "Ids, entry_id or event by prefix; text of errors.", {"type": "string", "minLength": 1}),
     ("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": logquery.MOST, "default": 100}),
     (
         "cursor",

@@ -48,6 +48,14 @@ class Parameter:
         if len(text) > self.schema.get("maxLength", len(text)):
             raise BadFilter(f"'{self.name}' is longer than {self.schema['maxLength']} characters")
 
+    def check_filter(self, text: str) -> None:
+        """Raises BadFilter for what says nothing: passed over, it would find more than was meant. All else of the
+        filters of the log `logquery` knows."""
+        if not text:
+            raise BadFilter(f"filter '{self.name}' is empty")
+        if "pattern" in self.schema.get("items", ()) and "" in text.split(","):
+            raise BadFilter(f"filter '{self.name}' has an empty value in its list")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -114,13 +122,14 @@ class Operation:
             if pattern is not None and re.search(pattern, text) is None:
                 raise NotFound(f"'{text[:100]}' is not the id of {parameter.what}")
         own = {parameter.name: parameter for parameter in self.parameters}
-        filters = [parameter.name for parameter in self.filters]
+        filters = {parameter.name: parameter for parameter in self.filters}
         given: dict[str, str] = {}
         for name, text in query:
             if name in filters:
+                filters[name].check_filter(text)
                 continue
             if name not in own:
-                raise BadFilter(self._unknown(name, filters or list(own)))
+                raise BadFilter(self._unknown(name, list(filters or own)))
             if name in given:
                 raise BadFilter(f"'{name}' is given twice")
             own[name].check(text)
