@@ -43,6 +43,15 @@ ENTRIES = (
 NOTHING = "01J" + "0" * 23
 PAGES = ("/ui/",)
 """Where there are pages for people, whose addresses are no part of the description."""
+GUARDED = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""What every answer says, of whatever kind."""
 REFUSED_409 = (
     "/logs/{delivered}/retry",
     "/logs/{delivered}/cancel",
@@ -95,6 +104,7 @@ class Reader:
         if "$ref" in described:
             described = self.document["components"]["responses"][described["$ref"].rpartition("/")[2]]
         assert set(described.get("headers", ())) - {"X-Next-Cursor"} <= set(response.headers)
+        assert {name: response.headers.get(name) for name in GUARDED} == GUARDED
         schema = described["content"][response.content_type]["schema"]
         if response.content_type != "application/json":
             return content.decode()
