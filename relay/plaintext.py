@@ -8,24 +8,28 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 _NARROWEST = 8  # a column that is cut keeps at least so much
+_ALIGNED = 100  # what is wider is not waited for by the next column
 
 
 def table(
     header: Sequence[str], rows: Sequence[Sequence[object]], flexible: Collection[str] = (), room: int | None = None
 ) -> str:
-    """Aligned columns. Where there is only so much `room`, the flexible ones are cut first, the widest of them most."""
+    """Aligned columns. Where there is only so much `room`, the flexible ones are cut first, the widest of them most.
+    Where there is any, nothing is cut, and what is very wide stands out: one cell must not make all lines as long."""
     cells = [[name.upper() for name in header], *([_plain(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
+    widest = _ALIGNED if room is None else room
+    widths = [min(widest, max(len(row[place]) for row in cells)) for place in range(len(header))]
     if room is not None:
         shrinking = [place for place, name in enumerate(header) if name in flexible]
         while sum(widths) + 2 * (len(widths) - 1) > room:
-            widest = max(shrinking, key=lambda place: widths[place], default=None)
-            if widest is None or widths[widest] <= _NARROWEST:
+            place = max(shrinking, key=lambda place: widths[place], default=None)
+            if place is None or widths[place] <= _NARROWEST:
                 break
-            widths[widest] -= 1
+            widths[place] -= 1
     lines = []
     for row in cells:
-        line = "  ".join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
+        fitting = row if room is None else [cut(cell, size) for cell, size in zip(row, widths, strict=True)]
+        line = "  ".join(cell.ljust(size) for cell, size in zip(fitting, widths, strict=True)).rstrip()
         lines.append(line if room is None else cut(line, room))
     return "\n".join(lines)
 
