@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from relay import plaintext
@@ -23,6 +23,9 @@ COLUMNS = (
     "code",
     "error",
 )
+Paint = Callable[[str, str], str]
+"""Makes words stand out where that can be done: in a style (`bold`, `red`, `green`), or as a state is shown."""
+_BODY_LINE = 64 << 10  # characters of each line of an event's body
 _BODY_LINES = 6  # of a destination's answer; JSON has all that was kept
 
 
@@ -40,55 +43,64 @@ def cell(item: dict[str, Any], column: str) -> Any:
     return value
 
 
-def page(answer: dict[str, Any]) -> str:
-    """What a person reads first, first."""
+def _unpainted(text: str, style: str) -> str:
+    return text
+
+
+def page(answer: dict[str, Any], paint: Paint = _unpainted) -> str:
+    """Everything about one thing: what a person reads first, first."""
     lines: list[str] = []
     if isinstance(answer.get("rejection"), dict):
-        lines += _section("rejected request", answer["rejection"])
+        lines += _section("rejected request", answer["rejection"], paint)
     if isinstance(answer.get("delivery"), dict):
-        lines += _delivery(answer)
+        lines += _delivery(answer, paint)
     if isinstance(answer.get("event"), dict):
-        lines += _section("event", answer["event"])
+        lines += _section("event", answer["event"], paint)
     if "deliveries" in answer:
-        lines += ["", "deliveries" if answer["deliveries"] else "deliveries: none, no route wanted it"]
+        some = bool(answer["deliveries"])
+        lines += ["", paint("deliveries", "bold") + ("" if some else ": none, no route wanted it")]
         for group in answer["deliveries"]:
-            lines += _brief(group)
+            lines += _brief(group, paint)
     if answer.get("headers"):
-        lines += ["", "headers", *plaintext.columns(_pairs(answer["headers"]))]
-    return "\n".join([*lines, *_body(answer)])
+        lines += ["", paint("headers", "bold"), *plaintext.columns(_pairs(answer["headers"]))]
+    return "\n".join([*lines, *_body(answer, paint)])
 
 
-def _delivery(answer: dict[str, Any]) -> list[str]:
-    lines = _section("delivery", answer["delivery"])
+def _delivery(answer: dict[str, Any], paint: Paint) -> list[str]:
+    lines = _section("delivery", answer["delivery"], paint)
     if answer.get("merged"):
         lines.append(f"  sent for  {', '.join(answer['merged'])}")
-    lines += ["", "attempts" if answer["attempts"] else "attempts: none yet"]
+    lines += ["", paint("attempts", "bold") + ("" if answer["attempts"] else ": none yet")]
     for made in answer["attempts"]:
-        lines += _attempt(made, "  ")
+        lines += _attempt(made, "  ", paint)
     return [*lines, ""]
 
 
-def _brief(group: dict[str, Any]) -> list[str]:
+def _brief(group: dict[str, Any], paint: Paint) -> list[str]:
     delivery = group["delivery"]
-    lines = [plaintext.printable(f"  {delivery['id']}  {delivery['status']}  to {delivery['route']}")]
+    status = paint(_value(delivery["status"]), delivery["status"])
+    lines = [f"  {_value(delivery['id'])}  {status}  to {_value(delivery['route'])}"]
     for made in group["attempts"]:
-        lines += _attempt(made, "    ")
+        lines += _attempt(made, "    ", paint)
     return lines
 
 
-def _section(title: str, values: dict[str, Any]) -> list[str]:
-    return [title, *plaintext.columns(((name, _value(value)) for name, value in values.items()))]
+def _section(title: str, values: dict[str, Any], paint: Paint) -> list[str]:
+    pairs = (
+        (name, paint(_value(value), value) if name == "status" else _value(value)) for name, value in values.items()
+    )
+    return [paint(title, "bold"), *plaintext.columns(pairs)]
 
 
-def _attempt(made: dict[str, Any], indent: str) -> list[str]:
+def _attempt(made: dict[str, Any], indent: str, paint: Paint) -> list[str]:
     request, response, error = made["request"], made["response"], made["error"]
     sent = f"{request['method']} {request['url']}" if request else "nothing was sent"
-    came = f"HTTP {response['status']}" if response else "no answer"
-    head = f"{indent}{made['n']}  {made['started_at']}  {made['trigger']}  {sent}  {came}  {made['duration_ms']} ms"
-    lines = [plaintext.printable(head)]
+    came = paint(f"HTTP {response['status']}" if response else "no answer", "red" if error else "green")
+    head = plaintext.printable(f"{made['n']}  {made['started_at']}  {made['trigger']}  {sent}")
+    lines = [f"{indent}{head}  {came}  {made['duration_ms']} ms"]
     deeper = indent + "   "
     if error:
-        lines.append(deeper + plaintext.printable(f"{error['code']}: {error['message']}"))
+        lines.append(deeper + paint(plaintext.printable(f"{error['code']}: {error['message']}"), "red"))
     if response and response.get("body"):
         lines += plaintext.paragraph(response["body"], deeper + "| ", most=_BODY_LINES)
     elif response and response.get("body_base64"):
@@ -96,17 +108,16 @@ def _attempt(made: dict[str, Any], indent: str) -> list[str]:
     return lines
 
 
-def _body(answer: dict[str, Any]) -> list[str]:
+def _body(answer: dict[str, Any], paint: Paint) -> list[str]:
     if "body_base64" in answer:
-        return [
-            "",
-            f"body: {len(base64.b64decode(answer['body_base64']))} bytes that are not text (JSON has them)",
-        ]
+        size = len(base64.b64decode(answer["body_base64"]))
+        return ["", f"body: {size} bytes that are not text (JSON has them)"]
     if "body" not in answer:
         return []
     if not answer["body"]:
         return ["", "body: " + ("not kept" if answer["body"] is None else "empty")]
-    return ["", "body", *("  " + plaintext.printable(line) for line in answer["body"].splitlines())]
+    lines = (plaintext.printable(line, _BODY_LINE) for line in answer["body"].splitlines())
+    return ["", paint("body", "bold"), *("  " + line for line in lines)]
 
 
 def _pairs(pairs: Iterable[list[str]]) -> list[tuple[str, str]]:

@@ -8,28 +8,26 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 _NARROWEST = 8  # a column that is cut keeps at least so much
-_ALIGNED = 100  # what is wider is not waited for by the next column
+_WIDEST = 200  # of a cell: one long name must not make all lines of a table as long
+_LONGEST = 2_000  # of a line of text
 
 
 def table(
     header: Sequence[str], rows: Sequence[Sequence[object]], flexible: Collection[str] = (), room: int | None = None
 ) -> str:
-    """Aligned columns. Where there is only so much `room`, the flexible ones are cut first, the widest of them most.
-    Where there is any, nothing is cut, and what is very wide stands out: one cell must not make all lines as long."""
+    """Aligned columns. Where there is only so much `room`, the flexible ones are cut first, the widest of them most."""
     cells = [[name.upper() for name in header], *([_plain(cell) for cell in row] for row in rows)]
-    widest = _ALIGNED if room is None else room
-    widths = [min(widest, max(len(row[place]) for row in cells)) for place in range(len(header))]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
     if room is not None:
         shrinking = [place for place, name in enumerate(header) if name in flexible]
         while sum(widths) + 2 * (len(widths) - 1) > room:
-            place = max(shrinking, key=lambda place: widths[place], default=None)
-            if place is None or widths[place] <= _NARROWEST:
+            widest = max(shrinking, key=lambda place: widths[place], default=None)
+            if widest is None or widths[widest] <= _NARROWEST:
                 break
-            widths[place] -= 1
+            widths[widest] -= 1
     lines = []
     for row in cells:
-        fitting = row if room is None else [cut(cell, size) for cell, size in zip(row, widths, strict=True)]
-        line = "  ".join(cell.ljust(size) for cell, size in zip(fitting, widths, strict=True)).rstrip()
+        line = "  ".join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
         lines.append(line if room is None else cut(line, room))
     return "\n".join(lines)
 
@@ -58,8 +56,10 @@ def paragraph(text: str, indent: str, room: int = 100, most: int | None = None) 
     return [(indent + line).rstrip() for line in lines]
 
 
-def printable(text: str) -> str:
-    """Text with control and direction characters escaped."""
+def printable(text: str, most: int = _LONGEST) -> str:
+    """Text with control and direction characters escaped, and cut where a stranger wrote without end."""
+    if len(text) > most:
+        text = f"{text[:most]}… ({len(text)} characters)"
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -69,6 +69,4 @@ def _plain(value: object) -> str:
     """A cell: what a sender wrote cannot move the cursor or break the line."""
     if value is None:
         return "-"
-    if isinstance(value, (list, tuple)):
-        return printable(",".join(map(str, value)))
-    return printable(str(value))
+    return printable(cut(",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value), _WIDEST))

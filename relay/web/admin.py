@@ -48,7 +48,7 @@ class Admin:
     def table(self) -> Table:
         """All that is answered, with the description of it."""
         table = [row for part in _PARTS for row in part(self._desk).table()]
-        described = openapi.document([openapi.READ, *(operation for operation, _ in table)])
+        described = openapi.document([*(operation for operation, _ in table), openapi.READ])
 
         async def describe(request: web.Request) -> web.Response:
             return answer(200, described)

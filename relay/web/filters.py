@@ -13,12 +13,7 @@ PAGING = ("limit", "cursor", "order")
 """Filters of a list that say nothing of what is to be found."""
 
 _TEXTS: Schema = array({"type": "string", "pattern": "^[^,]+$"}, minItems=1)
-_TIME: Schema = {
-    "anyOf": [
-        {"type": "string", "format": "date-time"},
-        {"type": "string", "pattern": "^[0-9]{1,9}[smhd]$"},
-    ]
-}
+_TIME: Schema = {"type": "string", "minLength": 1, "examples": ["2h", "2026-11-23T20:00:00Z"]}
 _ROWS: tuple[tuple[str, str, Schema], ...] = (
     ("route", "Of these routes.", _TEXTS),
     ("source", "Of these sources.", _TEXTS),
@@ -40,7 +35,7 @@ _ROWS: tuple[tuple[str, str, Schema], ...] = (
         "The HTTP status of the last attempt, or of a rejected request's answer: `500`, `5xx`, `200-399`, `>=400`.",
         _TEXTS,
     ),
-    ("since", "Not older: a time, or an age such as `30s`, `10m`, `2h`, `7d`.", _TIME),
+    ("since", "Not older: a time with its zone (ISO 8601), or an age such as `30s`, `10m`, `2h`, `7d`.", _TIME),
     ("until", "Older: a time, or an age.", _TIME),
     ("q", "Ids, entry_id or event by prefix; text of errors.", {"type": "string", "minLength": 1}),
     ("limit", "At most so many.", {"type": "integer", "minimum": 1, "maximum": logquery.MOST, "default": 100}),

@@ -67,8 +67,7 @@ async def test_as_text_each_item_is_one_line_whatever_it_says_and_as_relay_logs_
         head, *lines = text.splitlines()
         assert head.split() == [name.upper() for name in COLUMNS]
         assert [line.split()[0] for line in lines] == [item["id"] for item in items]
-        assert len(max(lines, key=len)) > 100_000, "nothing is cut"
-        assert len(text) < 1_000_000, "one long cell does not make all lines as long"
+        assert len(text) < 100_000, "one long cell does not make all lines as long"
         assert text == await verb(running, "logs", "--status", PAGED.partition("=")[2])
 
 
@@ -80,8 +79,7 @@ async def test_about_one_thing_the_text_is_what_relay_show_prints(tmp_path: Path
             assert media == "text/plain; charset=utf-8"
             assert fit_for_a_terminal(text)
             assert id_text in text
-            if len(text) < 10_000:  # the others are no different, and long
-                assert text == await verb(running, "show", id_text)
+            assert text == await verb(running, "show", id_text)
 
 
 @pytest.mark.parametrize("form", ["ndjson", "text"])

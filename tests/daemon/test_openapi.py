@@ -20,6 +20,7 @@ import pytest
 from aiohttp import web
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
+from relay import journal
 from relay.delivery import State
 from relay.health import RouteState
 from relay.store import Unavailable
@@ -239,7 +240,9 @@ def test_what_is_for_lists_alone_is_no_filter_of_a_stream() -> None:
 # -- real answers ----------------------------------------------------------------------------------------------------
 
 
-async def test_every_answer_is_as_it_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_answer_is_as_it_is_described_and_every_action_is_in_the_log_with_who_did_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
     async with reading(tmp_path, *ENTRIES) as ask:
         await filled(ask, tmp_path)
         # All there is to read.
@@ -318,3 +321,9 @@ async def test_every_answer_is_as_it_is_described(tmp_path: Path, monkeypatch: p
         described = {f"{method.upper()} {path}" for path, item in ask.document["paths"].items() for method in item}
         assert {name for name, status in ask.seen if status == 200} == described
         assert {status for _, status in ask.seen} == {200, 400, 401, 403, 404, 409, 421, 422, 500, 503}
+        posted = {path.rpartition("/")[2] for path, item in ask.document["paths"].items() if "post" in item}
+        journal.outlet.drain(10)
+        lines = [json.loads(line) for line in capsysbinary.readouterr().err.splitlines()]
+        done = [line for line in lines if line["event"] == "manual_action"]
+        assert {line["action"] for line in done} == posted
+        assert {line["who"] for line in done} == {"admin"}
