@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from relay import logtext
 from relay.cli import offline, term
 
 FILTERS = {
@@ -34,19 +35,6 @@ FILTERS = {
 PAGING = ("limit", "cursor", "order")
 _SINGLE = ("since", "until", "q", *PAGING)
 
-COLUMNS = (
-    "id",
-    "created_at",
-    "status",
-    "route",
-    "source",
-    "event",
-    "model",
-    "entry_id",
-    "attempts",
-    "code",
-    "error",
-)
 _FLEXIBLE = ("route", "source", "event", "model", "entry_id")
 _DISPENSABLE = ("model", "entry_id", "source")  # left out of a narrow terminal, in this order
 
@@ -91,23 +79,21 @@ def command(config: Path | None, url: str | None, token: str | None, as_json: bo
         click.echo(json.dumps(answer, indent=2))
         return
     room = term.width()
-    click.echo(whole(answer["items"]) if room is None else fitted(answer["items"], room))
+    click.echo(logtext.table(answer["items"]) if room is None else fitted(answer["items"], room))
     if answer["next"] is not None and sys.stderr.isatty():
         term.complain(f"there are more: --cursor {answer['next']} goes on, --limit shows up to 1000")
 
 
-def whole(items: Sequence[dict[str, Any]]) -> str:
-    """The whole table, a line for each."""
-    return term.table(COLUMNS, [[_cell(item, column) for column in COLUMNS] for item in items])
-
-
 def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
     """As much of the table as a terminal has room for; errors stand beneath their lines."""
-    shown = [column for column in COLUMNS if column != "error"]
+    shown = [column for column in logtext.COLUMNS if column != "error"]
     dropped = list(_DISPENSABLE)
     while True:
         header = ["time (utc)" if column == "created_at" else column for column in shown]
-        rows = [[_short(item) if column == "created_at" else _cell(item, column) for column in shown] for item in items]
+        rows = [
+            [_short(item) if column == "created_at" else logtext.cell(item, column) for column in shown]
+            for item in items
+        ]
         lines = term.table(header, rows).splitlines()
         if not dropped or max(map(len, lines)) <= room:
             break
@@ -117,18 +103,10 @@ def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
     for item, line in zip(items, others, strict=True):
         lines.append(line)
         if item["error"]:
-            lines.append(term.cut(f"    {term.printable(_cell(item, 'error'))}", room))
+            lines.append(term.cut(f"    {term.printable(logtext.cell(item, 'error'))}", room))
     return "\n".join(lines)
 
 
 def _short(item: dict[str, Any]) -> str:
     """`11-23 20:00:00`."""
     return str(item["created_at"])[5:19].replace("T", " ")
-
-
-def _cell(item: dict[str, Any], column: str) -> Any:
-    value = item[column]
-    if column == "error" and value:
-        code, message = value.get("code"), value.get("message")
-        return f"{code}: {message}" if code and message else code or message
-    return value

@@ -1,22 +1,27 @@
-"""How verbs speak: options they share, tables, and errors in one line that says what to do."""
+"""How verbs speak: options they share, and errors in one line that says what to do."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from relay.plaintext import columns as columns
+from relay.plaintext import cut as cut
+from relay.plaintext import paragraph as paragraph
+from relay.plaintext import printable as printable
+from relay.plaintext import table as table
+
 FAILED = 1
 USAGE = 2
 OPERATOR = 78  # EX_CONFIG of sysexits(3): a restart will not help; systemd is told not to try
 
-_NARROWEST = 8  # a column that is cut keeps at least so much
 _ID = re.compile(r"(evt|dlv|rej)_[0-9A-HJKMNP-TV-Z]{26}", re.IGNORECASE)
 
 P = ParamSpec("P")
@@ -109,63 +114,3 @@ def count(number: int, noun: str) -> str:
 def width() -> int | None:
     """The columns of the terminal; None where standard output is something else."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def table(
-    header: Sequence[str], rows: Sequence[Sequence[object]], flexible: Collection[str] = (), room: int | None = None
-) -> str:
-    """Aligned columns. Where there is only so much `room`, the flexible ones are cut first, the widest of them most."""
-    cells = [[name.upper() for name in header], *([_plain(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
-    if room is not None:
-        shrinking = [place for place, name in enumerate(header) if name in flexible]
-        while sum(widths) + 2 * (len(widths) - 1) > room:
-            widest = max(shrinking, key=lambda place: widths[place], default=None)
-            if widest is None or widths[widest] <= _NARROWEST:
-                break
-            widths[widest] -= 1
-    lines = []
-    for row in cells:
-        line = "  ".join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
-        lines.append(line if room is None else cut(line, room))
-    return "\n".join(lines)
-
-
-def cut(text: str, room: int) -> str:
-    """The text, or as much of it as there is room for."""
-    return text if len(text) <= room else text[: room - 1] + "…"
-
-
-def columns(pairs: Iterable[tuple[str, str]], indent: str = "  ") -> list[str]:
-    """Lines of names and values, the values aligned."""
-    known = list(pairs)
-    size = max((len(name) for name, _ in known), default=0)
-    return [f"{indent}{name.ljust(size)}  {value}".rstrip() for name, value in known]
-
-
-def _plain(value: object) -> str:
-    """A cell: what a sender wrote cannot move the cursor or break the line."""
-    if value is None:
-        return "-"
-    if isinstance(value, (list, tuple)):
-        return printable(",".join(map(str, value)))
-    return printable(str(value))
-
-
-def printable(text: str) -> str:
-    """Text with control and direction characters escaped."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def paragraph(text: str, indent: str, room: int = 100, most: int | None = None) -> list[str]:
-    """Foreign text of several lines, each fit to be shown, broken at `room`; at most so many lines."""
-    size = room - len(indent)
-    lines = []
-    for line in text.splitlines() or [""]:
-        shown = printable(line)
-        lines += [shown[place : place + size] for place in range(0, len(shown), size)] or [""]
-    if most is not None and len(lines) > most:
-        lines = [*lines[: most - 1], "…"]
-    return [(indent + line).rstrip() for line in lines]

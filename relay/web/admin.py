@@ -1,32 +1,38 @@
-"""The admin side: the table of what it answers, and the guard before all of it. JSON always.
+"""The admin side: the table of what it answers, and the guard before all of it.
 
-Who may call is `relay.web.auth`. What people do by hand is in one module for each noun: `deliveries`, `events`,
-`routes`, `windows`, and `sources`, which are only looked at.
+Who may call is `relay.web.auth`. What is answered is in one module for each noun, declared as operations and handled:
+relay `itself`, `logs`, `deliveries`, `events`, `routes`, `sources`, `windows`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from aiohttp import web
 
-from relay import journal, metrics
-from relay.effective import effective
+from relay import journal
 from relay.store import Unavailable, WrongState
-from relay.web import logquery, read
-from relay.web.answer import PRIVATE, WHO, Conflict, answer, parameters
+from relay.web import logquery, openapi, read
+from relay.web.answer import PRIVATE, WHO, Conflict, answer
 from relay.web.auth import Denied, admit
 from relay.web.deliveries import Deliveries
 from relay.web.desk import Desk
 from relay.web.events import Events
+from relay.web.itself import LIVE, READY, Itself
+from relay.web.logs import Logs
+from relay.web.operation import Handler, Table
 from relay.web.routes import Routes
 from relay.web.sources import Sources
 from relay.web.stream import Stream
+from relay.web.upkeep import Upkeep
 from relay.web.windows import Windows
 
-_OPEN = ("/health/live", "/health/ready")
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+class Illegible(Exception):
+    """The request's address holds what is not text."""
+
+
+# The stream comes before the logs: /logs/stream is not an id.
+_PARTS = (Itself, Stream, Logs, Deliveries, Events, Routes, Sources, Windows, Upkeep)
+_OPEN = (LIVE.path, READY.path)
 
 
 class Admin:
@@ -34,40 +40,36 @@ class Admin:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._store = desk.store
-        self._reloader = desk.reloader
-        self._health = desk.health
 
     def application(self) -> web.Application:
         """The aiohttp application of the admin side."""
         app = web.Application(middlewares=[self._guard], client_max_size=64 << 10)
-        app.add_routes(Stream(self._desk).table())  # before /logs/{id}
-        app.add_routes(
-            [
-                web.get("/health", self._get_health),
-                web.get("/health/live", self._get_live),
-                web.get("/health/ready", self._get_ready),
-                web.get("/logs", self._get_logs),
-                web.get("/logs/{id}", self._get_log),
-                web.get("/config", self._get_config),
-                web.post("/reload", self._post_reload),
-                web.post("/store/prune", self._post_prune),
-                web.get("/metrics", self._get_metrics),
-            ]
-        )
-        for part in (Deliveries, Events, Routes, Sources, Windows):
-            app.add_routes(part(self._desk).table())
+        table = self.table()
+        app.add_routes([operation.route(handler) for operation, handler in table])
         return app
 
+    def table(self) -> Table:
+        """All that is answered, with the description of it."""
+        table = [row for part in _PARTS for row in part(self._desk).table()]
+        described = openapi.document([*(operation for operation, _ in table), openapi.READ])
+
+        async def describe(request: web.Request) -> web.Response:
+            return answer(200, described)
+
+        return [*table, (openapi.READ, describe)]
+
     @web.middleware
-    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Admit or refuse, and turn every refusal into JSON."""
         try:
             if request.path not in _OPEN:
-                request[WHO] = admit(request, self._reloader.runtime.gate)
+                request[WHO] = admit(request, self._desk.reloader.runtime.gate)
+            _legible(request)
             return await handler(request)
         except Denied as error:
             return answer(error.status, {"error": error.word, "detail": error.detail}, error.headers)
+        except Illegible as error:
+            return answer(400, {"error": "malformed_request", "detail": str(error)})
         except logquery.BadFilter as error:
             return answer(400, {"error": "bad_filter", "detail": str(error)})
         except read.NotFound as error:
@@ -79,6 +81,8 @@ class Admin:
         except Unavailable as error:
             return answer(503, {"error": "unavailable", "detail": str(error)}, {"Retry-After": "5"})
         except web.HTTPMethodNotAllowed as error:
+            if request.method == "OPTIONS":
+                return web.Response(status=204, headers={**PRIVATE, "Allow": error.headers["Allow"]})
             detail = f"use {' or '.join(sorted(error.allowed_methods))}"
             return answer(405, {"error": "method_not_allowed", "detail": detail}, {"Allow": error.headers["Allow"]})
         except web.HTTPNotFound:
@@ -89,52 +93,10 @@ class Admin:
             journal.crashed("admin")
             return answer(500, {"error": "internal_error", "detail": "see the log"})
 
-    async def _get_health(self, request: web.Request) -> web.Response:
-        report = await self._health.report()
-        return answer(503 if report["status"] == "failing" else 200, report)
 
-    async def _get_live(self, request: web.Request) -> web.Response:
-        return answer(200, {"status": "ok"})
-
-    async def _get_ready(self, request: web.Request) -> web.Response:
-        ready = self._health.ready
-        return answer(200 if ready else 503, {"status": "ok" if ready else "failing"})
-
-    async def _get_logs(self, request: web.Request) -> web.Response:
-        return answer(200, await read.logs(self._store, request.query.items(), self._desk.clock.now()))
-
-    async def _get_log(self, request: web.Request) -> web.Response:
-        return answer(200, await read.log(self._store, request.match_info["id"]))
-
-    async def _get_config(self, request: web.Request) -> web.Response:
-        runtime = self._reloader.runtime
-        shown = {"generation": runtime.generation, "sha256": runtime.sha256, "config": effective(runtime.config)}
-        return answer(200, shown)
-
-    async def _post_reload(self, request: web.Request) -> web.Response:
-        journal.manual("reload", request[WHO])
-        taken = await self._reloader.reload()
-        if taken.problems:
-            problems = [str(problem) for problem in taken.problems]
-            return answer(422, {"error": "invalid_config", "detail": problems[0], "errors": problems})
-        return answer(
-            200,
-            {
-                "generation": taken.generation,
-                "changes": taken.changes,
-                "pending_restart": list(taken.pending_restart),
-                "warnings": list(taken.warnings),
-            },
-        )
-
-    async def _post_prune(self, request: web.Request) -> web.Response:
-        parameters(request)
-        journal.manual("prune", request[WHO])
-        done = await self._desk.retention.once()
-        return answer(200, {"events": done.events, "deliveries": done.deliveries, "bodies": done.bodies})
-
-    async def _get_metrics(self, request: web.Request) -> web.Response:
-        await self._health.refresh()
-        return web.Response(
-            body=self._desk.metrics.exposition(), headers={**PRIVATE, "Content-Type": metrics.CONTENT_TYPE}
-        )
+def _legible(request: web.Request) -> None:
+    """Refuse addresses with bytes that are no text: they could neither be looked for nor named in an answer."""
+    try:
+        f"{request.path}?{request.query_string}".encode()
+    except UnicodeEncodeError:
+        raise Illegible("the address holds bytes that are not UTF-8") from None

@@ -1,4 +1,4 @@
-"""How the admin side speaks: JSON that nothing may keep or guess at, and what a request may say in its URL."""
+"""How the admin side speaks: answers that nothing may keep, guess at, embed or hand to another site."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from collections.abc import Mapping
 import orjson
 from aiohttp import web
 
-from relay.web.logquery import BadFilter
-
-PRIVATE = {"Server": "relay", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+PRIVATE = {
+    "Server": "relay",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""What every answer says. A page that shows more than text brings its own Content-Security-Policy."""
 WHO = web.RequestKey("who", str)
 """Under which name a request acts."""
 
@@ -19,7 +26,7 @@ class Conflict(Exception):
 
 
 def answer(status: int, body: object, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A JSON answer that nothing may keep or guess at."""
+    """An answer in JSON."""
     return web.Response(
         status=status,
         body=orjson.dumps(body),
@@ -27,17 +34,7 @@ def answer(status: int, body: object, headers: Mapping[str, str] | None = None) 
     )
 
 
-def parameters(request: web.Request, *names: str) -> dict[str, str]:
-    """What a request says in its URL's query. Raises BadFilter for a name that it does not take: what was meant to
-    narrow an action down must never be passed over."""
-    given: dict[str, str] = {}
-    for name, value in request.query.items():
-        if name not in names:
-            there = f"there is {' and '.join(names)}" if names else "this request takes none"
-            raise BadFilter(f"unknown parameter '{name[:40]}': {there}")
-        if name in given:
-            raise BadFilter(f"'{name}' is given twice")
-        if not value:
-            raise BadFilter(f"'{name}' is empty")
-        given[name] = value
-    return given
+def plain(content_type: str, body: str | bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer in anything else."""
+    written = body.encode() if isinstance(body, str) else body
+    return web.Response(body=written, headers={**PRIVATE, "Content-Type": content_type, **(headers or {})})

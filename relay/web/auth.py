@@ -18,6 +18,8 @@ from relay.address import parse_address
 from relay.secret import Secret
 
 READ, OPERATE = "read", "operate"
+_SAFE = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Denied(Exception):
 
 def admit(request: web.Request, gate: Gate) -> str:
     """The name under which a request acts: a token's, or `anonymous`. Raises Denied."""
-    if request.method not in ("GET", "HEAD", "OPTIONS"):
+    if request.method not in _SAFE:
         _same_origin(request)
     token = _token(request, gate)
     if token is None:
@@ -61,7 +63,7 @@ def admit(request: web.Request, gate: Gate) -> str:
             challenge = {"WWW-Authenticate": 'Basic realm="relay", charset="UTF-8"'}
             raise Denied(401, "unauthenticated", "a token is needed", challenge)
         return "anonymous"
-    if token.scope == READ and request.method not in ("GET", "HEAD"):
+    if token.scope == READ and request.method not in _SAFE:
         raise Denied(403, "forbidden", f"the token '{token.name}' may only read")
     return token.name
 

@@ -6,14 +6,63 @@ from aiohttp import web
 
 from relay import journal
 from relay.delivery import State
+from relay.ids import DELIVERY
 from relay.web import logquery
 from relay.web.answer import WHO, answer
 from relay.web.desk import Desk, no_delivery
+from relay.web.filters import PAGING, filters
 from relay.web.logquery import BadFilter
+from relay.web.operation import GIVEN, Operation, Parameter, Table, gives
+from relay.web.schemas import COUNT, DELIVERY_ID, array, closed, nullable, ref, words
 
-PAGING = ("limit", "cursor", "order")
-"""Filters of a list that say nothing of what is to be found."""
-SELECTING = tuple(name for name in logquery.FILTERS if name not in PAGING)
+_DELIVERY = Parameter("id", f"The id of the delivery ({DELIVERY}…).", DELIVERY_ID, what="a delivery")
+_FLAG = words(("1", "0"))
+_STATUS = Parameter("status", "May be said; nothing else is retried.", array(words([State.FAILED]), minItems=1))
+_ITSELF = gives("The delivery as it is now.", closed({"delivery": nullable(ref("LogItem"))}))
+
+RETRY_ALL = Operation(
+    "POST",
+    "/logs/retry",
+    "retryDeliveries",
+    "deliveries",
+    "Retries all failed deliveries that the filters find.",
+    {
+        200: gives(
+            "How many; and how many were passed over, because their route sends only what is newest and that was sent "
+            "or waits (`order: latest`).",
+            closed({"count": COUNT, "passed_over": COUNT}),
+        )
+    },
+    (503,),
+    "Without a filter it wants `all=1`. `limit`, `cursor` and `order` are refused.",
+    parameters=(
+        Parameter("dry_run", "1 only counts.", _FLAG),
+        Parameter("all", "1 for everything that failed.", _FLAG),
+    ),
+    filters=(*filters(leave_out=(*PAGING, _STATUS.name)), _STATUS),
+    refuses=dict.fromkeys(PAGING, "is for lists: all that the other filters find is retried"),
+)
+RETRY = Operation(
+    "POST",
+    "/logs/{id}/retry",
+    "retryDelivery",
+    "deliveries",
+    "Makes a failed or cancelled delivery pending, due now; one that is pending becomes due now.",
+    {200: _ITSELF},
+    (409, 503),
+    "A 409 for what is delivered, held or merged.",
+    names=(_DELIVERY,),
+)
+CANCEL = Operation(
+    "POST",
+    "/logs/{id}/cancel",
+    "cancelDelivery",
+    "deliveries",
+    "Gives a pending or held delivery up.",
+    {200: _ITSELF},
+    (409, 503),
+    names=(_DELIVERY,),
+)
 
 
 class Deliveries:
@@ -22,12 +71,12 @@ class Deliveries:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def table(self) -> list[web.RouteDef]:
+    def table(self) -> Table:
         """What is answered here."""
         return [
-            web.post("/logs/retry", self._retry_all),
-            web.post("/logs/{id}/retry", self._retry),
-            web.post("/logs/{id}/cancel", self._cancel),
+            (RETRY_ALL, self._retry_all),
+            (RETRY, self._retry),
+            (CANCEL, self._cancel),
         ]
 
     async def _retry(self, request: web.Request) -> web.Response:
@@ -47,20 +96,14 @@ class Deliveries:
 
     async def _retry_all(self, request: web.Request) -> web.Response:
         desk, now = self._desk, self._desk.clock.now()
-        pairs = list(request.query.items())
-        flags = {name: _flag(name, value) for name, value in pairs if name in ("dry_run", "all")}
-        filters = [(name, value) for name, value in pairs if name not in flags]
-        query = logquery.parse(filters, now, desk.store.ids)
-        for name, value in filters:
-            if name in PAGING:
-                raise BadFilter(f"'{name}' is for lists: all that the other filters find is retried")
-            if not value:
-                raise BadFilter(f"filter '{name}' is empty")
+        flags = request[GIVEN]
+        asked = [(name, value) for name, value in request.query.items() if name not in flags]
+        query = logquery.parse(asked, now, desk.store.ids)
         if not set(query.status) <= {State.FAILED}:
             raise BadFilter("only what failed is retried all at once: status takes failed, or is left out")
-        if not filters and not flags.get("all"):
+        if not asked and flags.get("all") != "1":
             raise BadFilter("no filter: name some, such as route=www, or say all=1 for everything that failed")
-        dry = flags.get("dry_run", False)
+        dry = flags.get("dry_run") == "1"
         done = await desk.store.retry_all(query, now, dry)
         if not dry:
             journal.manual("retry", request[WHO], query=request.query_string, count=done.count)
@@ -76,9 +119,3 @@ class Deliveries:
             raise no_delivery(text) from None
         journal.manual("cancel", request[WHO], delivery_id=text, route=route)
         return answer(200, {"delivery": await desk.item(number)})
-
-
-def _flag(name: str, value: str) -> bool:
-    if value not in ("0", "1"):
-        raise BadFilter(f"{name} takes 1 or 0, not '{value[:40]}'")
-    return value == "1"

@@ -6,9 +6,43 @@ from aiohttp import web
 
 from relay import journal
 from relay.clock import to_ms
+from relay.ids import EVENT
 from relay.store import LogQuery
-from relay.web.answer import WHO, Conflict, answer, parameters
+from relay.web.answer import WHO, Conflict, answer
 from relay.web.desk import Desk, no_event
+from relay.web.operation import GIVEN, Operation, Parameter, Table, gives
+from relay.web.schemas import DELIVERY_ID, EVENT_ID, TEXT, array, closed
+
+_EVENT = Parameter("id", f"The id of the event ({EVENT}…).", EVENT_ID, what="an event")
+
+REPLAY = Operation(
+    "POST",
+    "/events/{id}/replay",
+    "replayEvent",
+    "events",
+    "Routes a stored event again under today's config, as new deliveries.",
+    {
+        200: gives(
+            "The routes that want it, and the new deliveries.",
+            closed({"id": EVENT_ID, "routes": array(TEXT, minItems=1), "deliveries": array(DELIVERY_ID)}),
+        )
+    },
+    (409, 503),
+    "A 409 where its body is no longer kept, or no route wants it.",
+    names=(_EVENT,),
+    parameters=(Parameter("route", "To this route alone.", {"type": "string", "minLength": 1}),),
+)
+FORGET = Operation(
+    "POST",
+    "/events/{id}/forget",
+    "forgetEvent",
+    "events",
+    "Removes an event's body and headers for good.",
+    {200: gives("It is done.", closed({"id": EVENT_ID, "forgotten": {"type": "boolean", "const": True}}))},
+    (409, 503),
+    "A 409 while something of it is still to be sent.",
+    names=(_EVENT,),
+)
 
 _MOST_SHOWN = 1000
 
@@ -19,16 +53,16 @@ class Events:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def table(self) -> list[web.RouteDef]:
+    def table(self) -> Table:
         """What is answered here."""
         return [
-            web.post("/events/{id}/replay", self._replay),
-            web.post("/events/{id}/forget", self._forget),
+            (REPLAY, self._replay),
+            (FORGET, self._forget),
         ]
 
     async def _replay(self, request: web.Request) -> web.Response:
         desk, text = self._desk, request.match_info["id"]
-        name = parameters(request, "route").get("route")
+        name = request[GIVEN].get("route")
         number = desk.event_id(text)
         stored = await desk.store.event(number)
         if stored is None:

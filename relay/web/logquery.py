@@ -17,9 +17,10 @@ FILTERS = (*LISTS, "event_id", "status", "code", "since", "until", "q", "limit",
 STATUSES = (*(state.value for state in State), "unmatched", "rejected")
 MOST = 1000
 
-_CODE = re.compile(r"([1-9])xx|([0-9]{3})-([0-9]{3})|(>=|<=|>|<)?([0-9]{3})", re.IGNORECASE)
+CODE_PATTERN = "^([1-9][xX]{2}|[0-9]{3}-[0-9]{3}|(>=|<=|>|<)?[0-9]{3})$"
+_CODE = re.compile("([1-9])xx|([0-9]{3})-([0-9]{3})|(>=|<=|>|<)?([0-9]{3})", re.IGNORECASE)
 _CODES = (100, 999)
-_LONGEST_Q = 200
+LONGEST_Q = 200
 _AGE = re.compile(r"([0-9]{1,9})(s|m|h|d)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -101,7 +102,7 @@ def _finds(q: str, item: LogItem, ids: Ids) -> bool:
 def _codes(text: str) -> tuple[int, int]:
     """`500`, `5xx`, `200-399`, `>=400`: the lowest and the highest code."""
     least, most = _CODES
-    found = _CODE.fullmatch(text.strip())
+    found = _CODE.fullmatch(text)
     if found is None:
         raise BadFilter(f"code takes 500, 5xx, 200-399 or >=400, not '{text[:40]}'")
     family, low, high, sign, code = found.groups()
@@ -126,10 +127,14 @@ def _codes(text: str) -> tuple[int, int]:
 
 
 def _text(text: str | None) -> str | None:
-    text = (text or "").strip()
-    if len(text) > _LONGEST_Q:
-        raise BadFilter(f"q takes up to {_LONGEST_Q} characters")
-    return text or None
+    if text is None:
+        return None
+    if len(text) > LONGEST_Q:
+        raise BadFilter(f"q takes up to {LONGEST_Q} characters")
+    text = text.strip()
+    if not text:
+        raise BadFilter("q takes the beginning of an id or a name, or a part of an error's text, not spaces alone")
+    return text
 
 
 def _cursor(text: str | None, ids: Ids) -> int | None:

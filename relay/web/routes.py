@@ -10,11 +10,105 @@ from aiohttp import web
 from relay import journal
 from relay.store import Counts, Unavailable
 from relay.web import shape
-from relay.web.answer import WHO, Conflict, answer, parameters
+from relay.web.answer import WHO, Conflict, answer
 from relay.web.desk import Desk
-from relay.web.logquery import BadFilter
+from relay.web.operation import GIVEN, Operation, Parameter, Table, gives
+from relay.web.schemas import COUNT, array, closed, ref
 
-_LONGEST_REASON = 500
+_NAME = Parameter("name", "The name of the route.", {"type": "string", "minLength": 1})
+_REASON = Parameter("reason", "Why, for people.", {"type": "string", "minLength": 1, "maxLength": 500})
+_CANNOT_KEEP = "Changing nothing is a 200. A 503 where it is done, but the store cannot write it down."
+
+LIST = Operation(
+    "GET",
+    "/routes",
+    "listRoutes",
+    "routes",
+    "How all routes are doing, and for which routes that are not in the config something is held.",
+    {200: gives("The routes.", closed({"routes": array(ref("Route")), "removed": array(ref("RemovedRoute"))}))},
+)
+SHOW = Operation(
+    "GET",
+    "/routes/{name}",
+    "showRoute",
+    "routes",
+    "How a route is doing.",
+    {200: gives("It.", ref("Route"))},
+    names=(_NAME,),
+)
+PAUSE_ALL = Operation(
+    "POST",
+    "/routes/pause",
+    "pauseRoutes",
+    "routes",
+    "Pauses all routes.",
+    {200: gives("What it changed, for each.", closed({"routes": array(ref("PausedRoute"))}))},
+    (503,),
+    _CANNOT_KEEP,
+    parameters=(_REASON,),
+)
+RESUME_ALL = Operation(
+    "POST",
+    "/routes/resume",
+    "resumeRoutes",
+    "routes",
+    "Resumes all routes.",
+    {200: gives("What it changed, for each.", closed({"routes": array(ref("ResumedRoute"))}))},
+    (503,),
+    _CANNOT_KEEP,
+)
+PAUSE = Operation(
+    "POST",
+    "/routes/{name}/pause",
+    "pauseRoute",
+    "routes",
+    "Pauses a route: its deliveries are held.",
+    {200: gives("What it changed.", ref("PausedRoute"))},
+    (503,),
+    _CANNOT_KEEP,
+    names=(_NAME,),
+    parameters=(_REASON,),
+)
+RESUME = Operation(
+    "POST",
+    "/routes/{name}/resume",
+    "resumeRoute",
+    "routes",
+    "Resumes a route and releases what was held for it.",
+    {200: gives("What it changed, and how many deliveries were released.", ref("ResumedRoute"))},
+    (503,),
+    _CANNOT_KEEP,
+    names=(_NAME,),
+)
+TEST = Operation(
+    "POST",
+    "/routes/{name}/test",
+    "testRoute",
+    "routes",
+    "Sends a marked test event, of which nothing is stored.",
+    {200: gives("The request, and what the destination answered.", ref("Trial"))},
+    (503,),
+    names=(_NAME,),
+)
+MOVE = Operation(
+    "POST",
+    "/routes/{name}/move",
+    "moveRoute",
+    "routes",
+    "Gives what is held for a removed route to another one.",
+    {200: gives("How many deliveries.", closed({"count": COUNT}))},
+    (409, 503),
+    "A 409 while the old route is in the config.",
+    names=(Parameter("name", "The name that the route had.", {"type": "string", "minLength": 1}),),
+    parameters=(
+        Parameter(
+            "to",
+            "The route that takes them over.",
+            {"type": "string", "minLength": 1},
+            missing="say with to=ROUTE which route takes the deliveries over",
+        ),
+    ),
+)
 
 
 class Routes:
@@ -23,22 +117,21 @@ class Routes:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def table(self) -> list[web.RouteDef]:
+    def table(self) -> Table:
         """What is answered here."""
         return [
-            web.get("/routes", self._list),
-            web.get("/routes/{name}", self._show),
-            web.post("/routes/pause", self._pause_all),
-            web.post("/routes/resume", self._resume_all),
-            web.post("/routes/{name}/pause", self._pause),
-            web.post("/routes/{name}/resume", self._resume),
-            web.post("/routes/{name}/test", self._test),
-            web.post("/routes/{name}/move", self._move),
+            (LIST, self._list),
+            (SHOW, self._show),
+            (PAUSE_ALL, self._pause_all),
+            (RESUME_ALL, self._resume_all),
+            (PAUSE, self._pause),
+            (RESUME, self._resume),
+            (TEST, self._test),
+            (MOVE, self._move),
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
         desk = self._desk
-        parameters(request)
         names = desk.reloader.runtime.routing.routes
         gone = {name: each.held for name, each in desk.store.counts().items() if name not in names and each.held}
         return answer(
@@ -50,7 +143,6 @@ class Routes:
         )
 
     async def _show(self, request: web.Request) -> web.Response:
-        parameters(request)
         return answer(200, self._desk.health.route(self._desk.route(request.match_info["name"]).name))
 
     # -- pause and resume --------------------------------------------------------------------------------------------
@@ -64,9 +156,7 @@ class Routes:
 
     async def _pausing(self, request: web.Request, names: Sequence[str]) -> list[dict[str, Any]]:
         who = request[WHO]
-        given = parameters(request, "reason").get("reason", "").strip()
-        if len(given) > _LONGEST_REASON:
-            raise BadFilter(f"'reason' is longer than {_LONGEST_REASON} characters")
+        given = request[GIVEN].get("reason", "").strip()
         reason = given or ("by hand" if who == "anonymous" else f"by hand ({who})")
 
         def pause(name: str) -> bool:
@@ -87,7 +177,6 @@ class Routes:
 
     async def _resuming(self, request: web.Request, names: Sequence[str]) -> list[dict[str, Any]]:
         who = request[WHO]
-        parameters(request)
 
         def resume(name: str) -> bool:
             changed = self._desk.oversight.resume(name)
@@ -120,16 +209,13 @@ class Routes:
 
     async def _test(self, request: web.Request) -> web.Response:
         route = self._desk.route(request.match_info["name"])
-        parameters(request)
         journal.manual("test", request[WHO], route=route.name)
         shown = shape.attempt(await self._desk.pipeline.test(route))
         return answer(200, {key: shown[key] for key in ("request", "response", "error", "duration_ms")})
 
     async def _move(self, request: web.Request) -> web.Response:
         desk, old = self._desk, request.match_info["name"]
-        new = parameters(request, "to").get("to")
-        if new is None:
-            raise BadFilter("say with to=ROUTE which route takes the deliveries over")
+        new = request[GIVEN]["to"]
         desk.route(new)
         if old in desk.reloader.runtime.routing.routes:
             raise Conflict(f"{old} is still in the config: rename or remove it there and reload, then move")

@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from relay.schema import TcpAddress, UnixAddress, is_loopback
+from relay.web.answer import answer
 
 _BACKLOG = 1024
 _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
@@ -70,6 +71,43 @@ class _Server(web.Server):
         return _Connection(self, self.head_timeout, loop=self._loop, **self._kwargs)
 
 
+class _AdminConnection(RequestHandler):
+    """aiohttp's connection, which answers what is not HTTP, or too long, in the admin side's own way."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # which raises where an answer has already begun
+        if status == 400:
+            what = "it is not HTTP, or a line of its head is longer than 8190 bytes"
+            refused = answer(400, {"error": "malformed_request", "detail": what})
+        else:
+            refused = answer(status, {"error": "internal_error", "detail": "see the log"})
+        refused.force_close()
+        return refused
+
+
+class _AdminServer(web.Server):
+    """Makes such connections."""
+
+    def __call__(self) -> RequestHandler:
+        return _AdminConnection(self, loop=self._loop, **self._kwargs)
+
+
+class _AdminRunner(web.AppRunner):
+    """Runs the application on such a server."""
+
+    __slots__ = ()
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _AdminServer(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+
+
 class Listener:
     """A server and the socket it listens on."""
 
@@ -115,7 +153,7 @@ def ingest_server(
 
 async def application_server(application: web.Application) -> tuple[web.AppRunner, web.Server]:
     """The admin side's server."""
-    runner = web.AppRunner(application, access_log=None, logger=_quiet, keepalive_timeout=_IDLE, lingering_time=2.0)
+    runner = _AdminRunner(application, access_log=None, logger=_quiet, keepalive_timeout=_IDLE, lingering_time=2.0)
     await runner.setup()
     server = runner.server
     assert server is not None

@@ -12,8 +12,19 @@ from relay.proof import labels
 from relay.runtime import Runtime
 from relay.source import Source, SourceConfig
 from relay.web import shape
-from relay.web.answer import answer, parameters
+from relay.web.answer import answer
 from relay.web.desk import Desk
+from relay.web.operation import Operation, Table, gives
+from relay.web.schemas import array, closed, ref
+
+LIST = Operation(
+    "GET",
+    "/sources",
+    "listSources",
+    "sources",
+    "What came to each source, why some was refused, and when each of its secrets was last used.",
+    {200: gives("The sources of the config.", closed({"sources": array(ref("Source"))}))},
+)
 
 
 class Sources:
@@ -22,12 +33,11 @@ class Sources:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def table(self) -> list[web.RouteDef]:
+    def table(self) -> Table:
         """What is answered here."""
-        return [web.get("/sources", self._list)]
+        return [(LIST, self._list)]
 
     async def _list(self, request: web.Request) -> web.Response:
-        parameters(request)
         runtime = self._desk.reloader.runtime
         return answer(200, {"sources": [self._shown(source, runtime) for source in runtime.sources.values()]})
 

@@ -17,10 +17,28 @@ from relay.store import Unavailable
 from relay.web import logquery, shape
 from relay.web.answer import PRIVATE
 from relay.web.desk import Desk
+from relay.web.filters import PAGING, filters
+from relay.web.operation import EVENTS, Answer, Operation, Table
 
-LEFT_OUT = ("limit", "cursor", "order", "until")
-"""Filters of `/logs` that say nothing here."""
-FILTERS = tuple(name for name in logquery.FILTERS if name not in LEFT_OUT)
+_LEFT_OUT = (*PAGING, "until")
+STREAM = Operation(
+    "GET",
+    "/logs/stream",
+    "followLogs",
+    "logs",
+    "Every new state as it happens, as server-sent events.",
+    {
+        200: Answer(
+            "Each message is an item of the log in JSON. An event `lost` says that states were passed over.",
+            {EVENTS: {"type": "string"}},
+        )
+    },
+    (503,),
+    "One that follows what has many states may be told that some were passed over: they are in `/logs`.",
+    filters=filters(leave_out=_LEFT_OUT),
+    refuses=dict.fromkeys(_LEFT_OUT, "is for lists: the stream is what happens from now on"),
+    endless=True,
+)
 
 _KEEP_ALIVE = 15.0  # seconds: proxies close what is silent for longer, and so a client that is gone is noticed
 _PATIENCE = 30.0  # seconds in which a client takes what it is sent
@@ -38,15 +56,12 @@ class Stream:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def table(self) -> list[web.RouteDef]:
+    def table(self) -> Table:
         """What is answered here."""
-        return [web.get("/logs/stream", self._follow, allow_head=False)]
+        return [(STREAM, self._follow)]
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         desk = self._desk
-        for name in request.query:
-            if name in LEFT_OUT:
-                raise logquery.BadFilter(f"'{name}' is for lists: the stream is what happens from now on")
         query = logquery.parse(request.query.items(), desk.clock.now(), desk.store.ids)
         gate = desk.reloader.runtime.gate
         try:

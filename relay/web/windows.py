@@ -10,8 +10,60 @@ from relay import journal
 from relay.delivery import Window
 from relay.ids import DELIVERY, EVENT, DeliveryId
 from relay.web import shape
-from relay.web.answer import WHO, answer, parameters
+from relay.web.answer import WHO, answer
 from relay.web.desk import Desk, no_delivery
+from relay.web.operation import Operation, Parameter, Table, gives
+from relay.web.schemas import DELIVERY_ID, array, closed, nullable, ref
+
+_CARRIER = Parameter(
+    "id", f"The id of the window's carrier ({DELIVERY}…), as `GET /windows` lists it.", DELIVERY_ID, what="a delivery"
+)
+_ITS_DELIVERY = gives("The carrier as it is now.", closed({"delivery": nullable(ref("LogItem"))}))
+
+LIST = Operation(
+    "GET",
+    "/windows",
+    "listWindows",
+    "windows",
+    "The windows that still take events, the oldest first; at most 1,000.",
+    {200: gives("The windows.", closed({"items": array(ref("Window"))}))},
+    (503,),
+)
+FLUSH = Operation(
+    "POST",
+    "/windows/{id}/flush",
+    "flushWindow",
+    "windows",
+    "Sends a window now.",
+    {200: _ITS_DELIVERY},
+    (409, 503),
+    names=(_CARRIER,),
+)
+HOLD = Operation(
+    "POST",
+    "/windows/{id}/hold",
+    "holdWindow",
+    "windows",
+    "Keeps a window, which goes on taking events, until it is flushed or cancelled.",
+    {
+        200: gives(
+            "The window, and its carrier as it is now.",
+            closed({"window": nullable(ref("Window")), "delivery": nullable(ref("LogItem"))}),
+        )
+    },
+    (409, 503),
+    names=(_CARRIER,),
+)
+CANCEL = Operation(
+    "POST",
+    "/windows/{id}/cancel",
+    "cancelWindow",
+    "windows",
+    "Drops a window.",
+    {200: _ITS_DELIVERY},
+    (409, 503),
+    names=(_CARRIER,),
+)
 
 
 class Windows:
@@ -20,22 +72,20 @@ class Windows:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def table(self) -> list[web.RouteDef]:
+    def table(self) -> Table:
         """What is answered here."""
         return [
-            web.get("/windows", self._list),
-            web.post("/windows/{id}/flush", self._flush),
-            web.post("/windows/{id}/hold", self._hold),
-            web.post("/windows/{id}/cancel", self._cancel),
+            (LIST, self._list),
+            (FLUSH, self._flush),
+            (HOLD, self._hold),
+            (CANCEL, self._cancel),
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
-        parameters(request)
         return answer(200, {"items": [self._shown(window) for window in await self._desk.store.windows()]})
 
     async def _flush(self, request: web.Request) -> web.Response:
         desk, text = self._desk, request.match_info["id"]
-        parameters(request)
         number = desk.delivery_id(text)
         found = await desk.store.delivery(number)
         if found is None or found.item.route is None:
@@ -50,7 +100,6 @@ class Windows:
 
     async def _hold(self, request: web.Request) -> web.Response:
         desk, text = self._desk, request.match_info["id"]
-        parameters(request)
         number = desk.delivery_id(text)
         route = await self._keep(number, text)
         journal.manual("hold", request[WHO], delivery_id=text, route=route)
@@ -59,7 +108,6 @@ class Windows:
 
     async def _cancel(self, request: web.Request) -> web.Response:
         desk, text = self._desk, request.match_info["id"]
-        parameters(request)
         number = desk.delivery_id(text)
         await self._keep(number, text)  # says whether it is an open window, and keeps it from being sent meanwhile
         try:

@@ -12,7 +12,8 @@ import pytest
 
 from relay import __version__
 from relay.cli import VERBS, relay
-from relay.cli.logs import COLUMNS, FILTERS
+from relay.cli.logs import FILTERS
+from relay.logtext import COLUMNS
 from relay.web import logquery
 from tests.cli.running import TOP, complaint, run, run_process
 

@@ -426,7 +426,8 @@ async def test_unmatched_and_rejected_are_items_of_their_own_kind_and_page_with_
 BAD_FILTERS = {
     "rout=x": "unknown filter 'rout'",
     "code=teapot": "code takes .*'teapot'",
-    "code=500,": "code takes .*''",
+    "code=500,": "filter 'code' has an empty value in its list",
+    "q=%20%20": "q takes .*, not spaces alone",
     "code=599-500": "code takes a range .*'599-500'",
     "q=" + 201 * "x": "q takes up to 200 characters",
     "route=a&route=b": "filter 'route' is given twice",

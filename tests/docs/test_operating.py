@@ -158,7 +158,7 @@ def test_every_answer_a_sender_can_get_is_documented() -> None:
 
 
 def test_every_refusal_of_the_admin_side_is_documented() -> None:
-    found = answers("admin", "auth")
+    found = answers("admin", "auth", "itself", "server")
     assert {status for status, _ in found} >= {400, 401, 403, 404, 405, 409, 421, 422, 500, 503}
     assert documented_answers("The admin side") == found
 
