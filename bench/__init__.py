@@ -1,0 +1,1 @@
+"""What relay costs, measured."""
