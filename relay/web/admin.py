@@ -16,6 +16,7 @@ from relay.store import Unavailable, WrongState
 from relay.web import logquery, read
 from relay.web.answer import PRIVATE, WHO, Conflict, answer
 from relay.web.auth import Denied, admit
+from relay.web.dashboard import Dashboard
 from relay.web.deliveries import Deliveries
 from relay.web.desk import Desk
 from relay.web.events import Events
@@ -39,7 +40,9 @@ class Admin:
 
     def application(self) -> web.Application:
         """The aiohttp application of the admin side."""
-        app = web.Application(middlewares=[self._guard], client_max_size=64 << 10)
+        dashboard = Dashboard(self._desk)
+        app = web.Application(middlewares=[dashboard.browsing, self._guard], client_max_size=64 << 10)
+        app.add_routes(dashboard.table())
         app.add_routes(
             [
                 web.get("/health", self._get_health),
