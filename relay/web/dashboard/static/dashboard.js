@@ -215,7 +215,7 @@
     status.lastElementChild.textContent = item.status;
     find('.what').href = page;
     find('.what').textContent = what(item);
-    find('.entry').replaceChildren(...(item.entry_id ? [link(`/ui/entries?entry_id=${encodeURIComponent(item.entry_id)}`, text(item.entry_id, 36), true)] : []));
+    find('.entry').replaceChildren(...(!item.entry_id ? [] : item.entry_id.length > 500 ? [text(item.entry_id, 36)] : [link(`/ui/entries?entry_id=${encodeURIComponent(item.entry_id)}`, text(item.entry_id, 36), true)]));
     find('.from').textContent = text(item.source, 40);
     find('.to').replaceChildren(...(item.route ? [link(`/ui/routes/${encodeURIComponent(item.route)}`, text(item.route, 40))] : []));
     find('.result').textContent = result(item);
