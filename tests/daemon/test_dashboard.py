@@ -7,14 +7,16 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
+from yarl import URL
 
 from relay.web import logquery
 from tests.daemon.test_admin import NEVER_AGAIN, OPERATE, READ, TOKENS, bearer, body, relay_and_sink
@@ -136,6 +138,13 @@ async def everything(running: Relay) -> dict[str, str]:
         "?status=delivered,failed,pending,merged,unmatched,rejected",
     )
     return {item["status"]: item["id"] for item in items} | {"event": items[-1]["event_id"], "nobody": nobody["id"]}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Relay]:
+    """A relay for tests that change nothing."""
+    async with relay_and_sink(tmp_path_factory.mktemp("shared"), *ROUTES) as (running, _):
+        yield running
 
 
 # -- what pages show -------------------------------------------------------------------------------------------------
@@ -462,6 +471,27 @@ async def test_hostile_payloads_are_text_on_every_page_and_never_an_error(tmp_pa
         assert "{{ 7*7 }}" in page.said
         for event in sent:
             await browse(running, f"/ui/logs/{event}")
+
+
+@pytest.mark.parametrize(
+    "text", ["%ff", "%00", "%3Cscript%3E", "%ED%A0%80", "%E2%80%AE", "a%2Fb", "%22%3E", "x" * 3000]
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ui/logs?entry_id=TEXT", "/ui/logs?since=TEXT", "/ui/logs?cursor=TEXT", "/ui/logs?limit=TEXT", "/ui/logs/TEXT",
+        "/ui/logs?TEXT=1", "/ui/entries?entry_id=TEXT", "/ui/entries?entry_id=1&model=TEXT", "/ui/routes/TEXT",
+        "/ui/find?text=TEXT", "/ui/retry?model=TEXT", "/ui/logs/TEXT/raw", "/ui/static/TEXT", "/?told=TEXT", "/TEXT",
+    ],
+)  # fmt: skip
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_address_with_anything_in_it_is_answered_with_a_sound_page(
+    shared: Relay, path: str, text: str
+) -> None:
+    url = URL(shared.admin + path.replace("TEXT", text), encoded=True)
+    async with shared.session.get(url, headers=BROWSER) as response:
+        assert response.status in (200, 400, 404)
+        sound(await response.text(), response.headers)
 
 
 async def test_answers_of_destinations_are_text_too(tmp_path: Path) -> None:
