@@ -18,6 +18,7 @@ import pytest_asyncio
 from aiohttp import web
 from yarl import URL
 
+from relay.store import Unavailable
 from relay.web import logquery
 from tests.daemon.test_admin import NEVER_AGAIN, OPERATE, READ, TOKENS, bearer, body, relay_and_sink
 from tests.harness import PATIENCE, Relay
@@ -280,6 +281,7 @@ async def test_a_wrong_filter_is_a_page_for_people_and_json_for_programs(tmp_pat
         assert "since takes a time such as" in page.said
         assert (await running.ask("GET", "/ui/logs?since=yesterday"))[1]["error"] == "bad_filter"
         assert "unknown filter" in (await browse(running, "/ui/logs?colour=red", 400)).said
+        assert "limit takes" in (await browse(running, "/ui/logs?limit=many", 400)).said
         for path in ("/ui/nothing", "/ui/logs/dlv_x", "/ui/routes/nobody", "/ui/static/x.css", "/favicon.ico"):
             assert "Not found" in (await browse(running, path, 404)).said
             assert (await running.ask("GET", path))[0] == 404
@@ -354,6 +356,30 @@ async def test_an_action_that_fails_is_a_page_with_the_same_status_and_the_way_b
         assert "/ui/windows" in [link.get("href") for link in page.all("a") if link.get("class") == "button primary"]
         status, headers, text = await press(running, "/routes/nobody/pause")
         assert (status, "there is no route" in sound(text, headers).said) == (404, True)
+
+
+async def test_a_form_that_is_too_long_is_not_taken_by_half(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        status, headers, text = await press(running, "/routes/good/pause", data={"reason": "x" * 20_000})
+        assert (status, "Too long" in sound(text, headers).said) == (413, True)
+        assert (await running.get("/routes/good"))["state"] == "healthy"
+
+
+async def test_while_the_store_cannot_be_read_the_overview_says_so_and_shows_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        assert running.running is not None
+
+        async def search(query: object) -> None:
+            raise Unavailable("the database cannot be read: <disk>")
+
+        monkeypatch.setattr(running.running.store, "search", search)
+        page = await browse(running, "/")
+        assert "The store cannot be read: the database cannot be read: <disk>" in page.said
+        assert "slow" in page.said
+        page = await browse(running, "/ui/logs", 503)
+        assert "Not available at present" in page.said
 
 
 async def test_a_program_gets_json_for_the_same_actions(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from relay import journal
+from relay.web.answer import answer
 from relay.web.dashboard import navigation
 from relay.web.desk import Desk
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_TOO_LONG = {"error": "too_long", "detail": f"the form says more than {navigation.MOST_FORM >> 10} KiB"}
 _PAGES = {
     "/": "overview",
     "/ui/logs": "logs",
@@ -52,13 +55,16 @@ class Dashboard:
         is a page. Programs, and scripts of our own pages, get the JSON as it is."""
         if not navigation.by_a_person(request):
             return await handler(request)
-        if request.method == "POST":
-            request = await navigation.with_form(request)
-        answered = await handler(request)
+        filled = await navigation.with_form(request) if request.method == "POST" else request
+        answered = await handler(filled) if filled is not None else answer(413, _TOO_LONG)
         said = navigation.said(answered)
         if said is None or (request.method != "POST" and "error" not in said):
             return answered
-        return (await self._loaded()).told(request, answered, said)
+        try:
+            return (await self._loaded()).told(request, answered, said)
+        except Exception:  # noqa: BLE001 - a bug of ours, outside the guard: what was answered is told all the same
+            journal.crashed("dashboard")
+            return answered
 
     def _handler(self, name: str) -> _Handler:
         async def show(request: web.Request) -> web.StreamResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -16,9 +16,11 @@ from relay.web import logquery
 from relay.web.dashboard.navigation import TOLD
 from relay.web.dashboard.page import HEADERS, Visit
 
-PAGE = 50
+_PAGE = 50
 _MOST = 200
-PAGING = ("limit", "cursor", "order")
+_PAGING = ("limit", "cursor", "order")
+_ALL = ",".join(logquery.STATUSES)
+"""Whoever names no status wants to see also what did not become a delivery."""
 _LABELS = {"q": "search", "event_id": "event id", "entry_id": "entry", "code": "answer"}
 _HINTS = {
     "q": "id, entry, event or error text",
@@ -49,16 +51,15 @@ class Field:
 async def page(visit: Visit) -> web.Response:
     """`/ui/logs`."""
     given = given_filters(visit.request)
-    pairs = dict(given)
-    pairs["limit"] = str(min(_MOST, int(pairs["limit"]))) if pairs.get("limit", "").isdecimal() else str(PAGE)
-    pairs.setdefault("status", ",".join(logquery.STATUSES))
-    found = await visit.desk.store.search(query_of(visit, pairs.items()))
+    query = query_of(visit, {"limit": str(_PAGE), "status": _ALL, **given}.items())
+    query = replace(query, limit=min(query.limit, _MOST))
+    found = await visit.desk.store.search(query)
     following = {**given, "cursor": found.items[-1].id} if found.next is not None else None
     newest = "cursor" not in given and given.get("order", "desc") == "desc" and "until" not in given
     statuses = set(given["status"].split(",")) if "status" in given else set()
-    retried = {name: value for name, value in given.items() if name not in (*PAGING, "status")}
-    selecting = {name: value for name, value in pairs.items() if name not in PAGING}
-    fields = [_field(visit, name, given) for name in logquery.FILTERS if name not in (*PAGING, "status")]
+    retried = {name: value for name, value in given.items() if name not in (*_PAGING, "status")}
+    selecting = {name: value for name, value in {"status": _ALL, **given}.items() if name not in _PAGING}
+    fields = [_field(visit, name, given) for name in logquery.FILTERS if name not in (*_PAGING, "status")]
     return visit.respond(
         "logs.html",
         items=found.items,
@@ -69,7 +70,7 @@ async def page(visit: Visit) -> web.Response:
         more_given=any(field.value for field in fields if field.name not in _MAIN),
         given=given,
         order=given.get("order", "desc"),
-        limit=int(pairs["limit"]),
+        limit=query.limit,
         next=f"/ui/logs?{urlencode(following)}" if following is not None else None,
         first=f"/ui/logs?{urlencode({k: v for k, v in given.items() if k != 'cursor'})}" if "cursor" in given else None,
         retry=f"/ui/retry?{urlencode(retried)}" if not statuses or State.FAILED in statuses else None,
@@ -81,7 +82,7 @@ async def page(visit: Visit) -> web.Response:
 
 async def retry(visit: Visit) -> web.Response:
     """`/ui/retry`: how many would be tried again, before they are."""
-    given = {name: value for name, value in given_filters(visit.request).items() if name not in PAGING}
+    given = {name: value for name, value in given_filters(visit.request).items() if name not in _PAGING}
     given.pop("status", None)
     query = query_of(visit, given.items())
     counted = await visit.desk.store.retry_all(query, visit.now, dry_run=True)
@@ -97,7 +98,7 @@ async def retry(visit: Visit) -> web.Response:
 
 async def find(visit: Visit) -> web.StreamResponse:
     """`/ui/find?text=`: the page of an id, of an entry, or the log of what is like it."""
-    text = visit.request.query.get("text", "").strip()
+    text = visit.request.query.get("text", "").strip().rstrip("…")  # of an id as pages show it
     store = visit.desk.store
     if not text:
         return _elsewhere("/ui/logs")

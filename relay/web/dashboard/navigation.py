@@ -10,7 +10,7 @@ from aiohttp import web
 
 TOLD = "told"
 """The parameter by which a page finds what was just done."""
-_MOST_FORM = 8 << 10
+MOST_FORM = 8 << 10
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -23,17 +23,18 @@ def by_a_person(request: web.Request) -> bool:
     return accepts.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
 
 
-async def with_form(request: web.Request) -> web.Request:
-    """The request with the fields of its form as parameters, as the handlers want them. Empty fields say nothing."""
+async def with_form(request: web.Request) -> web.Request | None:
+    """The request with the fields of its form as parameters, as the handlers want them; empty fields say nothing.
+
+    None for a form that is too long: half of what it says is not what it says."""
     if request.content_type != _FORM:
         return request
     text = b""
-    while len(text) <= _MOST_FORM and (chunk := await request.content.read(_MOST_FORM)):
+    while chunk := await request.content.read(MOST_FORM):
         text += chunk
-    try:
-        fields = parse_qsl(text[:_MOST_FORM].decode(), max_num_fields=50)
-    except ValueError:
-        return request
+        if len(text) > MOST_FORM:
+            return None
+    fields = parse_qsl(text.decode("utf-8", "replace"))
     return request.clone(rel_url=request.rel_url.extend_query(fields)) if fields else request
 
 

@@ -7,8 +7,9 @@ from datetime import datetime
 
 from aiohttp import web
 
+from relay.delivery import Window
 from relay.health import RouteState
-from relay.store import LogQuery
+from relay.store import LogQuery, Page, Unavailable
 from relay.web.dashboard import chart
 from relay.web.dashboard.page import Visit
 
@@ -37,13 +38,19 @@ async def page(visit: Visit) -> web.Response:
     """`/`."""
     desk, runtime = visit.desk, visit.desk.reloader.runtime
     report = await desk.health.report()
-    newest = await desk.store.search(LogQuery(limit=_NEWEST))
-    amiss = await desk.store.search(LogQuery(status=_AMISS, limit=_NEWEST))
-    windows = await desk.store.windows()
+    newest, amiss, windows, unreadable = Page([], None), Page([], None), list[Window](), None
+    try:
+        newest = await desk.store.search(LogQuery(limit=_NEWEST))
+        amiss = await desk.store.search(LogQuery(status=_AMISS, limit=_NEWEST))
+        windows = await desk.store.windows()
+    except Unavailable as error:  # then the rest of the page is wanted most
+        unreadable = str(error)
     minutes = desk.metrics.pace.last_hour(visit.now)
     known = runtime.routing.routes
     return visit.respond(
         "overview.html",
+        503 if report["status"] == "failing" else 200,
+        unreadable=unreadable,
         report=report,
         reasons=[(name, text) for name, text in report["checks"].items() if text != "ok"],
         events=sum(minute.events for minute in minutes),
@@ -60,8 +67,6 @@ async def page(visit: Visit) -> web.Response:
         amiss=amiss.items,
         windows=windows[:_MOST_WINDOWS],
         windows_count=len(windows),
-        ids=desk.store.ids,
-        held=report["store"]["held"],
         any_paused=any(route["state"] == RouteState.PAUSED for route in report["routes"]),
         sample=next(iter(runtime.sources), "SOURCE"),
     )

@@ -28,7 +28,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",  # a button leads back to where it was pressed
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
@@ -75,7 +74,7 @@ def environment() -> Environment:
         wording.size, wording.count, wording.address, wording.lines, wording.what, wording.result, wording.span,
     ):  # fmt: skip
         made.filters[filtering.__name__] = filtering
-    made.globals |= {"static": static_url, "filters": logquery.FILTERS}
+    made.globals |= {"static": static_url, "all_statuses": ",".join(logquery.STATUSES)}
     for name in made.list_templates():
         made.get_template(name)
     return made

@@ -25,6 +25,7 @@ _MOST_ANSWER = 4_000
 _MOST_MERGED = 100
 _MOST_DELIVERIES = 100
 _OPEN_ROUTES = 6
+_MOST_ROUTES = 60
 _RETRYABLE = ("failed", "cancelled", "pending")
 _CANCELLABLE = ("pending", "held")
 
@@ -100,7 +101,7 @@ async def _delivery(visit: Visit, found: DeliveryDetail) -> web.Response:
 def _event(visit: Visit, stored: StoredEvent | None, room: bodies.Room, route: str | None) -> dict[str, Any]:
     """What a page shows of an event."""
     if stored is None:
-        return {"event": None, "headers": [], "body": None, "why": []}
+        return {"event": None, "headers": [], "body": None, "why": [], "routes_count": 0}
     hidden = ("changes", "extra")
     described = stored.description
     return {
@@ -111,6 +112,7 @@ def _event(visit: Visit, stored: StoredEvent | None, room: bodies.Room, route: s
         "headers": bodies.headers(stored.headers, room),
         "body": bodies.body(stored.body, room) if stored.body is not None else None,
         "why": _why(visit, stored, route),
+        "routes_count": len(visit.desk.reloader.runtime.routing.routes),
     }
 
 
@@ -126,7 +128,7 @@ def _why(visit: Visit, stored: StoredEvent, about: str | None) -> list[dict[str,
     nobody = not any(route["matched"] for route in shown)
     return [
         {**route, "open": route["route"] == about or (nobody and place < _OPEN_ROUTES)}
-        for place, route in enumerate(shown)
+        for place, route in enumerate(shown[:_MOST_ROUTES])
     ]
 
 

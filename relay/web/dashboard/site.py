@@ -18,6 +18,7 @@ _WORDS = {
     403: "Not allowed",
     404: "Not found",
     409: "Not as things are",
+    413: "Too long",
     421: "Not under this name",
     503: "Not available at present",
 }

@@ -316,5 +316,6 @@
       if (document.hidden) { stream.close(); clearTimeout(retrying); } else { connect(); refresh(); }
     });
     window.addEventListener('pagehide', () => { stream.close(); clearTimeout(retrying); });
+    window.addEventListener('pageshow', (event) => { if (event.persisted) { connect(); refresh(); } });
   }
 })();
