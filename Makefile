@@ -3,6 +3,7 @@
 # make check  what CI runs: formatting, lint, types, tests
 # make fmt    mend the formatting
 # make lock   renew the locked versions
+# make screenshots   the pictures of the dashboard in docs/images (needs Debian's chromium and chromium-driver)
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
-.PHONY: run test check lint types fmt lock bench hostile clean
+.PHONY: run test check lint types fmt lock bench hostile screenshots clean
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -52,6 +53,9 @@ $(DEV): $(RUNTIME) requirements-dev.lock
 	@echo "installing what the tests need into $(VENV) …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
+
+screenshots: $(DEV)
+	$(BIN)/python -m tests.browser.screenshots docs/images $(ARGS)
 
 lock: | $(BIN)/python
 	$(BIN)/pip install --quiet 'pip-tools>=7.4'

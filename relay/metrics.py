@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from relay import __version__
 from relay.delivery import Delivered, Outcome, Result, State
+from relay.pace import Pace
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -43,6 +44,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.pace = Pace()
         self.events = Counter(
             "relay_events", "Requests to sources, by what became of them", ["source", "outcome"], registry=self.registry
         )
@@ -86,6 +88,7 @@ class Metrics:
             self.duration.labels(route).observe(result.attempt.duration_ms / 1000)
         if result.state is not State.PENDING:
             self.deliveries.labels(route, result.state.value).inc()
+            self.pace.ended(result.state, result.at)
             if result.state is State.DELIVERED:
                 self.latency.labels(route).observe((result.at - result.delivery.event.received_at).total_seconds())
 

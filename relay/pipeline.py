@@ -101,6 +101,7 @@ class Pipeline:
             journal.duplicate(source.name, event_id)
         else:
             journal.accepted(event, event_id, added.routes)
+            self._metrics.pace.accepted(now)
         self._say_full(added, routing)
         return Accepted(event_id, added.routes, added.duplicate, added=added)
 
@@ -211,6 +212,7 @@ class Pipeline:
     def _say_full(self, added: Added, routing: Routing) -> None:
         for name in added.full:
             self._metrics.deliveries.labels(name, State.FAILED.value).inc()
+            self._metrics.pace.ended(State.FAILED, self._clock.now())
             route = routing.routes.get(name)
             if route is not None:
                 self._oversight.failed(route, Kind.QUEUE_FULL, f"{route.max_pending} deliveries wait already")

@@ -15,7 +15,6 @@ from relay.cli import offline, term
 
 if TYPE_CHECKING:
     from relay.event import Event, Inbound
-    from relay.pattern import Clause
     from relay.routing import Route
     from relay.runtime import Runtime
 
@@ -55,6 +54,7 @@ def command(
     """
     from relay import config as config_file
     from relay.clock import SystemClock
+    from relay.explanation import redacted
     from relay.runtime import build
 
     now = SystemClock().now()
@@ -73,7 +73,7 @@ def command(
         report = _of_id(runtime, what, offline.get(config, url, token, f"/logs/{what}"), now)
     else:
         term.fail(f"{what}: there is no such file, nor is it an id such as evt_… or dlv_…", term.USAGE)
-    report = _redacted(report, runtime)
+    report = redacted(report, runtime.redact)
     click.echo(json.dumps(report, indent=2) if as_json else page(report, term.width() or 100))
     missing = [name for name in expect if name not in report["routes_matched"]]
     if missing:
@@ -178,27 +178,13 @@ def _of_id(runtime: Runtime, id_text: str, answer: dict[str, Any], now: datetime
 
 def _routes(runtime: Runtime, event: Event, event_id: str, now: datetime) -> dict[str, Any]:
     """What each route makes of the event."""
+    from relay import explanation
     from relay.pattern import Subject
 
-    subject = Subject.of(event, event_id)
-    matched = {route.name for route in runtime.routing.match(subject)}
-    patterns = {section.name: list(section.sources) for section in runtime.config.routes}
-    routes = []
-    for route in runtime.routing.routes.values():
-        entry: dict[str, Any] = {
-            "route": route.name,
-            "matched": route.name in matched,
-            "enabled": route.enabled,
-            "sources": {
-                "patterns": patterns[route.name],
-                "saw": event.source,
-                "matched": event.source in route.sources,
-            },
-            "clauses": [_clause(clause) for clause in route.filter.explain(subject)],
-        }
-        if route.name in matched:
-            entry["request"] = _request(route, event, event_id, now)
-        routes.append(entry)
+    routes = explanation.of_routes(runtime, Subject.of(event, event_id))
+    for entry in routes:
+        if entry["matched"]:
+            entry["request"] = _request(runtime.routing.routes[entry["route"]], event, event_id, now)
     order = [entry["route"] for entry in routes if entry["matched"]]
     return {"event": event.as_json(event_id), "routes": routes, "routes_matched": order}
 
@@ -222,33 +208,6 @@ def _request(route: Route, event: Event, event_id: str, now: datetime) -> dict[s
         "headers": [list(pair) for pair in request.headers],
         **shape.text("body", route.destination.shown_body(outbound)),
     }
-
-
-def _clause(clause: Clause) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "key": clause.key,
-        "patterns": list(clause.patterns),
-        "saw": list(clause.saw),
-        "matched": clause.matched,
-    }
-    if clause.change is not None:
-        entry["change"] = clause.change
-    if clause.note is not None:
-        entry["note"] = clause.note
-    if clause.alternatives:
-        entry["alternatives"] = [[_clause(inner) for inner in alternative] for alternative in clause.alternatives]
-    return entry
-
-
-def _redacted(value: Any, runtime: Runtime) -> Any:
-    """The report without any secret of the config, wherever an event or a payload may have brought one."""
-    if isinstance(value, str):
-        return runtime.redact(value)
-    if isinstance(value, dict):
-        return {key: _redacted(child, runtime) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_redacted(child, runtime) for child in value]
-    return value
 
 
 # --- for people -------------------------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ from relay.store import Unavailable, WrongState
 from relay.web import logquery, openapi, read
 from relay.web.answer import PRIVATE, WHO, Conflict, answer
 from relay.web.auth import Denied, admit
+from relay.web.dashboard import Dashboard
 from relay.web.deliveries import Deliveries
 from relay.web.desk import Desk
 from relay.web.events import Events
-from relay.web.itself import LIVE, READY, Itself
+from relay.web.itself import LIVE, PAGE, READY, Itself
 from relay.web.logs import Logs
 from relay.web.operation import Handler, Table
 from relay.web.routes import Routes
@@ -43,15 +44,16 @@ class Admin:
 
     def application(self) -> web.Application:
         """The aiohttp application of the admin side."""
-        app = web.Application(middlewares=[self._guard], client_max_size=64 << 10)
-        table = self.table()
-        app.add_routes([operation.route(handler) for operation, handler in table])
+        dashboard = Dashboard(self._desk)
+        app = web.Application(middlewares=[dashboard.browsing, self._guard], client_max_size=64 << 10)
+        app.add_routes(dashboard.table())
+        app.add_routes([operation.route(handler) for operation, handler in self.table()])
         return app
 
     def table(self) -> Table:
         """All that is answered, with the description of it."""
         table = [row for part in _PARTS for row in part(self._desk).table()]
-        described = openapi.document([*(operation for operation, _ in table), openapi.READ])
+        described = openapi.document([*(operation for operation, _ in table), PAGE, openapi.READ])
 
         async def describe(request: web.Request) -> web.Response:
             return answer(200, described)

@@ -68,6 +68,12 @@ def admit(request: web.Request, gate: Gate) -> str:
     return token.name
 
 
+def operates(request: web.Request, gate: Gate) -> bool:
+    """Whether who was admitted may also change things."""
+    token = _token(request, gate)
+    return not gate.tokens if token is None else token.scope == OPERATE
+
+
 def _token(request: web.Request, gate: Gate) -> Token | None:
     scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
     given: bytes

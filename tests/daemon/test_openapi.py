@@ -55,6 +55,10 @@ GUARDED = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 """What every answer says, of whatever kind."""
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
 REFUSED_409 = (
     "/logs/{delivered}/retry",
     "/logs/{delivered}/cancel",
@@ -107,7 +111,8 @@ class Reader:
         if "$ref" in described:
             described = self.document["components"]["responses"][described["$ref"].rpartition("/")[2]]
         assert set(described.get("headers", ())) - {"X-Next-Cursor"} <= set(response.headers)
-        assert {name: response.headers.get(name) for name in GUARDED} == GUARDED
+        guarded = GUARDED | ({"Content-Security-Policy": PAGE_POLICY} if response.content_type == "text/html" else {})
+        assert {name: response.headers.get(name) for name in guarded} == guarded
         schema = described["content"][response.content_type]["schema"]
         if response.content_type != "application/json":
             return content.decode()
@@ -171,7 +176,8 @@ async def refused_everywhere(ask: Reader) -> None:
             path = template.replace("{id}", f"dlv_{NOTHING}").replace("{name}", "nobody's")
             if template.startswith("/events/"):
                 path = path.replace("dlv_", "evt_")
-            await ask(method, f"{path}?no-such-parameter=1", 400)
+            # An address of a page that somebody was sent shows the page, whatever else is in it.
+            await ask(method, f"{path}?no-such-parameter=1", 200 if template == itself.PAGE.path else 400)
             if template not in open_to_all:
                 await ask(method, path, 401, headers={})
                 await ask(method, path, 421, headers={"Host": "evil.example"})
@@ -209,8 +215,9 @@ async def test_the_description_is_a_valid_openapi_document(tmp_path: Path) -> No
 def test_what_is_answered_is_what_is_described() -> None:
     no_desk: Any = None  # nothing is asked
     admin = Admin(no_desk)
-    described = {(operation.method, operation.path) for operation, _ in admin.table()}
-    told = openapi.document(operation for operation, _ in admin.table())["paths"]
+    operations = [*(operation for operation, _ in admin.table()), itself.PAGE]
+    described = {(operation.method, operation.path) for operation in operations}
+    told = openapi.document(operations)["paths"]
     assert {(method.upper(), path) for path, item in told.items() for method in item} == described
     served = {
         (route.method, route.resource.canonical)
@@ -263,6 +270,7 @@ async def test_every_answer_is_as_it_is_described_and_every_action_is_in_the_log
         for path in ("/health", "/health/live", "/health/ready", "/config", "/sources", "/windows", "/openapi.json"):
             await ask("GET", path)
         for path in (
+            "/",
             "/metrics",
             "/logs?format=text",
             "/logs?format=ndjson",

@@ -423,11 +423,16 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
         assert {item["status"] for item in shown} >= {"failed", "rejected"}
         for item in shown:
             await ask("GET", f"/logs/{item['id']}")
+            await ask("GET", f"/ui/logs/{item['id']}")
         for item in shown[:3]:
             await ask("GET", f"/logs/{item['event_id']}")
+            await ask("GET", f"/ui/logs/{item['event_id']}")
+            await ask("GET", f"/ui/logs/{item['id']}/raw")
+            await ask("GET", f"/ui/entries?entry_id={item['entry_id'] or 1}")
             await ask("POST", f"/logs/{item['id']}/retry")
         await by_hand(ask, document, shown)
-        for path in ("/health", "/health/live", "/metrics", "/config", "/logs?x=1", "/logs/x", "/nothing"):
+        pages = ["/", "/ui/logs", "/ui/windows", "/ui/retry", *(f"/ui/routes/{r['name']}" for r in document["routes"])]
+        for path in (*pages, "/health", "/health/live", "/metrics", "/config", "/logs?x=1", "/logs/x", "/nothing"):
             await ask("GET", path)
         for wrong in (canary.values["ci"], canary.values["bearer"]):
             for method, path in (("POST", "/reload"), ("DELETE", "/logs")):

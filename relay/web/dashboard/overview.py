@@ -1,0 +1,86 @@
+"""The first page: is relay well, what goes through it, which route or source is not as it should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from aiohttp import web
+
+from relay.delivery import Window
+from relay.health import RouteState
+from relay.store import LogQuery, Page, Unavailable
+from relay.web.dashboard import chart
+from relay.web.dashboard.page import Visit
+
+_NEWEST = 8
+_AMISS = ("failed", "rejected", "unmatched")
+"""What somebody who waits for something should look at."""
+_ORDER = (RouteState.UNHEALTHY, RouteState.PAUSED, RouteState.HEALTHY, RouteState.DISABLED)
+_MOST_REASONS = 4
+_MOST_WINDOWS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A source as the table shows it."""
+
+    name: str
+    type: str
+    path: str
+    last_event_at: datetime | None
+    silent_since: datetime | None
+    rejected: int
+    reasons: list[tuple[str, int]]
+
+
+async def page(visit: Visit) -> web.Response:
+    """`/`."""
+    desk, runtime = visit.desk, visit.desk.reloader.runtime
+    report = await desk.health.report()
+    newest, amiss, windows, unreadable = Page([], None), Page([], None), list[Window](), None
+    try:
+        newest = await desk.store.search(LogQuery(limit=_NEWEST))
+        amiss = await desk.store.search(LogQuery(status=_AMISS, limit=_NEWEST))
+        windows = await desk.store.windows()
+    except Unavailable as error:  # then the rest of the page is wanted most
+        unreadable = str(error)
+    minutes = desk.metrics.pace.last_hour(visit.now)
+    known = runtime.routing.routes
+    return visit.respond(
+        "overview.html",
+        503 if report["status"] == "failing" else 200,
+        unreadable=unreadable,
+        report=report,
+        reasons=[(name, text) for name, text in report["checks"].items() if text != "ok"],
+        events=sum(minute.events for minute in minutes),
+        delivered=sum(minute.delivered for minute in minutes),
+        failed=sum(minute.failed for minute in minutes),
+        events_chart=chart.events(minutes),
+        deliveries_chart=chart.deliveries(minutes),
+        routes=sorted(report["routes"], key=lambda route: _ORDER.index(route["state"])),
+        removed=[
+            (name, each.held) for name, each in sorted(desk.store.counts().items()) if name not in known and each.held
+        ],
+        sources=[_source(visit, name) for name in runtime.sources],
+        newest=newest.items,
+        amiss=amiss.items,
+        windows=windows[:_MOST_WINDOWS],
+        windows_count=len(windows),
+        any_paused=any(route["state"] == RouteState.PAUSED for route in report["routes"]),
+        sample=next(iter(runtime.sources), "SOURCE"),
+    )
+
+
+def _source(visit: Visit, name: str) -> SourceRow:
+    source, health = visit.desk.reloader.runtime.sources[name], visit.desk.listening.of(name)
+    counted: list[tuple[str, int]] = sorted(source.tally.rejected.items(), key=lambda pair: -pair[1])
+    return SourceRow(
+        name=name,
+        type=source.type,
+        path=source.path,
+        last_event_at=health.last_event_at,
+        silent_since=health.silent_since,
+        rejected=sum(number for _, number in counted),
+        reasons=counted[:_MOST_REASONS],
+    )

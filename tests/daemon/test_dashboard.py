@@ -1,0 +1,559 @@
+"""The dashboard's pages over real HTTP: what they show, to whom, and that nothing of a stranger's runs in them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from yarl import URL
+
+from relay.store import Unavailable
+from relay.web import logquery
+from tests.daemon.test_admin import NEVER_AGAIN, OPERATE, READ, TOKENS, bearer, body, relay_and_sink
+from tests.harness import PATIENCE, Relay
+
+LARGEST = 400_000
+VOID = {"meta", "link", "input", "br", "use", "path", "circle", "rect", "line"}
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "Sec-Fetch-Mode": "navigate"}
+ROUTES = (
+    "name: good, description: All is well here, match: {action: publish}, to: {url: SINK/good}",
+    f"name: bad, match: {{action: [publish, delete]}}, to: {{url: SINK/bad}}, {NEVER_AGAIN}",
+    "name: slow, match: {any: [{action: collect}, {model: page, stage: live}], where: 'body.id'},"
+    " to: {url: SINK/slow}, debounce: {wait: 1h, max_wait: 2h}",
+)
+
+
+class Page(HTMLParser):
+    """A page, taken apart; it fails on markup that browsers would have to mend."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.said = ""
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs), f"an attribute of <{tag}> is given twice"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        self.said += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    @property
+    def actions(self) -> list[str]:
+        """Where its buttons post to."""
+        return [form["action"] or "" for form in self.all("form") if form.get("method") == "post"]
+
+
+def sound(text: str, headers: Mapping[str, str]) -> Page:
+    """A page that keeps our own rules: well-formed, bounded, nothing inline, every reference ours."""
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["Cache-Control"] == "no-store"
+    assert len(text.encode()) < LARGEST
+    assert text.isascii() or not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    page = Page(text)
+    ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
+    assert len(ids) == len(set(ids))
+    for tag, attrs in page.tags:
+        assert not any(name == "style" or name.startswith("on") for name in attrs), (tag, attrs)
+        for name in ("href", "src", "action"):
+            assert re.match(r"/(?!/)|#", attrs.get(name) or "/"), (tag, attrs)
+        assert tag != "style"
+        assert tag != "script" or (attrs.get("src") or "").startswith("/ui/static/")
+        if tag in ("input", "select") and attrs.get("type") != "checkbox":
+            assert attrs["id"] in {label.get("for") for label in page.all("label")}, attrs
+    return page
+
+
+async def browse(running: Relay, path: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Page:
+    """A page as a browser gets it."""
+    async with running.session.get(running.admin + path, headers={**BROWSER, **(headers or {})}) as response:
+        text = await response.text()
+        assert response.status == status, text[-2000:]
+        return sound(text, response.headers)
+
+
+async def press(
+    running: Relay,
+    path: str,
+    came_from: str = "/",
+    data: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, Mapping[str, str], str]:
+    """A form that a browser sends."""
+    said = {**BROWSER, "Origin": running.admin, "Sec-Fetch-Site": "same-origin", "Referer": running.admin + came_from}
+    options: dict[str, Any] = {"headers": {**said, **(headers or {})}, "data": data or {}, "allow_redirects": False}
+    async with running.session.post(running.admin + path, **options) as response:
+        return response.status, response.headers, await response.text()
+
+
+async def follow(running: Relay, answer: tuple[int, Mapping[str, str], str]) -> tuple[str, Page]:
+    """Where a pressed button led."""
+    status, headers, text = answer
+    assert status == 303, text[-1500:]
+    return headers["Location"], await browse(running, headers["Location"])
+
+
+def answers(mood: dict[str, int]) -> Any:
+    return lambda received: mood.get(received.path, 200)
+
+
+async def everything(running: Relay) -> dict[str, str]:
+    """Events of every fate; gives an id of each."""
+    await running.post("/in/any", body(event="post.publish", action="publish", model="post", id="7", stage="live"))
+    await running.post("/in/any", body(action="collect", model="page", id="8"))
+    await running.post("/in/any", body(action="collect", model="page", id="9"))
+    await running.post("/in/any", body(action="publish", model="post", id="7", stage="live", more="x"))
+    _, nobody = await running.post("/in/any", body(action="ignore", model="post", id="10"))
+    await running.post("/in/www", b"{}")
+    items = await running.logs_when(
+        lambda found: len(found) == 8 and all(item["status"] != "pending" or item["route"] == "slow" for item in found),
+        "?status=delivered,failed,pending,merged,unmatched,rejected",
+    )
+    return {item["status"]: item["id"] for item in items} | {"event": items[-1]["event_id"], "nobody": nobody["id"]}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Relay]:
+    """A relay for tests that change nothing."""
+    async with relay_and_sink(tmp_path_factory.mktemp("shared"), *ROUTES) as (running, _):
+        yield running
+
+
+# -- what pages show -------------------------------------------------------------------------------------------------
+
+
+async def test_every_page_is_sound_with_nothing_in_the_store(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        assert "No deliveries yet." in (await browse(running, "/")).said
+        assert "No events yet." in (await browse(running, "/ui/logs")).said
+        assert "Which entry?" in (await browse(running, "/ui/entries")).said
+        assert "Nothing is known of this entry." in (await browse(running, "/ui/entries?entry_id=7")).said
+        assert "No window is open." in (await browse(running, "/ui/windows")).said
+        assert "All is well here" in (await browse(running, "/ui/routes/good")).said
+        assert "0 failed" in (await browse(running, "/ui/retry")).said
+
+
+async def test_every_page_is_sound_with_every_kind_of_data(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES, answer=answers({"/bad": 500})) as (running, _):
+        ids = await everything(running)
+        await running.ask("POST", "/routes/bad/pause?reason=a+freeze")
+        overview = await browse(running, "/")
+        for word in ("good", "bad", "slow", "a freeze", "any", "www", "2 failed", "post", "unmatched", "rejected"):
+            assert word in overview.said, word
+        log = await browse(running, "/ui/logs")
+        for word in ("delivered", "failed", "merged", "unmatched", "no route wanted it", "refused request"):
+            assert word in log.said, word
+        for status in ("delivered", "failed", "pending", "merged"):
+            page = await browse(running, f"/ui/logs/{ids[status]}")
+            assert status in page.said
+        for path in (f"/ui/logs/{ids['event']}", f"/ui/logs/{ids['rejected']}", "/ui/windows", "/ui/routes/bad"):
+            await browse(running, path)
+
+
+async def test_a_delivery_shows_its_attempts_request_answer_and_body(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES, answer=answers({"/bad": 500})) as (running, _):
+        ids = await everything(running)
+        page = await browse(running, f"/ui/logs/{ids['failed']}")
+        for text in ("Attempt 1", "HTTP 500", "/bad", "webhook-id", "Content-Type", '"post"', "Show raw", "initial"):
+            assert text in page.said, text
+        assert f"/logs/{ids['failed']}/retry" in page.actions
+        raw = f"{running.admin}/ui/logs/{ids['failed']}/raw"
+        async with running.session.get(raw) as response:
+            assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+            assert "sandbox" in response.headers["Content-Security-Policy"]
+            assert json.loads(await response.text())["action"] == "publish"
+
+
+async def test_why_an_event_went_nowhere_is_told_clause_by_clause(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        ids = await everything(running)
+        page = await browse(running, f"/ui/logs/{ids['nobody']}")
+        said = " ".join(page.said.split())
+        assert "Nowhere: no route wanted it." in said
+        assert "good does not take it" in said
+        assert "no: action saw ignore wants publish" in said
+        assert "either" in said
+        assert "asks for body.id" in said
+
+
+async def test_an_entry_shows_where_each_of_its_events_went(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES, answer=answers({"/bad": 500})) as (running, _):
+        await everything(running)
+        page = await browse(running, "/ui/entries?entry_id=7")
+        said = " ".join(page.said.split())
+        assert "Not everywhere" in said
+        assert re.search(r"delivered good \S+ \(200\)", said)
+        assert "failed bad HTTP 500 after 1 attempt" in said
+        assert "It is on its way" in " ".join((await browse(running, "/ui/entries?entry_id=8")).said.split())
+        assert "No route wanted it" in (await browse(running, "/ui/entries?entry_id=10")).said
+        assert "Nothing is known" in (await browse(running, "/ui/entries?entry_id=7&model=page")).said
+        await browse(running, "/ui/entries?entry=7", 400)
+
+
+async def test_an_entry_that_arrived_everywhere_is_told_with_a_yes(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        await everything(running)
+        await running.logs_when(lambda items: len(items) == 4, "?status=delivered")
+        assert "Yes, it went out" in (await browse(running, "/ui/entries?entry_id=7")).said
+
+
+async def test_a_merged_delivery_is_told_by_what_became_of_its_carrier(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        ids = await everything(running)
+        carrier = (await running.get(f"/logs/{ids['merged']}"))["delivery"]["merged_into"]
+        await running.ask("POST", f"/windows/{carrier}/flush")
+        await running.logs_when(lambda items: any(item["id"] == carrier for item in items), "?status=delivered")
+        said = " ".join((await browse(running, "/ui/entries?entry_id=9")).said.split())
+        assert "Yes, it went out" in said
+        assert "together with others" in said
+
+
+# -- the log and its filters -----------------------------------------------------------------------------------------
+
+
+async def test_the_form_has_an_input_for_every_filter(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        page = await browse(running, "/ui/logs")
+        names = {field["name"] for tag in ("input", "select") for field in page.all(tag)}
+        assert names >= set(logquery.FILTERS) - {"cursor"}
+        chips = [field["value"] for field in page.all("input") if field.get("name") == "status"]
+        assert chips == list(logquery.STATUSES)
+
+
+async def test_filters_of_the_url_narrow_the_log_and_stand_in_the_form(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES, answer=answers({"/bad": 500})) as (running, _):
+        await everything(running)
+        page = await browse(running, "/ui/logs?status=failed&status=delivered&route=bad&since=1h&source=")
+        rows = [attrs for attrs in page.all("tr") if (attrs.get("id") or "").startswith("row-")]
+        assert {row["class"] for row in rows} == {"is-failed"}
+        assert [field["value"] for field in page.all("input") if field.get("name") == "route"] == ["bad"]
+        checked = {field["value"] for field in page.all("input") if "checked" in field}
+        assert checked == {"failed", "delivered"}
+        [stream] = [attrs["data-stream"] for attrs in page.all("body")]
+        assert stream == "/logs/stream?status=failed%2Cdelivered&route=bad&since=1h"
+
+
+async def test_pages_of_the_log_follow_each_other_without_a_gap(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, ROUTES[0]) as (running, _):
+        for number in range(7):
+            await running.post("/in/any", body(action="publish", id=str(number)))
+        seen: list[str] = []
+        path: str | None = "/ui/logs?limit=3"
+        while path is not None:
+            page = await browse(running, path)
+            seen += [str(row["id"]) for row in page.all("tr") if (row.get("id") or "").startswith("row-")]
+            path = next((link["href"] for link in page.all("a") if link.get("rel") == "next"), None)
+        assert len(seen) == len(set(seen)) == 7
+
+
+async def test_a_wrong_filter_is_a_page_for_people_and_json_for_programs(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        page = await browse(running, "/ui/logs?since=yesterday", 400)
+        assert "since takes a time such as" in page.said
+        assert (await running.ask("GET", "/ui/logs?since=yesterday"))[1]["error"] == "bad_filter"
+        assert "unknown filter" in (await browse(running, "/ui/logs?colour=red", 400)).said
+        assert "limit takes" in (await browse(running, "/ui/logs?limit=many", 400)).said
+        for path in ("/ui/nothing", "/ui/logs/dlv_x", "/ui/routes/nobody", "/ui/static/x.css", "/favicon.ico"):
+            assert "Not found" in (await browse(running, path, 404)).said
+            assert (await running.ask("GET", path))[0] == 404
+        assert "since takes" in (await browse(running, "/logs?since=yesterday", 400)).said
+
+
+async def test_the_search_finds_ids_and_entries(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        ids = await everything(running)
+
+        async def found(text: str) -> str:
+            options: dict[str, Any] = {"params": {"text": text}, "headers": BROWSER, "allow_redirects": False}
+            async with running.session.get(f"{running.admin}/ui/find", **options) as response:
+                assert response.status == 303
+                return response.headers["Location"]
+
+        assert await found(f" {ids['merged']} ") == f"/ui/logs/{ids['merged']}"
+        assert await found("7") == "/ui/entries?entry_id=7"
+        assert await found("") == "/ui/logs"
+        unknown = await found("no such & entry")
+        assert unknown in ("/ui/logs?q=no+such+%26+entry", "/ui/entries?entry_id=no+such+%26+entry")
+
+
+async def test_retrying_all_asks_first_with_the_number(tmp_path: Path) -> None:
+    mood = {"/bad": 500}
+    async with relay_and_sink(tmp_path, *ROUTES, answer=answers(mood)) as (running, _):
+        await everything(running)
+        page = await browse(running, "/ui/retry?route=bad&status=failed")
+        assert "2 failed deliveries would be tried again now." in " ".join(page.said.split())
+        assert page.actions == ["/logs/retry?route=bad"]
+        mood.clear()
+        _, page = await follow(running, await press(running, page.actions[0], "/ui/retry?route=bad"))
+        assert "2 deliveries will be tried again now." in page.said
+        await running.logs_when(lambda items: len(items) == 2, "?status=delivered&route=bad")
+
+
+# -- what buttons do -------------------------------------------------------------------------------------------------
+
+
+async def test_buttons_lead_back_to_their_page_and_say_what_was_done(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES, answer=answers({"/bad": 500})) as (running, _):
+        ids = await everything(running)
+        where, page = await follow(running, await press(running, "/routes/good/pause", "/", {"reason": " a freeze "}))
+        assert where.startswith("/?told=")
+        assert "good is paused." in page.said
+        assert (await running.get("/routes/good"))["reason"] == "a freeze"
+        where, page = await follow(running, await press(running, "/routes/good/resume", f"{where}&x=1"))
+        assert where.startswith("/?x=1&told=")
+        assert "good sends again." in page.said
+        _, page = await follow(running, await press(running, "/routes/bad/test", "/ui/routes/bad"))
+        assert "The test of bad failed: HTTP 500" in page.said
+        assert "500 after" in page.said
+        failed = f"/ui/logs/{ids['failed']}"
+        where, page = await follow(running, await press(running, f"/logs/{ids['failed']}/retry", failed))
+        assert where.startswith(f"{failed}?told=")
+        assert "It is tried again now." in page.said
+        await running.logs_when(lambda items: items[0]["attempts"] == 2, f"?status=failed&event_id={ids['event']}")
+        where, page = await follow(running, await press(running, f"/events/{ids['event']}/replay", failed))
+        assert "Sent again to good, bad." in page.said
+        window = (await running.get("/windows"))["items"][0]["id"]
+        for action, said in (("hold", "The window is held"), ("flush", "The window is sent now.")):
+            _, page = await follow(running, await press(running, f"/windows/{window}/{action}", "/ui/windows"))
+            assert said in page.said
+
+
+async def test_an_action_that_fails_is_a_page_with_the_same_status_and_the_way_back(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        ids = await everything(running)
+        status, headers, text = await press(running, f"/logs/{ids['merged']}/retry", "/ui/windows")
+        page = sound(text, headers)
+        assert (status, "Not as things are" in page.said) == (409, True)
+        assert "/ui/windows" in [link.get("href") for link in page.all("a") if link.get("class") == "button primary"]
+        status, headers, text = await press(running, "/routes/nobody/pause")
+        assert (status, "there is no route" in sound(text, headers).said) == (404, True)
+
+
+async def test_a_form_that_is_too_long_is_not_taken_by_half(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        status, headers, text = await press(running, "/routes/good/pause", data={"reason": "x" * 20_000})
+        assert (status, "Too long" in sound(text, headers).said) == (413, True)
+        assert (await running.get("/routes/good"))["state"] == "healthy"
+
+
+async def test_while_the_store_cannot_be_read_the_overview_says_so_and_shows_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        assert running.running is not None
+
+        async def search(query: object) -> None:
+            raise Unavailable("the database cannot be read: <disk>")
+
+        monkeypatch.setattr(running.running.store, "search", search)
+        page = await browse(running, "/")
+        assert "The store cannot be read: the database cannot be read: <disk>" in page.said
+        assert "slow" in page.said
+        page = await browse(running, "/ui/logs", 503)
+        assert "Not available at present" in page.said
+
+
+async def test_a_program_gets_json_for_the_same_actions(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        assert (await running.ask("POST", "/routes/good/pause"))[1]["changed"] is True
+        scripted = {**BROWSER, "Sec-Fetch-Mode": "cors"}
+        assert (await running.ask("POST", "/routes/good/resume", headers=scripted))[1]["changed"] is True
+
+
+@pytest.mark.parametrize(
+    "referrer",
+    [
+        "",
+        "https://evil.example/ui/logs",
+        "http://HOST//evil.example/",
+        "http://HOST/logs",
+        "http://HOST/uix",
+        "http://[",
+    ],
+)
+async def test_nobody_is_led_anywhere_but_to_a_page_of_ours(tmp_path: Path, referrer: str) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        host = urlsplit(running.admin).netloc
+        status, _, _ = await press(running, "/windows/x/flush", headers={"Referer": referrer.replace("HOST", host)})
+        assert status == 404
+        answer = await press(running, "/routes/good/pause", headers={"Referer": referrer.replace("HOST", host)})
+        assert (answer[0], answer[1]["Location"].partition("?")[0]) == (303, "/")
+
+
+async def test_what_was_told_is_known_to_relay_alone(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        page = await browse(running, "/?told=Call+0900-1234")
+        assert "0900" not in page.said
+        assert "receipt" not in {attrs.get("class") for attrs in page.all("div")}
+
+
+# -- who may look and act --------------------------------------------------------------------------------------------
+
+
+def basic(token: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"me:{token}".encode()).decode()}
+
+
+async def test_with_a_token_that_may_only_read_there_are_no_buttons(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES, head=TOKENS) as (running, _):
+        await running.post("/in/any", body(action="publish", id="7"))
+        await running.post("/in/any", body(action="collect", id="7"))
+        options = {"headers": bearer(OPERATE)}
+        [item, *_] = (await running.get("/logs", **options))["items"]
+        for path in ("/", f"/ui/logs/{item['id']}", f"/ui/logs/{item['event_id']}", "/ui/routes/good", "/ui/windows"):
+            assert (await browse(running, path, headers=basic(READ))).actions == [], path
+            assert (await browse(running, path, headers=basic(OPERATE))).actions != [], path
+        assert (await browse(running, "/ui/retry", headers=basic(READ))).actions == []
+        status, headers, text = await press(running, "/routes/good/pause", headers=basic(READ))
+        assert (status, "may only read" in sound(text, headers).said) == (403, True)
+
+
+async def test_refusals_of_the_guard_are_pages_for_browsers_and_hold_all_the_same(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES, head=TOKENS) as (running, _):
+        async with running.session.get(running.admin + "/", headers=BROWSER) as response:
+            assert response.status == 401
+            assert response.headers["WWW-Authenticate"].startswith("Basic ")
+            assert "A token is needed" in sound(await response.text(), response.headers).said
+        assert "Not under this name" in (await browse(running, "/", 421, {"Host": "rebound.example"})).said
+        for refused in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
+            status, headers, text = await press(running, "/routes/good/pause", headers=basic(OPERATE) | refused)
+            assert (status, "cross-origin" in sound(text, headers).said) == (403, True)
+        assert (await running.get("/routes/good", headers=bearer(OPERATE)))["state"] == "healthy"
+
+
+# -- what strangers send ---------------------------------------------------------------------------------------------
+
+SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'\"}}{{ 7*7 }}"
+ODD = SCRIPT + "\x1b[31m\x07 \u202eabc\u2066 \u0000 \ud800"
+
+
+def hostile_bodies() -> list[bytes]:
+    deep = b'{"action":"publish","id":"deep","x":' + b"[" * 1000 + b"]" * 1000 + b"}"
+    return [
+        json.dumps(
+            {"event": ODD, "model": ODD, "action": "publish", "stage": ODD, "id": ODD, ODD: [ODD, {ODD: ODD}]}
+        ).encode(),
+        json.dumps({"action": "publish", "model": "m" * (1 << 18), "id": "i" * (1 << 18), "text": "x" * 1000}).encode(),
+        json.dumps({"action": "publish", "id": "long", "text": "<b>" * 349_000}).encode(),
+        json.dumps({"action": "publish", "id": "wide", "list": [{"<i>": "&" * 300}] * 3_000}).encode(),
+        json.dumps({"action": "publish", "id": "keys"} | {f"<k{n}>": n for n in range(50_000)}).encode(),
+        json.dumps({"action": "publish", "id": "numbers", "n": [10**400, 1e300, -0.0, True, None, {}, []]}).encode(),
+        json.dumps({"action": "publish", "id": "long keys", "k" * (1 << 18): "\x00" * (1 << 16)}).encode(),
+        deep,
+    ]  # fmt: skip
+
+
+async def test_hostile_payloads_are_text_on_every_page_and_never_an_error(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, ROUTES[0]) as (running, _):
+        sent = []
+        for number, text in enumerate(hostile_bodies()):
+            status, answer = await running.post("/in/any", text, {"X-Odd": f"<b>{number}</b>", "X-L": "<" * 5000})
+            assert status == 200, answer
+            sent.append(answer["id"])
+        # What the parser refuses is refused, and shown as refused.
+        await running.post("/in/www", b"[" * 10_000 + b"]" * 10_000, {"X-Odd": SCRIPT, "User-Agent": SCRIPT})
+        items = await running.logs_when(
+            lambda found: len(found) == len(sent) + 1 and not any(item["status"] == "pending" for item in found),
+            "?status=delivered,failed,pending,rejected",
+        )
+        for path in ("/", "/ui/logs", "/ui/routes/good", *(f"/ui/logs/{item['id']}" for item in items)):
+            page = await browse(running, path)
+            assert page.all("img") == []
+            assert len(page.all("script")) == 1
+        assert (await browse(running, f"/ui/entries?entry_id={quote(items[-1]['entry_id'], safe='')}")).all("img") == []
+        page = await browse(running, f"/ui/logs/{sent[0]}")
+        assert "<script>document.title" in page.said
+        assert "\\x1b[31m" in page.said
+        assert "\\u202e" in page.said
+        assert "{{ 7*7 }}" in page.said
+        for event in sent:
+            await browse(running, f"/ui/logs/{event}")
+
+
+@pytest.mark.parametrize(
+    "text", ["%ff", "%00", "%3Cscript%3E", "%ED%A0%80", "%E2%80%AE", "a%2Fb", "%22%3E", "x" * 3000]
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ui/logs?entry_id=TEXT", "/ui/logs?since=TEXT", "/ui/logs?cursor=TEXT", "/ui/logs?limit=TEXT", "/ui/logs/TEXT",
+        "/ui/logs?TEXT=1", "/ui/entries?entry_id=TEXT", "/ui/entries?entry_id=1&model=TEXT", "/ui/routes/TEXT",
+        "/ui/find?text=TEXT", "/ui/retry?model=TEXT", "/ui/logs/TEXT/raw", "/ui/static/TEXT", "/?told=TEXT", "/TEXT",
+    ],
+)  # fmt: skip
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_address_with_anything_in_it_is_answered_with_a_sound_page(
+    shared: Relay, path: str, text: str
+) -> None:
+    url = URL(shared.admin + path.replace("TEXT", text), encoded=True)
+    async with shared.session.get(url, headers=BROWSER) as response:
+        assert response.status in (200, 400, 404)
+        sound(await response.text(), response.headers)
+
+
+async def test_answers_of_destinations_are_text_too(tmp_path: Path) -> None:
+    def answer(received: Any) -> web.Response:
+        if received.n % 2:
+            return web.Response(status=500, body=b"\xff\xfe\x00binary", headers={"X-Odd": SCRIPT})
+        return web.Response(status=500, text=SCRIPT * 50, content_type="text/html")
+
+    async with relay_and_sink(tmp_path, f"name: bad, to: {{url: SINK}}, {NEVER_AGAIN}", answer=answer) as (running, _):
+        await running.post("/in/any", body(id="1"))
+        await running.post("/in/any", body(id="2"))
+        for item in await running.logs_when(lambda found: len(found) == 2, "?status=failed"):
+            page = await browse(running, f"/ui/logs/{item['id']}")
+            assert page.all("img") == []
+            assert "are not text" in page.said or "<img src=x" in page.said
+        answered = await press(running, "/routes/bad/test")
+        _, page = await follow(running, answered)
+        assert page.all("img") == []
+
+
+# -- how it is served ------------------------------------------------------------------------------------------------
+
+
+async def test_static_files_are_kept_for_long_under_names_that_change_with_them(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        page = await browse(running, "/")
+        found = [link["href"] for link in page.all("link")] + [script["src"] for script in page.all("script")]
+        assert len(found) == 3
+        for path in found:
+            assert re.fullmatch(r"/ui/static/\w+\.[0-9a-f]{12}\.(css|js|svg)", str(path))
+            async with running.session.get(f"{running.admin}{path}") as response:
+                assert response.status == 200
+                assert "immutable" in response.headers["Cache-Control"]
+                assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_daemon_that_nobody_looks_at_has_not_loaded_the_pages() -> None:
+    code = "import sys, relay.daemon; sys.exit('relay.web.dashboard.site' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE * 3, check=False).returncode == 0
