@@ -18,7 +18,7 @@ from relay.address import parse_address
 from relay.secret import Secret
 
 READ, OPERATE = "read", "operate"
-_SAFE = ("GET", "HEAD", "OPTIONS")
+SAFE = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing."""
 
 
@@ -53,7 +53,7 @@ class Denied(Exception):
 
 def admit(request: web.Request, gate: Gate) -> str:
     """The name under which a request acts: a token's, or `anonymous`. Raises Denied."""
-    if request.method not in _SAFE:
+    if request.method not in SAFE:
         _same_origin(request)
     token = _token(request, gate)
     if token is None:
@@ -63,7 +63,7 @@ def admit(request: web.Request, gate: Gate) -> str:
             challenge = {"WWW-Authenticate": 'Basic realm="relay", charset="UTF-8"'}
             raise Denied(401, "unauthenticated", "a token is needed", challenge)
         return "anonymous"
-    if token.scope == READ and request.method not in _SAFE:
+    if token.scope == READ and request.method not in SAFE:
         raise Denied(403, "forbidden", f"the token '{token.name}' may only read")
     return token.name
 

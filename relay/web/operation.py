@@ -131,7 +131,7 @@ class Operation:
                 filters[name].check_filter(text)
                 continue
             if name not in own:
-                raise BadFilter(self._unknown(name, list(filters or own)))
+                raise BadFilter(self._unknown(name, [*filters, *own]))
             if name in given:
                 raise BadFilter(f"'{name}' is given twice")
             own[name].check(text)

@@ -33,7 +33,7 @@ SHOW = Operation(
     "showRoute",
     "routes",
     "How a route is doing.",
-    {200: gives("It.", ref("Route"))},
+    {200: gives("Its state and counts.", ref("Route"))},
     names=(_NAME,),
 )
 PAUSE_ALL = Operation(
@@ -87,7 +87,6 @@ TEST = Operation(
     "routes",
     "Sends a marked test event, of which nothing is stored.",
     {200: gives("The request, and what the destination answered.", ref("Trial"))},
-    (503,),
     names=(_NAME,),
 )
 MOVE = Operation(

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay.schema import TcpAddress, UnixAddress, is_loopback
 from relay.web.answer import answer
@@ -83,7 +85,7 @@ class _AdminConnection(RequestHandler):
     ) -> web.StreamResponse:
         super().handle_error(request, status, exc, message)  # which raises where an answer has already begun
         if status == 400:
-            what = "it is not HTTP, or a line of its head is longer than 8190 bytes"
+            what = "it is not HTTP as it should be, or a line of its head is longer than 8190 bytes"
             refused = answer(400, {"error": "malformed_request", "detail": what})
         else:
             refused = answer(status, {"error": "internal_error", "detail": "see the log"})
@@ -105,7 +107,18 @@ class _AdminRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _AdminServer(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+        make_request = made.request_factory
+
+        def without_expect(message: RawRequestMessage, *others: Any) -> web.BaseRequest:
+            # aiohttp would answer an odd `Expect` before the guard is asked, with the header's own words. No request's
+            # body is waited for here, so none needs to be called for.
+            if "Expect" in message.headers:
+                headers = CIMultiDict(message.headers)
+                headers.popall("Expect")
+                message = message._replace(headers=CIMultiDictProxy(headers))
+            return make_request(message, *others)
+
+        return _AdminServer(made.request_handler, request_factory=without_expect, loop=made._loop, **made._kwargs)
 
 
 class Listener:

@@ -106,6 +106,8 @@ BROKEN = (
     b"GET /logs?" + b"&".join(b"a=%d" % number for number in range(100_000)) + b" HTTP/1.1",
     b"GET /logs HTTP/1.1\r\nX-Long: " + b"a" * 100_000,
     b"GET /logs HTTP/1.1\r\nHost: two",
+    b"GET /nothing HTTP/1.1\r\nExpect: nothing",
+    b"DELETE /logs HTTP/1.1\r\nExpect: nothing",
     b"POST /reload HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
     b"POST /reload HTTP/1.1\r\nContent-Length: -1",
     b"GET /logs HTTP/x",
@@ -122,6 +124,9 @@ ACCEPTED = (
     b"GET /logs?since=0001-01-01T00:00:00Z HTTP/1.1",
     b"GET /logs?until=9999-12-31T23:59:59Z HTTP/1.1",
     b"GET /logs HTTP/1.1\r\nX-Odd: \xff\xfe",
+    b"GET /logs HTTP/1.1\r\nExpect: nothing",
+    b"POST /routes/resume HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 0",
+    b"GET /logs HTTP/1.1\r\nUpgrade: h2c",
 )
 """Odd, and no mistake: it finds what it says."""
 
@@ -152,7 +157,9 @@ def hold_against(admin: str) -> None:
         assert answer.keys() == {"error", "detail"}, head[:80]
         assert len(content) < 1000
     for head in ACCEPTED:
-        assert (send(admin, head))[0] == 200, head[:80]
+        status, headers, _ = send(admin, head)
+        assert status == 200, head[:80]
+        assert {name: headers.get(name) for name in GUARDED} == GUARDED, head[:80]
 
 
 @pytest.mark.parametrize("parser", [{}, {"AIOHTTP_NO_EXTENSIONS": "1"}], ids=["in C", "in Python"])

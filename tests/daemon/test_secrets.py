@@ -440,7 +440,7 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
         good = relay.config.read_text()
         for number, bad in enumerate(mistakes(document, canary)):
             relay.config.write_text(bad)
-            assert json.loads(await ask("POST", "/reload", params={"n": str(number)}))["error"] == "invalid_config"
+            assert json.loads(await ask("POST", "/reload", headers={"X-Try": str(number)}))["error"] == "invalid_config"
             await ask("GET", f"/health?n={number}")
             for verb in (["check"], ["routes", "--expanded"]):
                 seen.add(f"{verb} of mistake {number}", await run(relay.config, *verb))
