@@ -15,7 +15,7 @@ import pytest
 import relay
 from relay.cli import INTERRUPTED, term
 from relay.delivery import Code, State, Trigger
-from relay.metrics import ROUTE_STATES, Gauges, Metrics
+from relay.metrics import ENDED, NOTIFICATIONS, OUTCOMES, REFUSALS, RELOADS, ROUTE_STATES, Gauges, Metrics
 from relay.web import logquery
 from tests.harness import relay_here
 
@@ -96,7 +96,11 @@ def test_every_log_event_is_documented_with_its_fields() -> None:
 def test_every_metric_is_documented_with_its_labels() -> None:
     metrics = Metrics()
     now = datetime.now(UTC)
-    metrics.watch(lambda: Gauges(1, "0", True, now, {"r": 1}, {"r": 1}, {"r": 1.0}, {"r": "healthy"}, True, 1))
+    metrics.follow(["r"], ["s"], ["n"])
+    one = {"r": 1}
+    metrics.watch(
+        lambda: Gauges(1, "0", True, now, one, one, {"r": 1.0}, {"r": "healthy"}, [], {"s": now}, [], True, 1, 1, 1)
+    )
     expected: dict[str, set[str]] = {}
     for collector in list(metrics.registry._collector_to_names):
         for family in collector.collect():
@@ -106,6 +110,16 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     assert len(expected) > 15
     table = {next(iter(words(row[0]))): words(row[1]) for row in rows("Metrics") if words(row[0])}
     assert table == expected
+
+
+def test_the_outcomes_of_events_and_deliveries_are_documented() -> None:
+    answered = {word for _, word in answers("ingest", "body")}
+    assert set(REFUSALS) == answered - {"not_found"}
+    told = {next(iter(words(row[0]))): words(row[2]) for row in rows("Metrics") if words(row[0])}
+    assert set(OUTCOMES) - set(REFUSALS) <= told["relay_events_total"]
+    assert set(ENDED) <= told["relay_deliveries_total"]
+    assert set(NOTIFICATIONS) <= told["relay_notifications_total"]
+    assert set(RELOADS) <= told["relay_config_reloads_total"]
 
 
 def test_the_metrics_that_alerts_name_exist() -> None:
