@@ -12,6 +12,7 @@ import click
 
 from relay.cli import offline, term
 
+_BODY_LINE = 64 << 10  # characters of each line of an event's body
 _BODY_LINES = 6  # of a destination's answer; --json has all that was kept
 
 
@@ -98,7 +99,7 @@ def _body(answer: dict[str, Any]) -> list[str]:
         return []
     if not answer["body"]:
         return ["", "body: " + ("not kept" if answer["body"] is None else "empty")]
-    return ["", "body", *("  " + term.printable(line) for line in answer["body"].splitlines())]
+    return ["", "body", *("  " + term.printable(line, _BODY_LINE) for line in answer["body"].splitlines())]
 
 
 def _pairs(pairs: Iterable[list[str]]) -> list[tuple[str, str]]:

@@ -17,6 +17,8 @@ USAGE = 2
 OPERATOR = 78  # EX_CONFIG of sysexits(3): a restart will not help; systemd is told not to try
 
 _NARROWEST = 8  # a column that is cut keeps at least so much
+_WIDEST = 200  # of a cell: one long name must not make all lines of a table as long
+_LONGEST = 2_000  # of a line of text
 _ID = re.compile(r"(evt|dlv|rej)_[0-9A-HJKMNP-TV-Z]{26}", re.IGNORECASE)
 
 P = ParamSpec("P")
@@ -147,13 +149,13 @@ def _plain(value: object) -> str:
     """A cell: what a sender wrote cannot move the cursor or break the line."""
     if value is None:
         return "-"
-    if isinstance(value, (list, tuple)):
-        return printable(",".join(map(str, value)))
-    return printable(str(value))
+    return printable(cut(",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value), _WIDEST))
 
 
-def printable(text: str) -> str:
-    """Text with control and direction characters escaped."""
+def printable(text: str, most: int = _LONGEST) -> str:
+    """Text with control and direction characters escaped, and cut where a stranger wrote without end."""
+    if len(text) > most:
+        text = f"{text[:most]}… ({len(text)} characters)"
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import orjson
 from aiohttp import web
 
 from relay import journal, metrics
@@ -15,7 +16,7 @@ from relay.effective import effective
 from relay.store import Unavailable, WrongState
 from relay.web import logquery, read
 from relay.web.answer import PRIVATE, WHO, Conflict, answer
-from relay.web.auth import Denied, admit
+from relay.web.auth import SAFE, Denied, admit
 from relay.web.deliveries import Deliveries
 from relay.web.desk import Desk
 from relay.web.events import Events
@@ -39,7 +40,7 @@ class Admin:
 
     def application(self) -> web.Application:
         """The aiohttp application of the admin side."""
-        app = web.Application(middlewares=[self._guard], client_max_size=64 << 10)
+        app = web.Application(middlewares=[self._note_refusals, self._guard], client_max_size=64 << 10)
         app.add_routes(
             [
                 web.get("/health", self._get_health),
@@ -57,6 +58,15 @@ class Admin:
         return app
 
     @web.middleware
+    async def _note_refusals(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """What people did is written down where it is done; here, what they wanted to do and it was not done."""
+        response = await handler(request)
+        if request.method not in SAFE and response.status >= 400 and isinstance(response, web.Response):
+            said = orjson.loads(response.body) if isinstance(response.body, bytes) else {}
+            journal.manual_refused(request.path, request.get(WHO), response.status, said.get("detail"))
+        return response
+
+    @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Admit or refuse, and turn every refusal into JSON."""
         try:
@@ -64,6 +74,8 @@ class Admin:
                 request[WHO] = admit(request, self._reloader.runtime.gate)
             return await handler(request)
         except Denied as error:
+            if error.who is not None:
+                request[WHO] = error.who
             return answer(error.status, {"error": error.word, "detail": error.detail}, error.headers)
         except logquery.BadFilter as error:
             return answer(400, {"error": "bad_filter", "detail": str(error)})

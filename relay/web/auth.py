@@ -18,6 +18,8 @@ from relay.address import parse_address
 from relay.secret import Secret
 
 READ, OPERATE = "read", "operate"
+SAFE = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,17 @@ class Gate:
 class Denied(Exception):
     """The request may not be made."""
 
-    def __init__(self, status: int, word: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        word: str,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        who: str | None = None,
+    ) -> None:
         super().__init__(detail)
+        self.who = who
+        """Whose token it was, where one was given."""
         self.status = status
         self.word = word
         self.detail = detail
@@ -51,7 +62,7 @@ class Denied(Exception):
 
 def admit(request: web.Request, gate: Gate) -> str:
     """The name under which a request acts: a token's, or `anonymous`. Raises Denied."""
-    if request.method not in ("GET", "HEAD", "OPTIONS"):
+    if request.method not in SAFE:
         _same_origin(request)
     token = _token(request, gate)
     if token is None:
@@ -62,7 +73,7 @@ def admit(request: web.Request, gate: Gate) -> str:
             raise Denied(401, "unauthenticated", "a token is needed", challenge)
         return "anonymous"
     if token.scope == READ and request.method not in ("GET", "HEAD"):
-        raise Denied(403, "forbidden", f"the token '{token.name}' may only read")
+        raise Denied(403, "forbidden", f"the token '{token.name}' may only read", who=token.name)
     return token.name
 
 
