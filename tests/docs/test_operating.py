@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 import relay
 from relay.cli import INTERRUPTED, term
+from relay.cli import relay as cli
 from relay.delivery import Code, State, Trigger
 from relay.metrics import ENDED, NOTIFICATIONS, OUTCOMES, REFUSALS, RELOADS, ROUTE_STATES, Gauges, Metrics
 from relay.web import logquery
+from relay.web.admin import Admin
 from tests.harness import relay_here
 
 ROOT = Path(__file__).parent.parent.parent
@@ -219,6 +222,50 @@ async def test_every_field_and_check_of_health_and_every_field_of_the_logs_is_do
         health["checks"]
     )
     assert set(item) <= words(section("Logs"))
+
+
+# -- what is asked, and by which command -------------------------------------------------------------------------------
+
+ALERTS = (ROOT / "docs" / "prometheus" / "alerts.yml").read_text()
+OWN = {"/", "/ui/logs", "/ui/logs/{id}", "/ui/entries", "/ui/routes/{name}", "/ui/windows"}
+"""The dashboard's pages."""
+
+
+def commands() -> list[str]:
+    """Each `relay …` that the table of questions, or an alert, advises."""
+    told = section("What do I want to know?") + re.sub(r"\s+", " ", ALERTS)
+    return [text for text in re.findall(r"`(relay [^`]+)`", told) if "…" not in text]
+
+
+@pytest.mark.parametrize("text", sorted(set(commands())))
+def test_every_command_that_is_advised_can_be_given(text: str) -> None:
+    _, verb, *words = re.sub(r"<[^>]*>|\{\{.*?\}\}", "X", text.replace("\\|", "|")).split()
+    command = cli.get_command(click.Context(cli), verb)
+    assert command is not None, text
+    given = [word.partition("=")[0] for word in words if word.startswith("-")]
+    known = {name for parameter in command.params for name in parameter.opts}
+    assert set(given) <= known, text
+
+
+def test_every_page_that_is_advised_is_one() -> None:
+    asked = section("What do I want to know?")
+    routes = {
+        resource.canonical
+        for resource in Admin(_Nothing()).application().router.resources()  # type: ignore[arg-type]
+    }
+    for path in re.findall(r"`(?:curl -s localhost:8081)?(/[^`]*)`", asked):
+        page = re.sub(r"<[a-z]+ id>", "{id}", path.partition("?")[0]).replace("<route>", "{name}")
+        assert page in routes | OWN, path
+        query = path.partition("?")[2]
+        filters = {pair.partition("=")[0] for pair in query.split("&") if pair}
+        assert filters <= set(logquery.FILTERS), path
+
+
+class _Nothing:
+    """What is answered is listed, not done."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self
 
 
 # -- advice ----------------------------------------------------------------------------------------------------------
