@@ -15,7 +15,8 @@ import orjson
 
 # What journald takes for one line (LineMax=) is 48 KiB: these keep every line below, however it has to be escaped.
 _LONGEST_VALUE = 500  # characters
-_LONGEST_LIST = 3_000
+_LONGEST_LIST = 16_000  # bytes
+_LONGEST_OF_SEVERAL = 4_000  # of each list in a mapping, as of what changed in a config
 _LONGEST_TRACEBACK = 8_000
 
 
@@ -42,7 +43,10 @@ def bounded(logger: object, method: str, line: MutableMapping[str, Any]) -> Muta
         elif isinstance(value, (list, tuple)):
             line[key] = _cut_list(value)
         elif isinstance(value, dict):
-            line[key] = {name: _cut_list(part) if isinstance(part, list) else part for name, part in value.items()}
+            line[key] = {
+                name: _cut_list(part, _LONGEST_OF_SEVERAL) if isinstance(part, list) else part
+                for name, part in value.items()
+            }
     return line
 
 
@@ -50,12 +54,11 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}… ({len(text)} characters)"
 
 
-def _cut_list(parts: Sequence[Any]) -> list[Any]:
+def _cut_list(parts: Sequence[Any], room: int = _LONGEST_LIST) -> list[Any]:
     kept: list[Any] = []
-    room = _LONGEST_LIST
     for part in parts:
-        shown = _cut(part) if isinstance(part, str) else part
-        room -= len(str(shown)) + 4
+        shown = _cut(part if isinstance(part, str) else str(part))
+        room -= len(shown) + 4 if shown.isascii() and shown.isprintable() else 12 * len(shown) + 4
         if room < 0:
             return [*kept, f"… and {len(parts) - len(kept)} more"]
         kept.append(shown)

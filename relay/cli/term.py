@@ -17,7 +17,7 @@ USAGE = 2
 OPERATOR = 78  # EX_CONFIG of sysexits(3): a restart will not help; systemd is told not to try
 
 _NARROWEST = 8  # a column that is cut keeps at least so much
-_WIDEST = 200  # of a cell: one long name must not make all lines of a table as long
+_WIDEST = 500  # of a cell: one long name must not make all lines of a table as long
 _LONGEST = 2_000  # of a line of text
 _ID = re.compile(r"(evt|dlv|rej)_[0-9A-HJKMNP-TV-Z]{26}", re.IGNORECASE)
 

@@ -13,6 +13,8 @@ from aiohttp import web
 
 from relay import journal, metrics
 from relay.effective import effective
+from relay.fields import Rate
+from relay.limits import TokenBucket
 from relay.store import Unavailable, WrongState
 from relay.web import logquery, read
 from relay.web.answer import PRIVATE, WHO, Conflict, answer
@@ -24,6 +26,7 @@ from relay.web.routes import Routes
 from relay.web.sources import Sources
 from relay.web.windows import Windows
 
+_STRANGERS = Rate(10, 1)
 _OPEN = ("/health/live", "/health/ready")
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -37,6 +40,8 @@ class Admin:
         self._store = desk.store
         self._reloader = desk.reloader
         self._health = desk.health
+        self._strangers = TokenBucket(_STRANGERS, desk.clock.monotonic)
+        """How many of those who have no token are written down: who tries many must not fill the disk with it."""
 
     def application(self) -> web.Application:
         """The aiohttp application of the admin side."""
@@ -61,9 +66,10 @@ class Admin:
     async def _note_refusals(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """What people did is written down where it is done; here, what they wanted to do and it was not done."""
         response = await handler(request)
-        if request.method not in SAFE and response.status >= 400 and isinstance(response, web.Response):
-            said = orjson.loads(response.body) if isinstance(response.body, bytes) else {}
-            journal.manual_refused(request.path, request.get(WHO), response.status, said.get("detail"))
+        if request.method not in SAFE and response.status >= 400:
+            who = request.get(WHO)
+            if who is not None or not self._strangers.take():
+                journal.manual_refused(request.path, who, response.status, _detail(response))
         return response
 
     @web.middleware
@@ -141,3 +147,12 @@ class Admin:
         return web.Response(
             body=self._desk.metrics.exposition(), headers={**PRIVATE, "Content-Type": metrics.CONTENT_TYPE}
         )
+
+
+def _detail(response: web.StreamResponse) -> str | None:
+    """What an answer says of why it is a no."""
+    if not isinstance(response, web.Response) or response.content_type != "application/json":
+        return None
+    said = orjson.loads(response.body) if isinstance(response.body, bytes) else None
+    detail = said.get("detail") if isinstance(said, dict) else None
+    return detail if isinstance(detail, str) else None

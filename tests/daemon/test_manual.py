@@ -13,6 +13,7 @@ import pytest
 from relay import journal
 from relay.web.admin import Admin
 from tests.daemon.test_admin import OPERATE, READ, TOKENS, bearer, body, relay_and_sink
+from tests.fakes import ManualClock
 from tests.harness import PATIENCE, Received, Relay
 
 WAITS = "retry: {policy: fixed, every: 1h, attempts: 5, jitter: 0}"
@@ -111,6 +112,9 @@ class _Nothing:
     def __getattr__(self, name: str) -> Any:
         return self
 
+    def __call__(self) -> float:
+        return 0.0
+
 
 async def test_what_is_refused_is_written_down_with_who_asked_and_why(
     tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
@@ -140,6 +144,20 @@ async def test_what_is_refused_is_written_down_with_who_asked_and_why(
         assert [(line["event"], line["who"]) for line in told] == [("manual_action", "kim"), ("manual_refused", "kim")]
         assert (await running.ask("GET", "/nothing", headers=bearer(KIM)))[0] == 404
         assert lines(capsysbinary) == []
+
+
+async def test_who_tries_many_tokens_does_not_fill_the_log(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    clock = ManualClock()
+    async with relay_and_sink(tmp_path, "name: r, to: {url: SINK}", head=TOKENS_OF_TWO, clock=clock) as (running, _):
+        for n in range(15):
+            assert (await running.ask("POST", "/reload", headers=bearer(f"guess-{n}")))[0] == 401
+        assert (await running.ask("POST", "/nothing", headers=bearer(KIM)))[0] == 404
+        assert [line["who"] for line in lines(capsysbinary)] == [None] * 10 + ["kim"]
+        clock.advance(1)
+        await running.ask("POST", "/reload")
+        assert [line["who"] for line in lines(capsysbinary)] == [None]
 
 
 async def test_without_tokens_it_was_anonymous(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:

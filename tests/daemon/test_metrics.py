@@ -248,6 +248,19 @@ def test_promtool_accepts_the_alerts_and_each_fires_when_it_should(what: tuple[s
     assert "SUCCESS" in promtool(*what)
 
 
+@needs_promtool
+def test_promtool_accepts_what_the_dashboard_asks(tmp_path: Path) -> None:
+    board = json.loads(DASHBOARD.read_text())
+    asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    asked += [note["expr"] for note in board["annotations"]["list"]]
+    rules = [
+        {"record": f"asked:{number}", "expr": re.sub(r"\$\w+", "x", expr.replace("$__rate_interval", "5m"))}
+        for number, expr in enumerate(asked)
+    ]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"{len(rules)} rules found" in promtool("check", "rules", str(tmp_path / "rules.yml"))
+
+
 def promtool(*what: str, stdin: str = "") -> str:
     ended = subprocess.run(
         ["promtool", *what], input=stdin, capture_output=True, text=True, cwd=PROMETHEUS, timeout=60, check=False

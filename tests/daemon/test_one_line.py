@@ -323,6 +323,24 @@ def test_a_traceback_has_lines_of_its_own_and_none_looks_like_a_fact() -> None:
     assert len(json.loads(logline.as_json(line))["exception"]) < 10_000
 
 
+def test_a_line_fits_into_what_journald_takes_for_one() -> None:
+    long = "\u202e\U000e0001" * 5_000
+    names = [f"route-{n:04}" for n in range(5_000)]
+    for line in (
+        {**dict.fromkeys(("event_name", "model", "stage", "action", "entry_id"), long), "routes": names},
+        {"problems": [f"config.yaml:{n}:1: routes[{n}].to.{long}" for n in range(1_000)]},
+        {kind: dict.fromkeys(("added", "removed", "changed"), names) for kind in ("routes", "sources", "notifiers")},
+        {"exception": long + "\n" + long, "message": long},
+    ):
+        written = logline.as_json(logline.bounded(None, "error", {"event": "e", **line}))
+        assert len(written) < LONGEST_LINE
+        assert json.loads(written)["event"] == "e"
+    few = [f"config.yaml:{n}:1: routes[{n}]: what is wrong there, and what was probably meant" for n in range(100)]
+    assert logline.bounded(None, "error", {"problems": few})["problems"] == few
+    many = logline.bounded(None, "error", {"routes": names})["routes"]
+    assert many[-1] == f"… and {5_000 - (len(many) - 1)} more"
+
+
 def test_json_lines_are_parsed_back_to_what_was_meant() -> None:
     for text in (NASTY, "\ud800", "plain", "grün 🐐", "\x7f", "\u202e"):
         written = logline.as_json({"event": text})

@@ -267,6 +267,9 @@ class _Nothing:
     def __getattr__(self, name: str) -> Any:
         return self
 
+    def __call__(self) -> float:
+        return 0.0
+
 
 # -- advice ----------------------------------------------------------------------------------------------------------
 
