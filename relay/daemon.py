@@ -42,6 +42,7 @@ from relay.web.server import Listener, application_server, ingest_server, listen
 _ANSWERS = 5.0  # seconds for answers that are being written when relay stops
 _KEEP_EVERY = 5.0
 _LOOK_EVERY = 1.0
+_WAKE_EVERY = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,9 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
         metrics = Metrics()
         reloader = Reloader(path, first, clock, lambda result: metrics.reloads.labels(result).inc())
         transport = await stack.enter_async_context(HttpTransport(config.server.egress.policy()))
-        notices = await stack.enter_async_context(Notices(clock))
+        notices = await stack.enter_async_context(
+            Notices(clock, counted=lambda name, outcome: metrics.notifications.labels(name, outcome).inc())
+        )
         oversight = Oversight(store, clock, notices)
         await oversight.restore()
         stack.push_async_callback(oversight.save)
@@ -142,6 +145,7 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
         ingest = Ingest(lambda: reloader.runtime, pipeline, dispatcher.offer, store, clock, metrics, listening)
 
         def look_at(runtime: Runtime) -> None:
+            metrics.follow(runtime.routing.routes, runtime.sources, runtime.config.notifiers)
             _count_filter_errors(runtime, metrics)
             notices.follow(_notifiers(runtime, transport, clock), redact=runtime.redact)
             listening.follow(runtime.sources)
@@ -203,13 +207,16 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
         group = asyncio.TaskGroup()
         await group.__aenter__()
         stack.push_async_callback(group.__aexit__, None, None, None)
-        keeping = group.create_task(_keep(oversight, listening), name="keep")
-        pruning = group.create_task(retention.run(), name="prune")
+        tasks = (
+            group.create_task(_keep(oversight, listening), name="keep"),
+            group.create_task(retention.run(), name="prune"),
+            group.create_task(_measure_lag(metrics), name="lag"),
+        )
         try:
             yield relay
         finally:
-            keeping.cancel()
-            pruning.cancel()
+            for task in tasks:
+                task.cancel()
             await relay.wind_down()
 
 
@@ -251,6 +258,14 @@ async def _keep(oversight: Oversight, listening: Listening) -> None:
             await listening.save()
             saved_at = monotonic()
         await asyncio.sleep(_LOOK_EVERY)
+
+
+async def _measure_lag(metrics: Metrics) -> None:
+    """Ask the loop to wake up, and see how late it is: nothing that holds it up for longer goes unseen."""
+    while True:
+        asked = monotonic()
+        await asyncio.sleep(_WAKE_EVERY)
+        metrics.lag.observe(max(0.0, monotonic() - asked - _WAKE_EVERY))
 
 
 def _notifiers(runtime: Runtime, transport: Transport, clock: Clock) -> dict[str, Notifier]:

@@ -188,10 +188,9 @@ class Destination:
 
     def shown(self, outbound: Outbound) -> Request:
         """The request as anyone may see it: credentials, signatures and secret values as ***."""
-        hidden = self._hidden
-        headers = tuple(
-            (name, MASK if name.lower() in hidden else self.redact(value)) for name, value in outbound.headers
-        )
+        headers = _without_proofs(outbound.headers, self._hidden)
+        if self.redact.finds("\n".join([value for _, value in headers])):
+            headers = tuple((name, self.redact(value)) for name, value in headers)
         url = self.shown_url
         if self.show is not None and outbound.url is not self.url:
             url = self.redact(self.show(outbound.url))
@@ -214,7 +213,7 @@ class Destination:
 
     @property
     def _hidden(self) -> frozenset[str]:
-        return SECRET_HEADERS.union(*(signer.headers for signer in self.signers))
+        return frozenset().union(*(signer.headers for signer in self.signers))
 
     def judge(self, response: Response, retry_after: str | None, now: datetime) -> Outcome:
         """What an answer means. The status decides."""
@@ -280,14 +279,27 @@ def _may_echo(response: Response, sent: Iterable[str]) -> bool:
 
 
 def without_secrets(response: Response, redact: Redactor, hidden: Container[str] = ()) -> Response:
-    """An answer with the secrets that a redactor knows, and all values of the headers in `hidden`, as ***."""
-    headers = tuple((name, MASK if name.lower() in hidden else redact(value)) for name, value in response.headers)
-    body = response.body
-    if body:
-        text = body.decode("utf-8", "surrogateescape")
-        text = redact.cut(text) if response.truncated else redact(text)
-        body = text.encode("utf-8", "surrogateescape")
-    return Response(response.status, headers, body, response.truncated)
+    """An answer with the secrets that a redactor knows, and all values of proofs and of the headers in `hidden`, as
+    ***."""
+    headers = _without_proofs(response.headers, hidden)
+    text = response.body.decode("utf-8", "surrogateescape")
+    # Nearly always there is none: all values are looked at in one go.
+    if redact.finds("\n".join([*[value for _, value in headers], text])):
+        headers = tuple((name, redact(value)) for name, value in headers)
+        text = redact(text)
+    if response.truncated:
+        text = redact.cut(text)
+    return Response(response.status, headers, text.encode("utf-8", "surrogateescape"), response.truncated)
+
+
+def _without_proofs(headers: Iterable[tuple[str, str]], hidden: Container[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, MASK if is_proof(name) or name.lower() in hidden else value) for name, value in headers)
+
+
+def is_proof(name: str) -> bool:
+    """Whether a header is one of credentials or a signature, whoever's: its value is not for showing."""
+    name = name.lower()
+    return name in SECRET_HEADERS or "signature" in name
 
 
 def expired(delivery: Delivery, max_age: timedelta | None, now: datetime) -> Failure | None:

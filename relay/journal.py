@@ -1,6 +1,7 @@
 """What operators read: one function for each fact worth a line. Event names are part of our interface.
 
 Lines go to standard error: JSON, or aligned and coloured on a terminal. Callers pass values, never sentences.
+`relay.logline` keeps every fact on one line, whatever is in it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-import orjson
 import structlog
 
+from relay import logline
 from relay.clock import rfc3339
 from relay.delivery import Delivered, Delivery, Outcome, Rejection, Result
 from relay.event import Event
@@ -27,17 +28,21 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
-class Redaction:
-    """A structlog processor that masks the config's secrets in warnings and errors, whoever worded them.
+_HOT = frozenset({"event_accepted", "event_repeated", "event_ignored", "attempt"})
 
-    The lines of the hot path are left alone: they hold ids, names and our own words, and none of them a secret.
+
+class Redaction:
+    """A structlog processor that masks the config's secrets, whoever worded a line.
+
+    The lines of the hot path are left alone while all is well: they hold ids, names and our own words, and what a
+    sender's body says of itself.
     """
 
     def __init__(self) -> None:
         self.redact: Callable[[str], str] = str
 
     def __call__(self, logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        if method not in ("info", "debug"):
+        if method != "info" or line["event"] not in _HOT:
             for key, value in line.items():
                 if isinstance(value, str):
                     line[key] = self.redact(value)
@@ -119,15 +124,16 @@ def configure(level: str, form: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         redaction,
+        logline.bounded,
     ]
     render: structlog.typing.Processor
     logger_factory: Callable[..., Any]
     if console:
         render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        shared.append(_printable)
-        logger_factory = structlog.PrintLoggerFactory(_Text(outlet))  # type: ignore[arg-type]
+        shared.append(logline.for_terminal)
+        logger_factory = structlog.WriteLoggerFactory(_Text(outlet))  # type: ignore[arg-type]
     else:
-        render = structlog.processors.JSONRenderer(serializer=_dumps)
+        render = structlog.processors.JSONRenderer(serializer=logline.as_json)
         logger_factory = structlog.BytesLoggerFactory(outlet)  # type: ignore[arg-type]
     global _log  # noqa: PLW0603 - bound once per configuration: a lazy proxy would bind on every line
     structlog.configure(
@@ -147,18 +153,6 @@ class _Bridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         exc_info = record.exc_info if record.exc_info and record.exc_info[0] else None
         _log.error("library", logger=record.name, message=record.getMessage(), exc_info=exc_info)
-
-
-def _dumps(line: object, **options: object) -> bytes:
-    return orjson.dumps(line, default=str)
-
-
-def _printable(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """No control character of a sender's text reaches a terminal; tracebacks keep their lines."""
-    for key, value in line.items():
-        if key != "exception" and isinstance(value, str) and not value.isprintable():
-            line[key] = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
-    return line
 
 
 # -- events ----------------------------------------------------------------------------------------------------------
@@ -345,6 +339,11 @@ def store_recovered() -> None:
 def manual(action: str, who: str, **facts: object) -> None:
     """Someone acted by hand."""
     _log.info("manual_action", action=action, who=who, **facts)
+
+
+def manual_refused(action: str, who: str | None, status: int, detail: str | None) -> None:
+    """Someone wanted to act by hand and was not let, or it cannot be done as things are."""
+    _log.warning("manual_refused", action=action, who=who, status=status, detail=detail)
 
 
 def crashed(what: str) -> None:

@@ -1,13 +1,26 @@
-"""What Prometheus scrapes. Labels hold names from the config only: their number is bounded by it."""
+"""What Prometheus scrapes.
+
+Labels hold names of the config, and words of closed lists: nothing that a sender or a destination says. What the config
+no longer names is dropped at the reload that takes it away, so that the number of series is bounded by the config
+however often it changes. Counters of what it does name begin at 0, for Prometheus does not see a series' first step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from relay import __version__
@@ -18,6 +31,27 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LATENCY = (*_SECONDS, 300, 1800, 3600, 21600, 86400)
+
+REFUSALS = (
+    "forbidden",
+    "malformed_body",
+    "method_not_allowed",
+    "rate_limited",
+    "timeout",
+    "too_large",
+    "unauthenticated",
+    "unavailable",
+    "unsupported_encoding",
+)
+"""What senders are answered when it is not a yes, as `outcome` of `relay_events_total`."""
+OUTCOMES = ("accepted", "duplicate", "ignored", *REFUSALS)
+ENDED = (State.DELIVERED, State.FAILED, State.CANCELLED)
+ROUTE_STATES = ("healthy", "unhealthy", "paused", "disabled")
+NOTIFICATIONS = ("sent", "failed")
+RELOADS = ("taken", "rejected")
+
+# When a series began is of no use to anybody here, and would double their number.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +66,40 @@ class Gauges:
     held: dict[str, int]
     oldest_pending_s: dict[str, float]
     route_states: dict[str, str]
+    stopped_routes: Collection[str]
+    """Those that relay, not a person, keeps from sending."""
+    last_events: Mapping[str, datetime | None]
+    """When each source was last heard."""
+    silent_sources: Collection[str]
     store_ok: bool
-    store_size_bytes: int
+    store_size_bytes: int | None
+    store_free_bytes: int | None
+    journal_dropped: int
 
 
-ROUTE_STATES = ("healthy", "unhealthy", "paused", "disabled")
+M = TypeVar("M", Counter, Histogram)
+
+
+class Series(Generic[M]):
+    """Series of one metric, whose first label names something of the config."""
+
+    def __init__(self, metric: M) -> None:
+        self._metric: M = metric
+        self._known: dict[tuple[str, ...], M] = {}
+
+    def labels(self, *values: str) -> M:
+        """The series of these values."""
+        found = self._known.get(values)
+        if found is None:
+            found = self._known[values] = self._metric.labels(*values)
+        return found
+
+    def keep(self, names: Collection[str]) -> None:
+        """Drop the series of everything else. What ends later for something that is gone makes a series again, which
+        lasts until this is called the next time."""
+        for values in [values for values in self._known if values[0] not in names]:
+            del self._known[values]
+            self._metric.remove(*values)
 
 
 class Metrics:
@@ -45,39 +108,56 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.pace = Pace()
-        self.events = Counter(
-            "relay_events", "Requests to sources, by what became of them", ["source", "outcome"], registry=self.registry
+        ProcessCollector(registry=self.registry)
+
+        def counter(name: str, text: str, *labels: str) -> Series[Counter]:
+            return Series(Counter(name, text, labels, registry=self.registry))
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Series[Histogram]:
+            return Series(Histogram(name, text, ["route"], buckets=buckets, registry=self.registry))
+
+        self.events = counter("relay_events", "Requests to sources, by what became of them", "source", "outcome")
+        self.not_found = Counter("relay_not_found", "Requests to addresses that no source has", registry=self.registry)
+        self.deliveries = counter("relay_deliveries", "Deliveries that ended", "route", "status")
+        self.attempts = counter("relay_attempts", "Requests to destinations", "route", "outcome")
+        self.duration = histogram("relay_attempt_duration_seconds", "How long requests to destinations took", _SECONDS)
+        self.latency = histogram(
+            "relay_delivery_latency_seconds", "From the receipt of an event to its delivery", _LATENCY
         )
-        self.deliveries = Counter(
-            "relay_deliveries", "Deliveries that ended", ["route", "status"], registry=self.registry
-        )
-        self.attempts = Counter(
-            "relay_attempts", "Requests to destinations", ["route", "outcome"], registry=self.registry
-        )
-        self.duration = Histogram(
-            "relay_attempt_duration_seconds",
-            "How long requests to destinations took",
-            ["route"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.latency = Histogram(
-            "relay_delivery_latency_seconds",
-            "From the receipt of an event to its delivery",
-            ["route"],
-            buckets=_LATENCY,
-            registry=self.registry,
-        )
-        self.filter_errors = Counter(
-            "relay_filter_errors", "Events for which a route's where raised", ["route"], registry=self.registry
-        )
+        self.filter_errors = counter("relay_filter_errors", "Events for which a route's where raised", "route")
+        self.notifications = counter("relay_notifications", "Messages to people", "notifier", "outcome")
         self.commit = Histogram(
             "relay_store_commit_seconds",
             "How long the store's commits took, fsync included",
             buckets=(0.0005, 0.001, 0.0025, *_SECONDS),
             registry=self.registry,
         )
+        self.lag = Histogram(
+            "relay_event_loop_lag_seconds",
+            "How much later than asked the event loop woke up",
+            buckets=(0.001, *_SECONDS),
+            registry=self.registry,
+        )
         self.reloads = Counter("relay_config_reloads", "Reloads of the config", ["result"], registry=self.registry)
+        for result in RELOADS:
+            self.reloads.labels(result)
+
+    def follow(self, routes: Collection[str], sources: Collection[str], notifiers: Collection[str]) -> None:
+        """Count for what the config names now, and for nothing else."""
+        for kept in (self.deliveries, self.attempts, self.filter_errors):
+            kept.keep(routes)
+        for measured in (self.duration, self.latency):
+            measured.keep(routes)
+        self.events.keep(sources)
+        self.notifications.keep(notifiers)
+        for series, names, words in (
+            (self.deliveries, routes, ENDED),
+            (self.events, sources, OUTCOMES),
+            (self.notifications, notifiers, NOTIFICATIONS),
+        ):
+            for name in names:
+                for word in words:
+                    series.labels(name, str(word))
 
     def attempted(self, result: Result, outcome: Outcome) -> None:
         """Count an attempt and, where it ended the delivery, the delivery."""
@@ -129,10 +209,14 @@ class _Gauges(Collector):
         version.add_metric([__version__], 1)
         yield version
         yield gauge("relay_store_ok", "Whether the store can write", float(now.store_ok))
-        yield gauge("relay_store_size_bytes", "Size of the store's files", now.store_size_bytes)
-        yield _by_route("relay_pending", "Deliveries that wait for their time or are being sent", now.pending)
-        yield _by_route("relay_held", "Deliveries kept back", now.held)
-        yield _by_route(
+        if now.store_size_bytes is not None:
+            yield gauge("relay_store_size_bytes", "Size of the store's files", now.store_size_bytes)
+        if now.store_free_bytes is not None:
+            yield gauge("relay_store_free_bytes", "What is left on the store's disk", now.store_free_bytes)
+        yield _by("route", "relay_pending", "Deliveries that wait for their time or are being sent", now.pending)
+        yield _by("route", "relay_held", "Deliveries kept back", now.held)
+        yield _by(
+            "route",
             "relay_oldest_pending_seconds",
             "For how long the longest waiting pending delivery has been due",
             now.oldest_pending_s,
@@ -142,10 +226,31 @@ class _Gauges(Collector):
             for state in ROUTE_STATES:
                 states.add_metric([route, state], float(state == current))
         yield states
+        yield _by(
+            "route",
+            "relay_route_stopped",
+            "1 while relay itself keeps a route from sending: it is unhealthy, or was paused by disable_after or a 410",
+            {route: float(route in now.stopped_routes) for route in now.route_states},
+        )
+        yield _by(
+            "source",
+            "relay_source_last_event_timestamp_seconds",
+            "When a source was last heard",
+            {source: at.timestamp() for source, at in now.last_events.items() if at is not None},
+        )
+        yield _by(
+            "source",
+            "relay_source_silent",
+            "1 while nothing has come from a source for its expect_every",
+            {source: float(source in now.silent_sources) for source in now.last_events},
+        )
+        dropped = CounterMetricFamily("relay_journal_dropped", "Log lines that could not be written")
+        dropped.add_metric([], now.journal_dropped)
+        yield dropped
 
 
-def _by_route(name: str, text: str, values: dict[str, float] | dict[str, int]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=["route"])
-    for route, value in values.items():
-        family.add_metric([route], value)
+def _by(label: str, name: str, text: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for named, value in values.items():
+        family.add_metric([named], value)
     return family

@@ -28,11 +28,16 @@ _LONGEST_AFTER = timedelta(minutes=15)  # however long the other side asks to be
 _LONGEST_TRY = 90.0  # seconds; a notifier ends its tries itself, within less
 
 
+Counted = Callable[[str, str], None]
+"""Told of each message's notifier and whether it was `sent` or `failed`."""
+
+
 class _Outbox:
     """What one notifier still has to tell."""
 
-    def __init__(self, name: str, notifier: Notifier, clock: Clock) -> None:
+    def __init__(self, name: str, notifier: Notifier, clock: Clock, counted: Counted) -> None:
         self.notifier: Notifier | None = notifier
+        self._counted = counted
         self.dropped = 0
         self.task: asyncio.Task[None] | None = None
         self._closing = self._pausing = False
@@ -85,6 +90,7 @@ class _Outbox:
                 failure = await self._try(self.notifier, message)
                 if failure is None:
                     journal.notice_sent(self._name, message.kind.value, message.subject, message.count)
+                    self._counted(self._name, "sent")
                     return
                 reason = failure.reason
                 if pause is None or not failure.again or self._closing:
@@ -113,13 +119,17 @@ class _Outbox:
 
     def _given_up(self, message: Message, reason: str) -> None:
         journal.notice_not_sent(self._name, message.kind.value, message.subject, message.count, reason)
+        self._counted(self._name, "failed")
 
 
 class Notices:
     """Owns the tasks that tell people. Use as an async context manager; leaving it tells what waits, for a while."""
 
-    def __init__(self, clock: Clock, drain: timedelta = timedelta(seconds=5)) -> None:
+    def __init__(
+        self, clock: Clock, drain: timedelta = timedelta(seconds=5), counted: Counted = lambda notifier, outcome: None
+    ) -> None:
         self._clock = clock
+        self._counted = counted
         self._drain = drain.total_seconds()
         self._quota = Quota()
         self._redact: Callable[[str], str] = str
@@ -161,7 +171,7 @@ class Notices:
             if outbox is not None:
                 outbox.notifier = notifier
                 continue
-            outbox = self._outboxes[name] = _Outbox(name, notifier, self._clock)
+            outbox = self._outboxes[name] = _Outbox(name, notifier, self._clock, self._counted)
             if self._group is not None and not self._stopped:
                 self._start(outbox)
 

@@ -113,12 +113,12 @@ class Relay:
             return response.status, json.loads(await response.read())
 
     async def logs_when(
-        self, condition: Callable[[list[dict[str, Any]]], object], query: str = ""
+        self, condition: Callable[[list[dict[str, Any]]], object], query: str = "", **options: Any
     ) -> list[dict[str, Any]]:
         """The items of /logs, once they fulfil a condition."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                items: list[dict[str, Any]] = (await self.get("/logs" + query))["items"]
+                items: list[dict[str, Any]] = (await self.get("/logs" + query, **options))["items"]
                 if condition(items):
                     return items
                 await asyncio.sleep(0.01)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import re
+from html import escape
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -43,6 +45,27 @@ def test_the_longer_of_two_nested_secrets_goes_as_a_whole() -> None:
 
 def test_short_values_are_not_sought_in_foreign_text() -> None:
     assert Redactor(["a", "blog"])("a blog about relays") == "a blog about relays"
+
+
+@pytest.mark.parametrize("safe", ["", "/", "&", "/?&=+:@", " "])
+@pytest.mark.parametrize("lower", [False, True])
+def test_a_secret_is_found_however_much_of_it_a_url_escapes(safe: str, lower: bool) -> None:
+    written = quote("hush/hush & ~nëver+tell", safe=safe)
+    if lower:
+        written = re.sub("%..", lambda found: found[0].lower(), written)
+    assert Redactor(["hush/hush & ~nëver+tell"])(f"/a%20b?key={written}&x=1") == "/a%20b?key=***&x=1"
+
+
+def test_a_secret_is_found_in_hex_and_in_html() -> None:
+    value = 'hush <"it\'s"> & never tell'
+    for written in (
+        value.encode().hex(),
+        value.encode().hex().upper(),
+        escape(value),
+        escape(value, quote=False),
+        "hush &lt;&#34;it&#39;s&#34;&gt; &amp; never tell",
+    ):
+        assert Redactor([value])(f"before {written} after") == "before *** after"
 
 
 @pytest.mark.parametrize("before", ["", "B", "Be", "Bearer "])

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from relay.schema import Admin
 
 _TIMEOUT = 30.0
+_LOGIN = re.compile("//.*@")
 
 
 class Unreachable(Exception):
@@ -31,6 +33,8 @@ class Daemon:
 
     def __init__(self, url: str, token: str | None, mistakes: ConfigError | None = None) -> None:
         self.url = url
+        self.shown = _LOGIN.sub("//***@", url)
+        """The URL as it may be shown."""
         self._token = token
         self._mistakes = mistakes
         """What is wrong with the file that named it: the more likely cause where nobody answers."""
@@ -40,7 +44,7 @@ class Daemon:
         except ValueError:
             usable = False
         if not usable and not url.startswith("unix:/"):
-            term.fail(f"--url takes http://host:port or unix:/path, not '{url}'", term.USAGE)
+            term.fail(f"--url takes http://host:port or unix:/path, not '{self.shown}'", term.USAGE)
         if token is not None and not token.isprintable():
             term.fail("the token holds what no header can carry: look at --token or $RELAY_TOKEN", term.USAGE)
 
@@ -70,7 +74,7 @@ class Daemon:
                 raise self._mistakes from None
             why = error.strerror or str(error)
             start = "start it with 'relay serve', or say with --url where it is"
-            raise Unreachable(f"no relay answers at {self.url} ({why}): {start}") from None
+            raise Unreachable(f"no relay answers at {self.shown} ({why}): {start}") from None
         finally:
             connection.close()
         try:
@@ -86,13 +90,13 @@ class Daemon:
         return kind(self._parts.hostname, self._parts.port, timeout=patience)
 
     def _not_relay(self) -> NoReturn:
-        term.fail(f"what answers at {self.url} is not relay's admin side: --url takes the address of admin.listen")
+        term.fail(f"what answers at {self.shown} is not relay's admin side: --url takes the address of admin.listen")
 
     def require(self, key: str, status: int, answer: Any) -> Any:
         """The answer, if it is one, which has this key; else say what to do and exit."""
         if status == 401:
             what = "refuses this token" if self._token else "wants a token"
-            term.fail(f"the relay at {self.url} {what}: give one of its admin tokens with --token or $RELAY_TOKEN")
+            term.fail(f"the relay at {self.shown} {what}: give one of its admin tokens with --token or $RELAY_TOKEN")
         if not isinstance(answer, dict) or (key if status == 200 else "detail") not in answer:
             self._not_relay()
         if status != 200:

@@ -251,7 +251,7 @@ def _event(event: dict[str, Any]) -> list[str]:
     of_each = event["changes"][0].keys() if several else ()  # null here means that the changes differ
     silent = [name for name, value in event.items() if value is None and name not in hidden and name not in of_each]
     pairs = [(name, term.printable(str(value))) for name, value in said]
-    pairs += [(f"extra.{name}", term.printable(_json(value))) for name, value in event["extra"].items()]
+    pairs += [(term.printable(f"extra.{name}"), term.printable(_json(value))) for name, value in event["extra"].items()]
     if several:
         for number, change in enumerate(event["changes"], 1):
             words = [f"{name}={value}" for name, value in change.items() if value is not None]

@@ -6,13 +6,18 @@ relay `itself`, `logs`, `deliveries`, `events`, `routes`, `sources`, `windows`.
 
 from __future__ import annotations
 
+from functools import cached_property
+
+import orjson
 from aiohttp import web
 
 from relay import journal
+from relay.fields import Rate
+from relay.limits import TokenBucket
 from relay.store import Unavailable, WrongState
 from relay.web import logquery, openapi, read
 from relay.web.answer import PRIVATE, WHO, Conflict, answer
-from relay.web.auth import Denied, admit
+from relay.web.auth import SAFE, Denied, admit
 from relay.web.dashboard import Dashboard
 from relay.web.deliveries import Deliveries
 from relay.web.desk import Desk
@@ -25,6 +30,8 @@ from relay.web.sources import Sources
 from relay.web.stream import Stream
 from relay.web.upkeep import Upkeep
 from relay.web.windows import Windows
+
+_STRANGERS = Rate(10, 1)
 
 
 class Illegible(Exception):
@@ -42,10 +49,16 @@ class Admin:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
+    @cached_property
+    def _strangers(self) -> TokenBucket:
+        """How many of those who have no token are written down: who tries many must not fill the disk with it."""
+        return TokenBucket(_STRANGERS, self._desk.clock.monotonic)
+
     def application(self) -> web.Application:
         """The aiohttp application of the admin side."""
         dashboard = Dashboard(self._desk)
-        app = web.Application(middlewares=[dashboard.browsing, self._guard], client_max_size=64 << 10)
+        around = [dashboard.browsing, self._note_refusals, self._guard]
+        app = web.Application(middlewares=around, client_max_size=64 << 10)
         app.add_routes(dashboard.table())
         app.add_routes([operation.route(handler) for operation, handler in self.table()])
         return app
@@ -61,6 +74,16 @@ class Admin:
         return [*table, (openapi.READ, describe)]
 
     @web.middleware
+    async def _note_refusals(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What people did is written down where it is done; here, what they wanted to do and it was not done."""
+        response = await handler(request)
+        if request.method not in SAFE and response.status >= 400:
+            who = request.get(WHO)
+            if who is not None or not self._strangers.take():
+                journal.manual_refused(request.path, who, response.status, _detail(response))
+        return response
+
+    @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Admit or refuse, and turn every refusal into JSON."""
         try:
@@ -69,6 +92,8 @@ class Admin:
             _legible(request)
             return await handler(request)
         except Denied as error:
+            if error.who is not None:
+                request[WHO] = error.who
             return answer(error.status, {"error": error.word, "detail": error.detail}, error.headers)
         except Illegible as error:
             return answer(400, {"error": "malformed_request", "detail": str(error)})
@@ -102,3 +127,12 @@ def _legible(request: web.Request) -> None:
         f"{request.path}?{request.query_string}".encode()
     except UnicodeEncodeError:
         raise Illegible("the address holds bytes that are not UTF-8") from None
+
+
+def _detail(response: web.StreamResponse) -> str | None:
+    """What an answer says of why it is a no."""
+    if not isinstance(response, web.Response) or response.content_type != "application/json":
+        return None
+    said = orjson.loads(response.body) if isinstance(response.body, bytes) else None
+    detail = said.get("detail") if isinstance(said, dict) else None
+    return detail if isinstance(detail, str) else None

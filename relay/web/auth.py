@@ -43,8 +43,17 @@ class Gate:
 class Denied(Exception):
     """The request may not be made."""
 
-    def __init__(self, status: int, word: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        word: str,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        who: str | None = None,
+    ) -> None:
         super().__init__(detail)
+        self.who = who
+        """Whose token it was, where one was given."""
         self.status = status
         self.word = word
         self.detail = detail
@@ -64,7 +73,7 @@ def admit(request: web.Request, gate: Gate) -> str:
             raise Denied(401, "unauthenticated", "a token is needed", challenge)
         return "anonymous"
     if token.scope == READ and request.method not in SAFE:
-        raise Denied(403, "forbidden", f"the token '{token.name}' may only read")
+        raise Denied(403, "forbidden", f"the token '{token.name}' may only read", who=token.name)
     return token.name
 
 

@@ -6,7 +6,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from relay import __version__
+from relay import __version__, journal
 from relay.clock import Clock
 from relay.dispatcher import Dispatcher
 from relay.health import RouteState
@@ -142,14 +142,13 @@ class Health:
             "next_probe_at": shape.when(health.probe_at) if state is RouteState.UNHEALTHY else None,
         }
 
-    def _unwell(self) -> str | None:
+    def _stopped(self) -> list[str]:
         """The routes that relay, not a person, keeps from sending."""
-        names = [
-            f"{name} is {self._oversight.of(name).state}"
-            for name, route in self._reloader.runtime.routing.routes.items()
-            if route.enabled and self._oversight.of(name).by_itself
-        ]
-        return ", ".join(names) or None
+        routes = self._reloader.runtime.routing.routes
+        return [name for name, route in routes.items() if route.enabled and self._oversight.of(name).by_itself]
+
+    def _unwell(self) -> str | None:
+        return ", ".join(f"{name} is {self._oversight.of(name).state}" for name in self._stopped()) or None
 
     def _silent(self) -> str | None:
         silent = [
@@ -177,6 +176,11 @@ class Health:
             held={name: counts[name].held if name in counts else 0 for name in names},
             oldest_pending_s={name: waited.get(name, 0.0) for name in names},
             route_states={name: self._oversight.state(name) for name in runtime.routing.routes},
+            stopped_routes=self._stopped(),
+            last_events={name: self._listening.of(name).last_event_at for name in runtime.sources},
+            silent_sources=self._listening.silent,
             store_ok=self._store.trouble() is None and self._unreadable is None,
-            store_size_bytes=status.size_bytes if status is not None else 0,
+            store_size_bytes=status.size_bytes if status is not None else None,
+            store_free_bytes=status.free_bytes if status is not None else None,
+            journal_dropped=journal.outlet.dropped,
         )

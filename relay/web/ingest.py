@@ -132,6 +132,7 @@ class Ingest:
             if request.method in ("GET", "HEAD"):
                 return _answer(200, {"status": "ok"})
             return _answer(405, {"error": "method_not_allowed"}, {"Allow": "GET, HEAD"})
+        self._metrics.not_found.inc()
         return _answer(404, {"error": "not_found"})
 
     def _refuse(

@@ -9,7 +9,9 @@ from typing import Any
 
 from relay.clock import rfc3339
 from relay.delivery import Attempt, Failure, LogItem, Rejection, Response, StoredEvent
+from relay.destination import is_proof
 from relay.ids import REJECTION, Ids
+from relay.secret import MASK
 from relay.store import DeliveryDetail
 
 
@@ -101,7 +103,8 @@ def rejection(refused: Rejection, ids: Ids) -> dict[str, Any]:
 
 
 def _pairs(headers: Sequence[tuple[str, str]]) -> list[list[str]]:
-    return [[name, value] for name, value in headers]
+    """As anyone may see them: also those of a sender whose proofs its source does not know are stored, not shown."""
+    return [[name, MASK if is_proof(name) else value] for name, value in headers]
 
 
 def text(key: str, body: bytes) -> dict[str, str]:

@@ -9,21 +9,28 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
+from html import escape
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, quote_plus
 
 import aiohttp
+import pytest
 from aiohttp import web
 from click.testing import CliRunner
+from multidict import CIMultiDict
 from pydantic import BaseModel
+from yarl import URL
 
-from relay import preset
+from relay import journal, preset
 from relay.cli import relay as relay_command
 from relay.config import load
 from relay.event import Inbound
@@ -33,10 +40,39 @@ from relay.runtime import Runtime, build
 from relay.secret import Secret
 from relay.sending import request_for
 from relay.source import types
-from tests.harness import PATIENCE, Received, RelayProcess, relay_process, sink, write_config
+from tests.harness import PATIENCE, Received, RelayProcess, relay_here, relay_process, sink, write_config
+from tests.notifiers.post_office import USER, post_office
 
 KEPT = 16 << 10  # of each answer
+TELLING = {"Authorization", "X-Api-Key", "X-Plain", "X-Default-Token"}
+WAYS: tuple[Callable[[str], str], ...] = (
+    escape,
+    lambda value: value.encode().hex(),
+    lambda value: value.encode().hex().upper(),
+    lambda value: base64.urlsafe_b64encode(f"x{value}".encode()).decode(),
+    lambda value: json.dumps({"got": f"Bearer {value}"}).replace("/", "\\/"),
+)
 WAITING = ("basic", "collecting")  # routes whose deliveries have not ended when all others' have
+
+FOREIGN = {
+    name: f"foreign-{name.lower()}"
+    for name in (
+        "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Api-Key", "webhook-signature",
+        "X-Hub-Signature-256", "Stripe-Signature", "gcms-signature", "X-Contentstack-Request-Signature",
+    )
+}  # fmt: skip
+"""Headers of a sender with what no config knows: masked by their names, wherever they are shown."""
+STORED = {value for name, value in FOREIGN.items() if name not in ("Authorization", "Proxy-Authorization", "Cookie")}
+"""Those are in the store's file: the source does not know them for proofs, and `pass_headers` may want them."""
+
+PAGES = (
+    "/health", "/health/live", "/health/ready", "/metrics", "/config", "/routes", "/routes/bearer", "/routes/x",
+    "/sources", "/windows", "/logs", "/logs?x=1", "/logs/x", "/nothing", "/openapi.json", "/", "/ui/logs",
+    "/ui/logs/ID", "/ui/logs/ID/raw", "/ui/retry", "/ui/logs/EVENT", "/ui/logs/REJECTED",
+    "/ui/entries?entry_id=1", "/ui/routes/bearer", "/ui/windows",
+    "/logs?format=text", "/logs?format=ndjson", "/logs?q=canary", "/logs?code=5xx",
+)  # fmt: skip
+NOWHERE, WRONG = ("/routes/x", "/logs/x", "/nothing"), ("/logs?x=1",)
 
 
 class Canaries:
@@ -65,26 +101,44 @@ class Canaries:
         return [name for name, value in self.values.items() if any(form in data for form in forms(value))]
 
 
-def forms(value: str) -> Iterator[bytes]:
+@cache
+def forms(value: str) -> frozenset[bytes]:
+    """A value as it may be written."""
+    return frozenset(_forms(value))
+
+
+def _forms(value: str) -> Iterator[bytes]:
     raw = value.encode()
     yield raw
     for safe in ("", "/", "/?'", "/:@!$'()*,?", "/:@!$&'()*+,;="):
         yield quote(raw, safe=safe).encode()
         yield quote_plus(raw, safe=safe).encode()
-    yield json.dumps(value)[1:-1].encode()
+    written = json.dumps(value)[1:-1]
+    for text in (written, written.replace("/", "\\/"), written.replace("&", "\\u0026").replace("'", "\\u0027")):
+        yield text.encode()
+    for page in (escape(value), escape(value, quote=False), escape(value).replace("&#x27;", "&#39;")):
+        yield page.encode()
+    yield raw.hex().encode()
+    yield raw.hex().upper().encode()
     # In base64 a value may begin at any of three places, as a password does behind a user name.
     for shift in range(3):
         coded = base64.b64encode(b"\0" * shift + raw)
         yield coded[4 if shift else 0 : len(coded) - 4]
+        yield coded[4 if shift else 0 : len(coded) - 4].translate(bytes.maketrans(b"+/", b"-_"))
 
 
-def config(folder: Path, canary: Canaries, http: str, raw: str) -> dict[str, Any]:
-    """A config that holds a secret wherever one can stand."""
+def config(folder: Path, canary: Canaries, http: str, raw: str, post: int = 9) -> dict[str, Any]:
+    """A config that holds a secret wherever one can stand; `post` is the port of a mail server."""
 
     def from_file(name: str) -> str:
         path = folder / name
         path.write_text(canary(name) + "\n")
         return f"${{file:{path}}}"
+
+    def from_credential(name: str) -> str:
+        (folder / "credentials").mkdir(exist_ok=True)
+        (folder / "credentials" / name).write_text(canary(name) + "\n")
+        return f"${{credential:{name}}}"
 
     fast = {"policy": "fixed", "every": "10ms", "attempts": 2, "jitter": 0}
     return {
@@ -97,12 +151,18 @@ def config(folder: Path, canary: Canaries, http: str, raw: str) -> dict[str, Any
         "store": {"url": f"sqlite:{folder / 'relay.db'}", "response_body": "16KiB"},
         "log": {"level": "debug", "format": "json"},
         "defaults": {
-            "headers": {"X-Default-Token": canary("default-header"), "X-Env": from_file("file-default")},
+            "headers": {
+                "X-Default-Token": canary("default-header"),
+                "X-Env": from_file("file-default"),
+                "X-Systemd": from_credential("credential-default"),
+            },
+            "proxy": http.replace("//", f"//relay:{quote(canary('default-proxy'), safe='')}@"),
             "unhealthy_after": 1000,  # all destinations fail, and every delivery is to be tried
-            "notify": ["mail", "chat", "hook"],
+            "notify": ["mail", "post", "chat", "hook"],
         },
-        "notifiers": notifiers(canary, http, from_file),
+        "notifiers": notifiers(canary, http, post, from_file),
         "sources": {
+            "open": {"type": "generic", "verify": "none", "dedup": "off"},
             "www": {
                 "type": "storyblok",
                 "secret": [canary("storyblok"), canary("storyblok-old")],
@@ -147,55 +207,79 @@ def config(folder: Path, canary: Canaries, http: str, raw: str) -> dict[str, Any
             },
         },
         "routes": [
-            {
-                "name": "bearer",
-                "to": {
-                    "url": f"{http}/{from_file('file-path')}?key={quote(canary('url-query'), safe='')}",
-                    "query": {"q": canary("query"), "f": from_file("file-query")},
-                    "headers": {"X-Api-Key": canary("api-key"), "X-Plain": from_file("file-header")},
-                    "auth": {"type": "bearer", "token": canary("bearer")},
-                },
-                "sign": [{"scheme": "standard", "secret": [canary.whsec("sign"), canary.whsec("sign-old")]}],
-                "retry": fast,
-            },
-            {
-                "name": "basic",
-                "to": {
-                    "url": f"{http}/basic",
-                    "auth": {"type": "basic", "username": "relay", "password": canary("basic-auth")},
-                },
-                "payload": "normalized",
-            },
-            {
-                "name": "collecting",
-                "to": {"url": f"{http}/collected", "headers": {"X-Api-Key": canary("window-key")}},
-                "batch": {"wait": "1h"},
-                "retry": "none",
-            },
-            {"name": "not-http", "to": {"url": f"{raw}/?key={quote(canary('echoed'), safe='')}"}, "retry": fast},
-            {
-                "name": "nobody",
-                "to": {"url": "http://127.0.0.1:9/", "query": {"k": canary("refused")}},
-                "retry": "none",
-            },
-            *(
-                {"name": name, "sources": "blog", "retry": fast, **route}
-                for name, route in (*with_tokens(canary, http), *proxied(canary, http), *signed(canary, http))
-            ),
-            *(
-                {"name": name, "sources": "blog", "retry": fast, "to": {"preset": name, **keys}}
-                for name, keys in presets(canary, http, from_file).items()
-            ),
+            *unproxied(routes(canary, http, raw, fast, from_file)),
+            {"name": "by-default-proxy", "to": {"url": "http://127.0.0.1:9/by-proxy"}, "retry": fast},
         ],
     }
 
 
-def notifiers(canary: Canaries, http: str, from_file: Callable[[str], str]) -> dict[str, dict[str, Any]]:
-    """A mail server that is not there, and services that refuse what they are told."""
+def unproxied(listed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Routes that name no proxy of their own use none, whatever the defaults say."""
+    for route in listed:
+        yield {**route, "to": {"proxy": "none", **route["to"]}}
+
+
+def routes(
+    canary: Canaries, http: str, raw: str, fast: dict[str, Any], from_file: Callable[[str], str]
+) -> list[dict[str, Any]]:
+    """A secret in each place of a route, of each preset, scheme and kind of auth."""
+    return [
+        {
+            "name": "bearer",
+            "to": {
+                "url": f"{http}/{from_file('file-path')}?key={quote(canary('url-query'), safe='')}",
+                "query": {"q": canary("query"), "f": from_file("file-query")},
+                "headers": {"X-Api-Key": canary("api-key"), "X-Plain": from_file("file-header")},
+                "auth": {"type": "bearer", "token": canary("bearer")},
+            },
+            "sign": [{"scheme": "standard", "secret": [canary.whsec("sign"), canary.whsec("sign-old")]}],
+            "retry": fast,
+        },
+        {
+            "name": "basic",
+            "to": {
+                "url": f"{http}/basic",
+                "auth": {"type": "basic", "username": "relay", "password": canary("basic-auth")},
+            },
+            "payload": "normalized",
+        },
+        {
+            "name": "collecting",
+            "to": {"url": f"{http}/collected", "headers": {"X-Api-Key": canary("window-key")}},
+            "batch": {"wait": "1h"},
+            "retry": "none",
+        },
+        {"name": "not-http", "to": {"url": f"{raw}/?key={quote(canary('echoed'), safe='')}"}, "retry": fast},
+        {
+            "name": "nobody",
+            "to": {"url": "http://127.0.0.1:9/", "query": {"k": canary("refused")}},
+            "retry": "none",
+        },
+        *(
+            {"name": name, "sources": "blog", "retry": fast, **route}
+            for name, route in (*with_tokens(canary, http), *proxied(canary, http), *signed(canary, http))
+        ),
+        *(
+            {"name": name, "sources": "blog", "retry": fast, "to": {"preset": name, **keys}}
+            for name, keys in presets(canary, http, from_file).items()
+        ),
+    ]
+
+
+def notifiers(canary: Canaries, http: str, post: int, from_file: Callable[[str], str]) -> dict[str, dict[str, Any]]:
+    """A mail server that is not there and one that is, and services that refuse what they are told."""
     login = f"relay:{quote(canary('mail'), safe='')}@"
+    known = f"{USER}:{quote(canary('post'), safe='')}@"
     slack = f"{http}/notice/{canary.plain('notice-slack')}?key={quote(canary('notice-query'), safe='')}"
     return {
         "mail": {"type": "email", "smtp": f"smtp://{login}127.0.0.1:9", "from": "r@example.com", "to": "o@example.com"},
+        "post": {
+            "type": "email",
+            "smtp": f"smtp://{known}127.0.0.1:{post}",
+            "starttls": "never",
+            "from": "r@example.com",
+            "to": "o@example.com",
+        },
         "chat": {"type": "webhook", "preset": "slack", "url": slack},
         "hook": {
             "type": "webhook",
@@ -256,52 +340,90 @@ def presets(canary: Canaries, http: str, from_file: Callable[[str], str]) -> dic
     }
     hook = f"{http}/hooks/{canary.plain('teams')}?sig={quote(canary('teams-sig'), safe='')}"
     gitlab = {"server": http, "project": "acme/www", "variables": {"DEPLOY_KEY": from_file("gitlab-variable")}}
+
+    def server(name: str) -> str:
+        return f"{http}/{name}?key={quote(canary(f'{name}-url'), safe='')}"
+
     return {
         **hooks,
         "teams": {"hook": hook},
         "github-dispatch": {"url": f"{http}/github", "repo": "acme/www", "token": canary("github-token")},
         "gitlab-trigger": {**gitlab, "token": canary("gitlab-token")},
         "algolia": {"url": f"{http}/algolia", "application": "APP", "index": "posts", "key": canary("algolia")},
-        "meilisearch": {"url": f"{http}/meilisearch", "index": "posts", "key": canary("meilisearch")},
-        "typesense": {"url": f"{http}/typesense", "collection": "posts", "key": canary("typesense")},
+        "meilisearch": {
+            "url": server("meilisearch"),
+            "index": "posts",
+            "key": canary("meilisearch"),
+        },
+        "typesense": {
+            "url": server("typesense"),
+            "collection": "posts",
+            "key": canary("typesense"),
+        },
     }
 
 
-def held(value: object) -> Iterator[tuple[str, str]]:
-    """Each field of a section that holds a secret, by the section's class and the field."""
+def held(value: object, canary: Canaries) -> Iterator[tuple[str, str]]:
+    """Each field of a section that holds a canary, by the section's class and the field."""
     if isinstance(value, BaseModel):
         for key in type(value).model_fields:
             child = getattr(value, key)
-            if _holds_secret(child):
-                yield type(value).__module__ + "." + type(value).__name__, key
-            yield from held(child)
+            if any(canary.seen_in(text.encode()) for text in texts(child)):
+                yield from ((named(model), key) for model in type(value).__mro__ if key in get_annotations(model))
+                yield named(type(value)), key
+            yield from held(child, canary)
     elif isinstance(value, typing.Mapping):
         for child in value.values():
-            yield from held(child)
+            yield from held(child, canary)
     elif isinstance(value, tuple):
         for child in value:
-            yield from held(child)
+            yield from held(child, canary)
 
 
-def _holds_secret(value: object) -> bool:
-    if isinstance(value, typing.Mapping):
-        return any(_holds_secret(child) for child in value.values())
-    return isinstance(value, Secret) or (isinstance(value, tuple) and any(isinstance(one, Secret) for one in value))
+def texts(value: object) -> Iterator[str]:
+    """What a field says itself, not what the sections below it say."""
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, str):
+        yield value
+    elif isinstance(value, URL):
+        yield from (value.user or "", value.password or "", value.path, *value.query.values())
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from texts(one)
+    elif isinstance(value, typing.Mapping):
+        for one in value.values():
+            yield from texts(one)
 
 
 def known(section: type[Section] = Section) -> Iterator[tuple[str, str]]:
-    """Each field of the schema that may hold a secret."""
+    """Each field of the schema that may hold a secret: one that is typed so, of each section that has it.
+
+    Of URLs, and of values that people name themselves (headers and the like), one section that has the field will do:
+    the one that declares it.
+    """
     for model in section.__subclasses__():
-        names = (model.__module__ + "." + model.__name__, *model.model_fields)
-        if not model.__subclasses__():  # a base of others is never used itself
-            for key in names[1:]:
-                if _names_secret(model.model_fields[key].annotation):
-                    yield names[0], key
+        used = not model.__subclasses__()  # a base of others is never used itself
+        for key, about in model.model_fields.items():
+            secret = used and _names(about.annotation, Secret)
+            if secret or (key in get_annotations(model) and (_names(about.annotation, URL) or key in FREELY_NAMED)):
+                yield named(model), key
         yield from known(model)
 
 
-def _names_secret(annotation: Any) -> bool:
-    return annotation is Secret or any(map(_names_secret, typing.get_args(annotation)))
+FREELY_NAMED = {"headers", "params", "query", "variables"}
+NOTHING_SECRET = {
+    ("relay.destinations.gitlab_trigger.Config", "server"): "an origin: user names and queries are refused",
+}
+"""URLs that can hold no secret."""
+
+
+def named(model: type) -> str:
+    return f"{model.__module__}.{model.__name__}"
+
+
+def _names(annotation: Any, kind: type) -> bool:
+    return annotation is kind or any(_names(part, kind) for part in typing.get_args(annotation))
 
 
 def answering(canary: Canaries) -> Callable[[Received], web.Response]:
@@ -336,6 +458,7 @@ def echo(request: Received, status: int) -> web.Response:
             *request.headers.values(),
             *(base64.b64encode(value.encode()).decode() for value in request.headers.values()),
             *(quote(value, safe="") for value in request.headers.values()),
+            *(write(request.headers[name]) for name in TELLING & request.headers.keys() for write in WAYS),
             request.body.decode("utf-8", "replace"),
         ]
     )
@@ -389,7 +512,16 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
     """Events, deliveries, refusals, reloads; and a look at every page of the admin side after them."""
     runtime = build(load(relay.config), 1, datetime.now(UTC))
     headers = {"Authorization": f"Bearer {canary.values['admin']}"}
-    async with aiohttp.ClientSession() as session, aiohttp.ClientSession(headers=headers) as admin:
+    async with (
+        aiohttp.ClientSession() as session,
+        aiohttp.ClientSession(headers=headers) as admin,
+        following(admin, relay.admin + "/logs/stream", seen),
+    ):
+        stranger = Inbound(CIMultiDict({name: canary(foreign) for name, foreign in FOREIGN.items()}), b'{"id":"1"}')
+        for path, status in (("/in/open", 200), ("/in/misc", 401), ("/in/pay", 400)):
+            found, answer = await post(session, relay.public + path, stranger)
+            assert found in (status, 401), path
+            seen.add(f"answer of {path} to a stranger", answer)
         for path, inbound in genuine(runtime):
             status, answer = await post(session, relay.public + path, inbound)
             assert status == 200, (path, answer)
@@ -431,9 +563,16 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
             await ask("GET", f"/ui/entries?entry_id={item['entry_id'] or 1}")
             await ask("POST", f"/logs/{item['id']}/retry")
         await by_hand(ask, document, shown)
-        pages = ["/", "/ui/logs", "/ui/windows", "/ui/retry", *(f"/ui/routes/{r['name']}" for r in document["routes"])]
-        for path in (*pages, "/health", "/health/live", "/metrics", "/config", "/logs?x=1", "/logs/x", "/nothing"):
-            await ask("GET", path)
+        kinds = {"ID": shown[0]["id"], "EVENT": shown[0]["event_id"]}
+        kinds["REJECTED"] = next(item["id"] for item in shown if item["status"] == "rejected")
+        for page in PAGES:
+            path = page
+            for kind, one in kinds.items():
+                path = path.replace(kind, one)
+            async with admin.get(relay.admin + path, headers={"Accept": "text/html, */*"}) as response:
+                seen.add(f"page {path}", await response.read())
+                seen.add(f"headers of page {path}", str(response.headers))
+                assert response.status == (404 if page in NOWHERE else 400 if page in WRONG else 200)
         for wrong in (canary.values["ci"], canary.values["bearer"]):
             for method, path in (("POST", "/reload"), ("DELETE", "/logs")):
                 await ask(method, path, headers={"Authorization": f"Bearer {wrong}"})
@@ -461,8 +600,40 @@ async def everything_happens(relay: RelayProcess, document: dict[str, Any], cana
         for more in ([], ["--json"]):
             explained = await run(relay.config, "explain", str(sample), "--source", source, *more, status=0)
             seen.add(f"explain {source} {more}", explained)
+    several = {item["status"]: item["id"] for item in shown}  # one of each state
+    some = [*several.values(), *(item["event_id"] for item in shown[:3])]
     for more in ([], ["--json"]):
-        seen.add(f"logs {more}", await run(relay.config, "logs", *more))
+        for verb in (["logs"], ["logs", "--status", "rejected"], ["logs", "--status", "failed"]):
+            seen.add(f"{verb} {more}", await run(relay.config, *verb, *more, *daemon, status=0))
+        for one in some:
+            seen.add(f"show {one} {more}", await run(relay.config, "show", one, *more, *daemon))
+        event = shown[1]["event_id"]
+        seen.add(f"explain {event} {more}", await run(relay.config, "explain", event, *more, *daemon))
+    for verb in (["retry", shown[0]["id"]], ["retry", "--route", "bearer", "--dry-run"], ["reload"], ["show", "dlv_x"]):
+        seen.add(f"{verb}", await run(relay.config, *verb, *daemon))
+    for option, value in (
+        ("--token", canary.values["bearer"]),
+        ("--url", f"http://u:{canary.plain('cli')}@127.0.0.1:9"),
+    ):
+        seen.add(f"logs {option}", await run(relay.config, "logs", option, value))
+
+
+@asynccontextmanager
+async def following(admin: aiohttp.ClientSession, url: str, seen: Seen) -> AsyncIterator[None]:
+    """All that is told of what happens while it happens."""
+    told = bytearray()
+
+    async def listen() -> None:
+        async with admin.get(url, timeout=aiohttp.ClientTimeout(total=None)) as response:
+            assert response.status == 200
+            async for some in response.content.iter_any():
+                told.extend(some)
+
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(listen())
+        yield
+        listening.cancel()
+    seen.add("stream", bytes(told))
 
 
 async def by_hand(ask: Callable[..., Awaitable[bytes]], document: dict[str, Any], shown: list[dict[str, Any]]) -> None:
@@ -562,16 +733,27 @@ async def run(config: Path, verb: str, *more: str, status: int | None = None) ->
     return ended.output.encode()
 
 
-async def test_no_secret_is_seen_anywhere(tmp_path: Path) -> None:
+async def test_no_secret_is_seen_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     canary, seen = Canaries(), Seen()
-    async with sink(answering(canary)) as destination, raw_echo() as raw:
-        document = config(tmp_path, canary, destination.url, raw)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    async with (
+        sink(answering(canary)) as destination,
+        raw_echo() as raw,
+        post_office(auth=True, password=canary("post")) as office,
+    ):
+        document = config(tmp_path, canary, destination.url, raw, office.port)
         async with relay_process(tmp_path, as_text(document)) as relay:
             await everything_happens(relay, document, canary, seen)
             for path in tmp_path.glob("relay.db*"):
                 seen.add(f"{path.name} while it runs", path.read_bytes())
             assert await relay.stop() == 0
         seen.add("log", relay.log.read_bytes())
+        for number, mail in enumerate(office.mails):
+            seen.add(f"mail {number}", mail.as_bytes())
+            seen.add(f"text of mail {number}", str(mail.get_content()))
+        for request in destination.received:
+            if request.path.startswith("/notice/"):
+                seen.add(f"notice {request.n}", request.body)
         seen.add("relay.db", (tmp_path / "relay.db").read_bytes())
     # The canaries were at work: the destinations saw those that were meant for them.
     sent = [f"{request.path}\n{dict(request.headers)}".encode() + request.body for request in destination.received]
@@ -580,15 +762,31 @@ async def test_no_secret_is_seen_anywhere(tmp_path: Path) -> None:
     meant |= {"file-header", "bearer", "basic-auth", "access-token", "proxy", "proxy-refused", "proxy-tunnel"}
     meant |= {f"{name}-{part}" for name in ("oauth", "oauth-refused") for part in ("url", "secret", "param", "query")}
     meant |= {"github-token", "gitlab-token", "gitlab-variable", "teams-sig", "sign-prismic", "window-key"}
-    meant |= {"notice-slack", "notice-query", "notice-file", "notice-header", "notice-bearer"}
+    meant |= {
+        "default-proxy",
+        "credential-default",
+        "meilisearch-url",
+        "typesense-url",
+        "notice-slack",
+        "notice-query",
+        "notice-file",
+        "notice-header",
+        "notice-bearer",
+    }
     assert arrived == meant | (set(preset.names()) - {"github-dispatch", "gitlab-trigger"})
     assert len(destination.received) > 10
     assert {"store", "log"} <= {where.partition(".")[0].replace("relay", "store") for where in seen.texts}
     assert b"***" in seen.texts["relay.db"]
     told = list(untold(seen.texts["log"]))
-    assert {line["notifier"] for line in told} == {"mail", "chat", "hook"}
+    assert {line["notifier"] for line in told if line["reason"] != "relay stops"} == {"mail", "chat", "hook"}
     assert any("***" in line["reason"] for line in told if line["notifier"] == "hook")  # it sends back all it got
-    leaks = {where: names for where, text_seen in seen.texts.items() if (names := canary.seen_in(text_seen))}
+    assert len(office.mails) > 3
+    assert {text_seen for where, text_seen in seen.texts.items() if where.startswith("notice ")}
+    leaks = {
+        where: names
+        for where, text_seen in seen.texts.items()
+        if (names := set(canary.seen_in(text_seen)) - (STORED if where.startswith("relay.db") else set()))
+    }
     assert leaks == {}
     # Of a secret that was cut in two where the answer was, no half is left.
     half = canary.values["default-header"][:12].encode()
@@ -601,12 +799,80 @@ def untold(log: bytes) -> Iterator[dict[str, Any]]:
     yield from (line for line in lines if line["event"] == "notice_not_sent")
 
 
-def test_every_key_that_may_hold_a_secret_is_in_that_config(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["json", "console"])
+async def test_no_secret_is_seen_in_the_traceback_of_a_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes], form: str
+) -> None:
+    """Whatever an exception says of what was at hand: on the way in, on the way out, on the admin side, in a notifier,
+    in a library, while a config is read."""
+    canary = Canaries()
+
+    def bug(*_: object, **__: object) -> Any:
+        said = f"{canary('bearer')} {canary('source')} {canary('admin')}"
+        try:
+            raise KeyError(base64.b64encode(said.encode()))
+        except KeyError:
+            raise RuntimeError(f"with {said} {quote(said)} {said.encode().hex()} {said!r} {[said]}")  # noqa: B904
+
+    async with sink(lambda request: 500) as there:
+        text = as_text(
+            {
+                "server": {"listen": "127.0.0.1:0"},
+                "admin": {"listen": "127.0.0.1:0", "token": canary("admin")},
+                "log": {"level": "debug", "format": form},
+                "notifiers": {"hook": {"type": "webhook", "url": f"{there.url}/{canary.plain('hook')}"}},
+                "sources": {"any": {"type": "generic", "token": canary("source"), "notify": "hook"}},
+                "routes": [
+                    {
+                        "name": "r",
+                        "to": {"url": there.url, "auth": {"type": "bearer", "token": canary("bearer")}},
+                        "retry": "none",
+                        "notify": ["hook"],
+                    }
+                ],
+            }
+        )
+        async with relay_here(tmp_path, text) as running:
+            proof = {"Authorization": f"Bearer {canary('source')}", "Content-Type": "application/json"}
+            admin = {"Authorization": f"Bearer {canary('admin')}"}
+            with monkeypatch.context() as broken:
+                broken.setattr("relay.destination.Destination.judge", bug)
+                broken.setattr("relay.notifiers.webhook.Webhook.send", bug)
+                answers = [await running.post("/in/any", headers=proof)]
+                await running.logs_when(lambda items: items, "?status=failed", headers=admin)
+            for what, method, path in (
+                ("relay.web.read.logs", "GET", "/logs"),
+                ("relay.web.health.Health.report", "GET", "/health"),
+                ("relay.reload.build", "POST", "/reload"),
+            ):
+                with monkeypatch.context() as broken:
+                    broken.setattr(what, bug)
+                    answers.append(await running.ask(method, path, headers=admin))
+            with monkeypatch.context() as broken:
+                broken.setattr("relay.source.Source.describe", bug)
+                answers.append(await running.post("/in/any", headers=proof))
+            logging.getLogger("aiohttp.server").error("wrote %r", canary("bearer"))
+            failed = await running.logs_when(lambda items: items, "?status=failed", headers=admin)
+            shown = await running.get(f"/logs/{failed[0]['id']}", headers=admin)
+    journal.outlet.drain(10)
+    log = capsysbinary.readouterr().err
+    assert log.count(b"RuntimeError") >= 5
+    assert log.count(b"***") >= 25
+    assert canary.seen_in(log) == []
+    assert canary.seen_in(json.dumps([answers, shown]).encode()) == []
+
+
+def test_every_key_that_may_hold_a_secret_holds_a_canary_in_that_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that is added to the schema has to be added there too."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
     types()
     notifier_types()
     for name in preset.names():
         preset.model(name)
-    text = as_text(config(tmp_path, Canaries(), "http://127.0.0.1:1", "http://127.0.0.1:2"))
-    assert set(held(load(write_config(tmp_path, text)).config)) == {
-        (model, key) for model, key in known() if model.startswith("relay.") and "._" not in model
-    }
+    canary = Canaries()
+    text = as_text(config(tmp_path, canary, "http://127.0.0.1:1", "http://127.0.0.1:2"))
+    expected = {(model, key) for model, key in known() if model.startswith("relay.") and "._" not in model}
+    assert len(expected) > 50
+    assert expected - set(held(load(write_config(tmp_path, text)).config, canary)) == NOTHING_SECRET.keys()

@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 import relay
 from relay.cli import INTERRUPTED, term
+from relay.cli import relay as cli
 from relay.delivery import Code, State, Trigger
-from relay.metrics import ROUTE_STATES, Gauges, Metrics
+from relay.metrics import ENDED, NOTIFICATIONS, OUTCOMES, REFUSALS, RELOADS, ROUTE_STATES, Gauges, Metrics
 from relay.web import logquery
+from relay.web.admin import Admin
 from tests.harness import relay_here
 
 ROOT = Path(__file__).parent.parent.parent
@@ -96,7 +99,11 @@ def test_every_log_event_is_documented_with_its_fields() -> None:
 def test_every_metric_is_documented_with_its_labels() -> None:
     metrics = Metrics()
     now = datetime.now(UTC)
-    metrics.watch(lambda: Gauges(1, "0", True, now, {"r": 1}, {"r": 1}, {"r": 1.0}, {"r": "healthy"}, True, 1))
+    metrics.follow(["r"], ["s"], ["n"])
+    one = {"r": 1}
+    metrics.watch(
+        lambda: Gauges(1, "0", True, now, one, one, {"r": 1.0}, {"r": "healthy"}, [], {"s": now}, [], True, 1, 1, 1)
+    )
     expected: dict[str, set[str]] = {}
     for collector in list(metrics.registry._collector_to_names):
         for family in collector.collect():
@@ -106,6 +113,16 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     assert len(expected) > 15
     table = {next(iter(words(row[0]))): words(row[1]) for row in rows("Metrics") if words(row[0])}
     assert table == expected
+
+
+def test_the_outcomes_of_events_and_deliveries_are_documented() -> None:
+    answered = {word for _, word in answers("ingest", "body")}
+    assert set(REFUSALS) == answered - {"not_found"}
+    told = {next(iter(words(row[0]))): words(row[2]) for row in rows("Metrics") if words(row[0])}
+    assert set(OUTCOMES) - set(REFUSALS) <= told["relay_events_total"]
+    assert set(ENDED) <= told["relay_deliveries_total"]
+    assert set(NOTIFICATIONS) <= told["relay_notifications_total"]
+    assert set(RELOADS) <= told["relay_config_reloads_total"]
 
 
 def test_the_metrics_that_alerts_name_exist() -> None:
@@ -205,6 +222,53 @@ async def test_every_field_and_check_of_health_and_every_field_of_the_logs_is_do
         health["checks"]
     )
     assert set(item) <= words(section("Logs"))
+
+
+# -- what is asked, and by which command -------------------------------------------------------------------------------
+
+ALERTS = (ROOT / "docs" / "prometheus" / "alerts.yml").read_text()
+OWN = {"/", "/ui/logs", "/ui/logs/{id}", "/ui/entries", "/ui/routes/{name}", "/ui/windows"}
+"""The dashboard's pages."""
+
+
+def commands() -> list[str]:
+    """Each `relay …` that the table of questions, or an alert, advises."""
+    told = section("What do I want to know?") + re.sub(r"\s+", " ", ALERTS)
+    return [text for text in re.findall(r"`(relay [^`]+)`", told) if "…" not in text]
+
+
+@pytest.mark.parametrize("text", sorted(set(commands())))
+def test_every_command_that_is_advised_can_be_given(text: str) -> None:
+    _, verb, *words = re.sub(r"<[^>]*>|\{\{.*?\}\}", "X", text.replace("\\|", "|")).split()
+    command = cli.get_command(click.Context(cli), verb)
+    assert command is not None, text
+    given = [word.partition("=")[0] for word in words if word.startswith("-")]
+    known = {name for parameter in command.params for name in parameter.opts}
+    assert set(given) <= known, text
+
+
+def test_every_page_that_is_advised_is_one() -> None:
+    asked = section("What do I want to know?")
+    routes = {
+        resource.canonical
+        for resource in Admin(_Nothing()).application().router.resources()  # type: ignore[arg-type]
+    }
+    for path in re.findall(r"`(?:curl -s localhost:8081)?(/[^`]*)`", asked):
+        page = re.sub(r"<[a-z]+ id>", "{id}", path.partition("?")[0]).replace("<route>", "{name}")
+        assert page in routes | OWN, path
+        query = path.partition("?")[2]
+        filters = {pair.partition("=")[0] for pair in query.split("&") if pair}
+        assert filters <= set(logquery.FILTERS), path
+
+
+class _Nothing:
+    """What is answered is listed, not done."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def __call__(self) -> float:
+        return 0.0
 
 
 # -- advice ----------------------------------------------------------------------------------------------------------
