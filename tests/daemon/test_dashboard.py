@@ -478,6 +478,7 @@ def hostile_bodies() -> list[bytes]:
         json.dumps({"action": "publish", "id": "numbers", "n": [10**400, 1e300, -0.0, True, None, {}, []]}).encode(),
         json.dumps({"action": "publish", "id": "long keys", "k" * (1 << 18): "\x00" * (1 << 16)}).encode(),
         deep,
+        b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
     ]  # fmt: skip
 
 
@@ -492,7 +493,7 @@ async def test_hostile_payloads_are_text_on_every_page_and_never_an_error(tmp_pa
         await running.post("/in/www", b"[" * 10_000 + b"]" * 10_000, {"X-Odd": SCRIPT, "User-Agent": SCRIPT})
         items = await running.logs_when(
             lambda found: len(found) == len(sent) + 1 and not any(item["status"] == "pending" for item in found),
-            "?status=delivered,failed,pending,rejected",
+            "?status=delivered,failed,pending,rejected,unmatched",
         )
         for path in ("/", "/ui/logs", "/ui/routes/good", *(f"/ui/logs/{item['id']}" for item in items)):
             page = await browse(running, path)
