@@ -49,7 +49,7 @@ def play(stage: Stage, clock: ManualClock) -> dict[str, str]:
             source, sample = _PLAY[minute // 7 % len(_PLAY)]
             stage.send(source, sample)
         if minute == 50:
-            asyncio.run_coroutine_threadsafe(_refused(stage), stage._loop).result(10)
+            stage.do(_refused(stage))
         for _ in range(6):
             stage.do(_later(clock, 10))
     stage.shop(event="order.shipped", model="order", action="ship", id="O-77")

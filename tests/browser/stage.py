@@ -17,7 +17,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from relay.clock import Clock
+from relay.clock import Clock, SystemClock
 from relay.sending import post, request_for
 from tests.harness import PATIENCE, Received, Relay, relay_here, sink
 
@@ -134,7 +134,7 @@ class Stage:
             assert self.relay.running is not None
             runtime = self.relay.running.reloader.runtime
             found = runtime.sources[source]
-            now = (self._clock or _System()).now()
+            now = (self._clock or SystemClock()).now()
             _, answer = await post(self.relay.public, found.path, request_for(found, sample, None, now))
             assert isinstance(answer, dict)
             return answer
@@ -150,13 +150,6 @@ class Stage:
     def logs(self, query: str, enough: Callable[[list[dict[str, Any]]], object]) -> list[dict[str, Any]]:
         """The log, once it is so."""
         return self.do(self.relay.logs_when(enough, query))
-
-
-class _System:
-    def now(self) -> Any:
-        from relay.clock import SystemClock
-
-        return SystemClock().now()
 
 
 def missing() -> str | None:
