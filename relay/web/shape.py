@@ -60,7 +60,7 @@ def attempt(made: Attempt) -> dict[str, Any]:
         "duration_ms": made.duration_ms,
         "request": None
         if request is None
-        else {"method": request.method, "url": request.url, "headers": _pairs(request.headers)},
+        else {"method": request.method, "url": request.url, "headers": pairs(request.headers)},
         "response": None if made.response is None else _response(made.response),
         "error": failure(made.error),
     }
@@ -69,7 +69,7 @@ def attempt(made: Attempt) -> dict[str, Any]:
 def _response(response: Response) -> dict[str, Any]:
     return {
         "status": response.status,
-        "headers": _pairs(response.headers),
+        "headers": pairs(response.headers),
         **text("body", response.body),
         "truncated": response.truncated,
     }
@@ -83,7 +83,7 @@ def detail(delivery: DeliveryDetail) -> dict[str, Any]:
 def event(stored: StoredEvent) -> dict[str, Any]:
     """An event's description, headers and body; text as `body`, other bytes as `body_base64`."""
     body = {"body": None} if stored.body is None else text("body", stored.body)
-    return {"event": stored.description, "headers": _pairs(stored.headers), **body}
+    return {"event": stored.description, "headers": pairs(stored.headers), **body}
 
 
 def rejection(refused: Rejection, ids: Ids) -> dict[str, Any]:
@@ -98,11 +98,12 @@ def rejection(refused: Rejection, ids: Ids) -> dict[str, Any]:
             "client": refused.client,
             "created_at": when(refused.at),
         },
-        "headers": _pairs(refused.headers),
+        "headers": pairs(refused.headers),
     }
 
 
-def _pairs(headers: Sequence[tuple[str, str]]) -> list[list[str]]:
+def pairs(headers: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """Headers as anyone may see them: what proves something shows as `***`."""
     """As anyone may see them: also those of a sender whose proofs its source does not know are stored, not shown."""
     return [[name, MASK if is_proof(name) else value] for name, value in headers]
 

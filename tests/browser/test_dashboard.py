@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -47,8 +48,9 @@ def entry_id() -> str:
 
 
 def until(driver: Chrome, condition: Callable[[], Any]) -> Any:
-    """Wait until it is so."""
-    return WebDriverWait(driver, PATIENCE, 0.05).until(lambda _: condition())
+    """Wait until it is so; an element that is gone meanwhile is looked for again."""
+    waiting = WebDriverWait(driver, PATIENCE, 0.05, ignored_exceptions=[StaleElementReferenceException])
+    return waiting.until(lambda _: condition())
 
 
 def said(driver: Chrome) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.test_admin import OPERATE, READ, TOKENS, bearer
-from tests.daemon.test_openapi import ENTRIES, GUARDED, reading
+from tests.daemon.test_openapi import ENDLESS, ENTRIES, GUARDED, reading
 from tests.harness import PATIENCE, relay_process
 
 PATHS = {
@@ -59,7 +59,7 @@ async def test_options_says_which_methods_there_are_and_allows_other_origins_not
 
 async def test_head_is_answered_as_get_without_a_body(tmp_path: Path) -> None:
     async with reading(tmp_path, *ENTRIES) as ask:
-        gets = [path for path, item in ask.document["paths"].items() if "get" in item]
+        gets = [path for path, item in ask.document["paths"].items() if "get" in item and path not in ENDLESS]
         assert len(gets) > 10
         for path in [*gets, "/nothing", "/logs?no=1", "/logs?format=text", "/logs?format=ndjson"]:
             seen = []

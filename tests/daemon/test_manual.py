@@ -89,6 +89,7 @@ async def test_each_post_that_does_something_leaves_a_line_with_who_did_it(
         window = (await running.get("/windows", headers=bearer(READ)))["items"][0]["id"]
         await act(f"/windows/{window}/cancel", action="cancel", delivery_id=window, route="collects")
         await act("/reload", action="reload")
+        await act("/store/prune", action="prune")
         for action in ("pause", "resume"):  # all: a line for each route
             seen.add(f"/routes/{action}")
             assert (await running.ask("POST", f"/routes/{action}", headers=bearer(KIM)))[0] == 200

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from relay import jsontext
+from relay.web import shape
 from relay.web.dashboard.wording import lines, size, visible
 
 _LARGEST_PARSED = 1 << 20
@@ -55,9 +56,9 @@ class Body:
     """Whether all of it is shown."""
 
 
-def headers(pairs: Iterable[Sequence[str]], room: Room) -> list[tuple[Markup, Markup]]:
+def headers(given: Sequence[tuple[str, str]], room: Room) -> list[tuple[Markup, Markup]]:
     """Header lines."""
-    found = list(pairs)
+    found = shape.pairs(given)
     shown = [(room.line(name, 100), room.line(value, 600)) for name, value in found[:_MOST_HEADERS]]
     if len(found) > _MOST_HEADERS:
         shown.append((Markup("…"), escape(f"and {len(found) - _MOST_HEADERS} more")))
