@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli import offline, term
+from relay.cli import colour, offline, term
 
 if TYPE_CHECKING:
     from relay.event import Event, Inbound
@@ -271,14 +271,14 @@ def _verdict(report: dict[str, Any]) -> list[str]:
     """Whether relay would take it."""
     reason = term.printable(report["reason"]) if report["reason"] else ""
     if report["answer"] == 400:
-        return [f"REFUSED with 400: {reason}"]
+        return [colour.paint("REFUSED with 400", "red") + f": {reason}"]
     if report["verified"] is False:
         rest = "" if report["event"] is None and not report["ignored"] else ". Were it genuine:"
-        lines = [f"REJECTED with 401: {reason}{rest}"]
+        lines = [colour.paint("REJECTED with 401", "red") + f": {reason}{rest}"]
     elif report["verified"] is None:
-        lines = [f"not verified: {reason}"]
+        lines = [colour.paint("not verified", "yellow") + f": {reason}"]
     else:
-        lines = [f"verified: {reason or ', '.join(report['proofs'])}"]
+        lines = [colour.paint("verified", "green") + f": {reason or ', '.join(report['proofs'])}"]
     if report["ignored"]:
         lines.append(f"ignored, not stored: {term.printable(report['ignored'])}")
     return lines
@@ -292,23 +292,23 @@ def _event(event: dict[str, Any]) -> list[str]:
     of_each = event["changes"][0].keys() if several else ()  # null here means that the changes differ
     silent = [name for name, value in event.items() if value is None and name not in hidden and name not in of_each]
     pairs = [(name, term.printable(str(value))) for name, value in said]
-    pairs += [(f"extra.{name}", term.printable(_json(value))) for name, value in event["extra"].items()]
+    pairs += [(term.printable(f"extra.{name}"), term.printable(_json(value))) for name, value in event["extra"].items()]
     if several:
         for number, change in enumerate(event["changes"], 1):
             words = [f"{name}={value}" for name, value in change.items() if value is not None]
             pairs.append((f"change {number}", term.printable("  ".join(words)) or "(nothing said)"))
     if silent:
         pairs.append(("not said", ", ".join(silent)))
-    return ["event", *term.columns(pairs)]
+    return [colour.paint("event", "bold"), *term.columns(pairs)]
 
 
 def _route(route: dict[str, Any], changes: int, room: int) -> list[str]:
     verdict = "takes it" if route["matched"] else "does not take it" if route["enabled"] else "is disabled"
     sources = route["sources"]
-    lines = [f"route {route['route']} {verdict}"]
+    lines = [colour.paint(f"route {route['route']}", "bold") + f" {verdict}"]
     lines += _line("source", sources["patterns"], [sources["saw"]], sources["matched"], None, "  ", room)
     if not route["clauses"]:
-        lines.append("  yes  no match: takes every event but tests")
+        lines.append(f"  {_mark(True)}  no match: takes every event but tests")
     for clause in route["clauses"]:
         lines += _clause_lines(clause, changes, "  ", room)
     if "request" in route:
@@ -332,27 +332,29 @@ def _line(
     key: str, patterns: list[str], saw: list[Any], matched: bool, note: str | None, indent: str, room: int
 ) -> list[str]:
     """`yes  action  publish   wants publish, unpublish`; on two lines where one is too narrow."""
-    head = f"{indent}{_mark(matched)}  {key:<11}" if saw or patterns else f"{indent}{_mark(matched)}  {key}"
+    said = f"{key:<11}" if saw or patterns else key
     if saw:
         values = ", ".join("(not said)" if one is None else repr(one) for one in saw)
-        head = f"{head}  saw {values:<16}"
+        said = f"{said}  saw {values:<16}"
     more = [f"wants {', '.join(patterns)}"] if patterns else []
     more += [f"({note})"] if note else []
-    head, rest = term.printable(head), term.printable("  ".join(more))
+    said, rest = term.printable(said), term.printable("  ".join(more))
+    head = f"{indent}{_mark(matched)}  "
     if not rest:
-        return [head.rstrip()]
-    if len(head) + 2 + len(rest) <= room:
-        return [f"{head}  {rest}"]
-    return [head.rstrip(), *term.paragraph(rest, " " * (len(indent) + 18), room)]
+        return [head + said.rstrip()]
+    if len(indent) + 5 + len(said) + 2 + len(rest) <= room:
+        return [f"{head}{said}  {rest}"]
+    return [head + said.rstrip(), *term.paragraph(rest, " " * (len(indent) + 18), room)]
 
 
 def _mark(matched: bool) -> str:
-    return "yes" if matched else "NO "
+    return colour.paint("yes", "green") if matched else colour.paint("NO ", "red")
 
 
 def _request_lines(request: dict[str, Any], room: int) -> list[str]:
     if "error" in request:
-        return [term.printable(f"  would fail: {request['error']['code']}: {request['error']['message']}")]
+        why = term.printable(f"{request['error']['code']}: {request['error']['message']}")
+        return [f"  {colour.paint('would fail', 'red')}: {why}"]
     lines = [f"  would send {term.printable(request['method'] + ' ' + request['url'])}"]
     lines += [f"    {term.printable(f'{name}: {value}')}" for name, value in request["headers"]]
     if "body_base64" in request:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from relay.cli import offline, term
+from relay.cli import colour, offline, term
 
 FILTERS = {
     "route": "Of these routes.",
@@ -101,21 +101,22 @@ def whole(items: Sequence[dict[str, Any]]) -> str:
 
 def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
     """As much of the table as a terminal has room for; errors stand beneath their lines."""
+    from relay.cli import screen
+
     shown = [column for column in COLUMNS if column != "error"]
     dropped = list(_DISPENSABLE)
     while True:
         header = ["time (utc)" if column == "created_at" else column for column in shown]
         rows = [[_short(item) if column == "created_at" else _cell(item, column) for column in shown] for item in items]
-        lines = term.table(header, rows).splitlines()
-        if not dropped or max(map(len, lines)) <= room:
+        if not dropped or max(map(len, term.table(header, rows).splitlines())) <= room:
             break
         shown.remove(dropped.pop(0))
-    first, *others = term.table(header, rows, _FLEXIBLE, room).splitlines()
+    first, *others = screen.table(header, rows, _FLEXIBLE, room)
     lines = [first]
     for item, line in zip(items, others, strict=True):
         lines.append(line)
         if item["error"]:
-            lines.append(term.cut(f"    {term.printable(_cell(item, 'error'))}", room))
+            lines.append(colour.paint(screen.cut(f"    {term.printable(_cell(item, 'error'))}", room), "red"))
     return "\n".join(lines)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ def get(
     except ask.Unreachable as error:
         if url is not None:
             term.fail(str(error))
+        import asyncio
+
         return asyncio.run(_read(config, path, query or {}, str(error)))
     return daemon.require("items" if path == "/logs" else "headers", status, answer)
 

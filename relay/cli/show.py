@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from relay.cli import offline, term
+from relay.cli import colour, offline, term
 
 _BODY_LINES = 6  # of a destination's answer; --json has all that was kept
 
@@ -45,11 +45,12 @@ def page(answer: dict[str, Any]) -> str:
     if isinstance(answer.get("event"), dict):
         lines += _section("event", answer["event"])
     if "deliveries" in answer:
-        lines += ["", "deliveries" if answer["deliveries"] else "deliveries: none, no route wanted it"]
+        some = bool(answer["deliveries"])
+        lines += ["", colour.paint("deliveries", "bold") + ("" if some else ": none, no route wanted it")]
         for group in answer["deliveries"]:
             lines += _brief(group)
     if answer.get("headers"):
-        lines += ["", "headers", *term.columns(_pairs(answer["headers"]))]
+        lines += ["", colour.paint("headers", "bold"), *term.columns(_pairs(answer["headers"]))]
     return "\n".join([*lines, *_body(answer)])
 
 
@@ -57,7 +58,7 @@ def _delivery(answer: dict[str, Any]) -> list[str]:
     lines = _section("delivery", answer["delivery"])
     if answer.get("merged"):
         lines.append(f"  sent for  {', '.join(answer['merged'])}")
-    lines += ["", "attempts" if answer["attempts"] else "attempts: none yet"]
+    lines += ["", colour.paint("attempts", "bold") + ("" if answer["attempts"] else ": none yet")]
     for made in answer["attempts"]:
         lines += _attempt(made, "  ")
     return [*lines, ""]
@@ -65,25 +66,31 @@ def _delivery(answer: dict[str, Any]) -> list[str]:
 
 def _brief(group: dict[str, Any]) -> list[str]:
     delivery = group["delivery"]
-    lines = [term.printable(f"  {delivery['id']}  {delivery['status']}  to {delivery['route']}")]
+    head = f"{term.printable(delivery['id'])}  {_status(delivery['status'])}  to {term.printable(delivery['route'])}"
+    lines = [f"  {head}"]
     for made in group["attempts"]:
         lines += _attempt(made, "    ")
     return lines
 
 
 def _section(title: str, values: dict[str, Any]) -> list[str]:
-    return [title, *term.columns(((name, _value(value)) for name, value in values.items()))]
+    pairs = ((name, _status(value) if name == "status" else _value(value)) for name, value in values.items())
+    return [colour.paint(title, "bold"), *term.columns(pairs)]
+
+
+def _status(value: Any) -> str:
+    return colour.word(_value(value))
 
 
 def _attempt(made: dict[str, Any], indent: str) -> list[str]:
     request, response, error = made["request"], made["response"], made["error"]
     sent = f"{request['method']} {request['url']}" if request else "nothing was sent"
-    came = f"HTTP {response['status']}" if response else "no answer"
-    head = f"{indent}{made['n']}  {made['started_at']}  {made['trigger']}  {sent}  {came}  {made['duration_ms']} ms"
-    lines = [term.printable(head)]
+    came = colour.paint(f"HTTP {response['status']}" if response else "no answer", "red" if error else "green")
+    head = term.printable(f"{made['n']}  {made['started_at']}  {made['trigger']}  {sent}")
+    lines = [f"{indent}{head}  {came}  {made['duration_ms']} ms"]
     deeper = indent + "   "
     if error:
-        lines.append(deeper + term.printable(f"{error['code']}: {error['message']}"))
+        lines.append(deeper + colour.paint(term.printable(f"{error['code']}: {error['message']}"), "red"))
     if response and response.get("body"):
         lines += term.paragraph(response["body"], deeper + "| ", most=_BODY_LINES)
     elif response and response.get("body_base64"):
@@ -98,7 +105,7 @@ def _body(answer: dict[str, Any]) -> list[str]:
         return []
     if not answer["body"]:
         return ["", "body: " + ("not kept" if answer["body"] is None else "empty")]
-    return ["", "body", *("  " + term.printable(line) for line in answer["body"].splitlines())]
+    return ["", colour.paint("body", "bold"), *("  " + term.printable(line) for line in answer["body"].splitlines())]
 
 
 def _pairs(pairs: Iterable[list[str]]) -> list[tuple[str, str]]:

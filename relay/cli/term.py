@@ -111,24 +111,39 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def table(
-    header: Sequence[str], rows: Sequence[Sequence[object]], flexible: Collection[str] = (), room: int | None = None
-) -> str:
-    """Aligned columns. Where there is only so much `room`, the flexible ones are cut first, the widest of them most."""
-    cells = [[name.upper() for name in header], *([_plain(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
-    if room is not None:
-        shrinking = [place for place, name in enumerate(header) if name in flexible]
-        while sum(widths) + 2 * (len(widths) - 1) > room:
-            widest = max(shrinking, key=lambda place: widths[place], default=None)
-            if widest is None or widths[widest] <= _NARROWEST:
-                break
-            widths[widest] -= 1
-    lines = []
-    for row in cells:
-        line = "  ".join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
-        lines.append(line if room is None else cut(line, room))
-    return "\n".join(lines)
+def listing(header: Sequence[str], rows: Sequence[Sequence[object]], flexible: Collection[str] = ()) -> str:
+    """A table as whoever reads standard output wants it: fitted and coloured on a terminal, else whole and plain."""
+    room = width()
+    if room is None:
+        return table(header, rows)
+    from relay.cli import screen
+
+    return "\n".join(screen.table(header, rows, flexible, room))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns."""
+    cells = [[name.upper() for name in header], *([plain(cell) for cell in row] for row in rows)]
+    sizes = widths(header, cells)
+    return "\n".join("  ".join(map(str.ljust, row, sizes)).rstrip() for row in cells)
+
+
+def widths(
+    header: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    flexible: Collection[str] = (),
+    room: int | None = None,
+    size: Callable[[str], int] = len,
+) -> list[int]:
+    """How wide each column is. Where there is only so much `room`, the flexible ones give way, the widest most."""
+    found = [max(size(row[place]) for row in cells) for place in range(len(header))]
+    shrinking = [place for place, name in enumerate(header) if name in flexible]
+    while room is not None and sum(found) + 2 * (len(found) - 1) > room:
+        widest = max(shrinking, key=lambda place: found[place], default=None)
+        if widest is None or found[widest] <= _NARROWEST:
+            break
+        found[widest] -= 1
+    return found
 
 
 def cut(text: str, room: int) -> str:
@@ -143,7 +158,7 @@ def columns(pairs: Iterable[tuple[str, str]], indent: str = "  ") -> list[str]:
     return [f"{indent}{name.ljust(size)}  {value}".rstrip() for name, value in known]
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """A cell: what a sender wrote cannot move the cursor or break the line."""
     if value is None:
         return "-"

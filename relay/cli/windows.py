@@ -67,7 +67,7 @@ def command(
     elif as_json:
         click.echo(json.dumps({"items": windows}, indent=2))
     else:
-        click.echo(term.table(_COLUMNS, [_row(window) for window in windows], ("route",), term.width()))
+        click.echo(term.listing(_COLUMNS, [_row(window) for window in windows], ("route",)))
 
 
 def _act(daemon: ask.Daemon, action: str, ids: tuple[str, ...] | list[str], as_json: bool) -> None:
