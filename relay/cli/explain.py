@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli import colour, offline, term
+from relay.cli import colour, offline, prefix, term
 
 if TYPE_CHECKING:
     from relay.event import Event, Inbound
@@ -69,8 +69,9 @@ def command(
             term.fail(f"--source: {term.one_of('source', source, runtime.sources)}", term.USAGE)
         report = _of_file(runtime, source, _inbound(what), now)
     elif what[:4] in ("evt_", "dlv_", "rej_"):
-        term.need_id(what, "evt_", "dlv_")
-        report = _of_id(runtime, what, offline.get(config, url, token, f"/logs/{what}"), now)
+        prefix.checked([what], "evt_", "dlv_")
+        [found] = prefix.whole([what], lambda query: offline.get(config, url, token, "/logs", query))
+        report = _of_id(runtime, found, offline.get(config, url, token, f"/logs/{found}"), now)
     else:
         term.fail(f"{what}: there is no such file, nor is it an id such as evt_… or dlv_…", term.USAGE)
     report = _redacted(report, runtime)

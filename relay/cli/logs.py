@@ -23,6 +23,8 @@ FILTERS = {
     "entry-id": "Of these entries.",
     "event-id": "Of these events (evt_…).",
     "status": "pending, delivered, failed, held, merged, cancelled; also unmatched, rejected.",
+    "code": "With these statuses of the destination: 500, 5xx, 200-399, >=400.",
+    "q": "Ids, entries or events that begin so, or what is in an error's text.",
     "since": "Not older: a time such as 2026-11-23T20:00:00Z, or an age such as 2h.",
     "until": "Older: a time, or an age.",
     "limit": "At most so many (100; up to 1000).",
@@ -30,7 +32,7 @@ FILTERS = {
     "order": "desc (newest first) or asc.",
 }
 PAGING = ("limit", "cursor", "order")
-_SINGLE = ("since", "until", *PAGING)
+_SINGLE = ("q", "since", "until", *PAGING)
 
 COLUMNS = (
     "id",
@@ -53,14 +55,10 @@ def filters(function: Callable[..., Any], leave_out: Collection[str] = ()) -> Ca
     """The filters of `/logs` as options of the same names; several values with commas, or the option repeated."""
     for name, text in reversed(FILTERS.items()):
         if name not in leave_out:
-            option = click.option(f"--{name}", help=text, multiple=name not in _SINGLE, metavar=name.upper())
+            names = ("-q", "--q") if name == "q" else (f"--{name}",)
+            option = click.option(*names, help=text, multiple=name not in _SINGLE, metavar=name.upper())
             function = option(function)
     return function
-
-
-def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same without those that are for lists: for verbs that act on all that is found."""
-    return filters(function, PAGING)
 
 
 def asked(given: dict[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from relay.cli import colour, offline, term
+from relay.cli import colour, offline, prefix, term
 
 _BODY_LINES = 6  # of a destination's answer; --json has all that was kept
 
@@ -30,8 +30,9 @@ def command(id_text: str, config: Path | None, url: str | None, token: str | Non
       relay show dlv_01M85CA5GE9CETFWDHANEQSGCC
       relay show evt_01M85CA5GE9CERZWDHANEQSGCC --json | jq .event.changes
     """
-    term.need_id(id_text, "dlv_", "evt_", "rej_")
-    answer = offline.get(config, url, token, f"/logs/{id_text}")
+    prefix.checked([id_text], "dlv_", "evt_", "rej_")
+    [found] = prefix.whole([id_text], lambda query: offline.get(config, url, token, "/logs", query))
+    answer = offline.get(config, url, token, f"/logs/{found}")
     click.echo(json.dumps(answer, indent=2) if as_json else page(answer))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,7 +16,6 @@ USAGE = 2
 OPERATOR = 78  # EX_CONFIG of sysexits(3): a restart will not help; systemd is told not to try
 
 _NARROWEST = 8  # a column that is cut keeps at least so much
-_ID = re.compile(r"(evt|dlv|rej)_[0-9A-HJKMNP-TV-Z]{26}", re.IGNORECASE)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,19 +74,6 @@ def config_errors(function: Callable[P, R]) -> Callable[P, R]:
             sys.exit(OPERATOR)
 
     return wrapper
-
-
-def need_id(text: str, *prefixes: str) -> None:
-    """Refuse what cannot be an id before anybody is asked for it."""
-    kinds = {"dlv_": "a delivery's id", "evt_": "an event's", "rej_": "a rejected request's"}
-    if _ID.fullmatch(text) is None or text[:4] not in kinds:
-        shapes = " or ".join(f"{prefix}…" for prefix in prefixes)
-        fail(f"'{text}' is not an id: expected {shapes}, as 'relay logs' lists them", USAGE)
-    if text[:4] not in prefixes:
-        hint = "'relay show' shows it" if text[:4] == "rej_" else f"'relay show {text}' lists its deliveries"
-        fail(
-            f"{text} is {kinds[text[:4]]}, expected {' or '.join(kinds[prefix] for prefix in prefixes)}: {hint}", USAGE
-        )
 
 
 def one_of(what: str, name: str, known: Iterable[str]) -> str:

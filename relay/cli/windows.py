@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from relay.cli import ask, hand, term
+from relay.cli import ask, hand, prefix, term
 
 _DONE = {"flush": "is sent now", "hold": "is held, and takes events, until it is flushed", "cancel": "is dropped"}
 _COLUMNS = ("id", "route", "events", "opened_at", "due_at", "held")
@@ -44,8 +44,7 @@ def command(
       relay windows hold --route rebuild-www --dry-run
     """
     context = click.get_current_context()
-    for id_text in ids:
-        term.need_id(id_text, "dlv_")
+    prefix.checked(ids, "dlv_")
     ways = bool(ids) + bool(route) + everything
     if ways > 1:
         raise click.UsageError("name windows, or say --route, or --all", context)
@@ -54,6 +53,7 @@ def command(
     if action == "list" and ids:
         raise click.UsageError("'relay show ID' shows one", context)
     daemon = ask.daemon(config, url, token)
+    ids = hand.named(daemon, ids)
     if action != "list" and ids and not dry_run:
         _act(daemon, action, ids, as_json)
         return

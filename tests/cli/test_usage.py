@@ -71,12 +71,20 @@ def test_an_unknown_verb_suggests_the_nearest() -> None:
     [
         (["logs", "--rout", "a"], "there is no option '--rout' (did you mean '--route'?) (see 'relay logs --help')"),
         (["send"], "missing argument 'SOURCE' (see 'relay send --help')"),
-        (["cancel"], "missing argument 'ID…' (see 'relay cancel --help')"),
+        (
+            ["cancel"],
+            "name deliveries (dlv_…), or filters such as --route www, or say --all (see 'relay cancel --help')",
+        ),
+        (["cancel", "--status", "failed"], "--status takes pending, held here, not 'failed'"),
+        (["forget", "--source", ""], "--source is empty"),
+        (["replay", "--all", "--since", "2h"], "one at a time: name events (evt_…), or filters"),
+        (["replay", "evt_01M85CA5GE9CERZWDHANEQSGCC", "--dry-run"], "--dry-run is for filters and --all"),
         (["send", "a", "--event", "e", "--file", __file__], "--event and --file exclude each other"),
         (["check", "a.yaml", "--config", "b.yaml"], "name the config once"),
         (["show", "nonsense"], "'nonsense' is not an id: expected dlv_… or evt_… or rej_…, as 'relay logs' lists them"),
         (["show", "dlv_../../health"], "is not an id"),
         (["retry", "dlv_1"], "'dlv_1' is not an id: expected dlv_…"),
+        (["show", "dlv_01M85CA"], "expected dlv_… or evt_… or rej_… and at least 8 more characters"),
         (["retry", "evt_01M85CA5GE9CERZWDHANEQSGCC"], "is an event's, expected a delivery's id: 'relay show evt_01M85"),
         (["logs", "--url", "nonsense"], "--url takes http://host:port or unix:/path, not 'nonsense'"),
         (["logs", "--url", "http://h:99999"], "--url takes http://host:port"),
@@ -157,7 +165,7 @@ def test_the_config_of_the_environment_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_filters_are_those_of_the_admin_side() -> None:
-    assert {name.replace("-", "_") for name in FILTERS} == set(logquery.FILTERS)
+    assert {name.replace("-", "_") for name in FILTERS} == {*logquery.FILTERS, "code", "q"}
     assert "error" in COLUMNS
 
 
