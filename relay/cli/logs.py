@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from relay.cli import colour, offline, term
+from relay.cli import ask, colour, offline, term
 
 FILTERS = {
     "route": "Of these routes.",
@@ -27,7 +27,7 @@ FILTERS = {
     "q": "Ids, entries or events that begin so, or what is in an error's text.",
     "since": "Not older: a time such as 2026-11-23T20:00:00Z, or an age such as 2h.",
     "until": "Older: a time, or an age.",
-    "limit": "At most so many (100; up to 1000).",
+    "limit": "At most so many (100; with -f 10; up to 1000).",
     "cursor": "Go on from the 'next' of an earlier --json answer.",
     "order": "desc (newest first) or asc.",
 }
@@ -68,21 +68,30 @@ def asked(given: dict[str, Any]) -> dict[str, str]:
 
 
 @click.command("logs")
+@click.option("-f", "--follow", is_flag=True, help="Go on with each new state as it happens, until Ctrl-C.")
 @filters
 @term.json_option
 @term.daemon_options
 @term.config_errors
-def command(config: Path | None, url: str | None, token: str | None, as_json: bool, **given: Any) -> None:
+def command(follow: bool, config: Path | None, url: str | None, token: str | None, as_json: bool, **given: Any) -> None:
     """List deliveries, newest first. Without a running daemon the store's file itself is read.
+
+    With -f the newest are at the bottom, and the running daemon tells each new state: one line, or with --json one
+    object a line. It goes on when the daemon was restarted.
 
     \b
     Examples:
       relay logs --status failed --since 2h
       relay logs --route search,audit --entry-id 1042
+      relay logs -f --route search
       relay logs --status rejected         requests that did not prove themselves
       relay logs --json | jq -r '.items[].id'
     """
-    answer = offline.get(config, url, token, "/logs", asked(given))
+    query = asked(given)
+    if follow:
+        _follow(query, ask.daemon(config, url, token), as_json)
+        return
+    answer = offline.get(config, url, token, "/logs", query)
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
@@ -92,9 +101,18 @@ def command(config: Path | None, url: str | None, token: str | None, as_json: bo
         term.complain(f"there are more: --cursor {answer['next']} goes on, --limit shows up to 1000")
 
 
+def _follow(query: dict[str, str], daemon: ask.Daemon, as_json: bool) -> None:
+    from relay.cli import follow
+
+    for name in follow.NOT_FOLLOWED:
+        if name in query:
+            raise click.UsageError(f"--{name} is for lists, not for what is followed", click.get_current_context())
+    follow.follow(daemon, query, query.pop("limit", follow.NEWEST), as_json)
+
+
 def whole(items: Sequence[dict[str, Any]]) -> str:
     """The whole table, a line for each."""
-    return term.table(COLUMNS, [[_cell(item, column) for column in COLUMNS] for item in items])
+    return term.table(COLUMNS, [[cell(item, column) for column in COLUMNS] for item in items])
 
 
 def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
@@ -105,7 +123,7 @@ def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
     dropped = list(_DISPENSABLE)
     while True:
         header = ["time (utc)" if column == "created_at" else column for column in shown]
-        rows = [[_short(item) if column == "created_at" else _cell(item, column) for column in shown] for item in items]
+        rows = [[_short(item) if column == "created_at" else cell(item, column) for column in shown] for item in items]
         if not dropped or max(map(len, term.table(header, rows).splitlines())) <= room:
             break
         shown.remove(dropped.pop(0))
@@ -114,7 +132,7 @@ def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
     for item, line in zip(items, others, strict=True):
         lines.append(line)
         if item["error"]:
-            lines.append(colour.paint(screen.cut(f"    {term.printable(_cell(item, 'error'))}", room), "red"))
+            lines.append(colour.paint(screen.cut(f"    {term.printable(cell(item, 'error'))}", room), "red"))
     return "\n".join(lines)
 
 
@@ -123,7 +141,8 @@ def _short(item: dict[str, Any]) -> str:
     return str(item["created_at"])[5:19].replace("T", " ")
 
 
-def _cell(item: dict[str, Any], column: str) -> Any:
+def cell(item: dict[str, Any], column: str) -> Any:
+    """What stands in a column."""
     value = item[column]
     if column == "error" and value:
         code, message = value.get("code"), value.get("message")
