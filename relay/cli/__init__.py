@@ -30,6 +30,8 @@ VERBS = {
     "test": "send a marked test event and say what came back",
     "move": "give what is held for a removed route to another one",
     "windows": "list the windows being collected; send, hold or drop them",
+    "doctor": "prove that all is as it must be, or say what is not",
+    "db": "look at the store's file, back it up, prune it",
     "reload": "make the running daemon read its config again",
     "import": "make a config of another system's webhooks",
     "export": "print one route as a config of its own",
