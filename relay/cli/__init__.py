@@ -6,9 +6,12 @@ import importlib
 import keyword
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 VERBS = {
     "serve": "run the daemon",
@@ -35,6 +38,7 @@ VERBS = {
     "reload": "make the running daemon read its config again",
     "import": "make a config of another system's webhooks",
     "export": "print one route as a config of its own",
+    "completion": "print what makes a shell complete verbs, options and names",
     "version": "say the version",
 }
 
@@ -53,6 +57,13 @@ class _Verbs(click.Group):
         module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
         command: click.Command = importlib.import_module(f"relay.cli.{module}").command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs, none of which is imported for that."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [CompletionItem(name, help=text) for name, text in VERBS.items() if name.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli import colour, offline, prefix, term
+from relay.cli import colour, completing, offline, prefix, term
 
 if TYPE_CHECKING:
     from relay.event import Event, Inbound
@@ -23,9 +23,15 @@ _BODY_LINES = 8  # of what would be sent; --json has all of it
 
 
 @click.command("explain")
-@click.argument("what", metavar="FILE|ID")
-@click.option("--source", help="The source that FILE would have come to.")
-@click.option("--expect", multiple=True, metavar="ROUTE", help="Fail unless ROUTE would take it: a check for CI.")
+@click.argument("what", metavar="FILE|ID", shell_complete=completing.files)
+@click.option("--source", shell_complete=completing.sources, help="The source that FILE would have come to.")
+@click.option(
+    "--expect",
+    multiple=True,
+    metavar="ROUTE",
+    shell_complete=completing.routes,
+    help="Fail unless ROUTE would take it: a check for CI.",
+)
 @term.json_option
 @term.daemon_options
 @term.config_errors

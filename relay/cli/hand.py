@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from relay.cli import ask, prefix, progress, term
+from relay.cli import ask, completing, prefix, progress, term
 
 PATIENCE = 600.0  # seconds: a route may have a million deliveries, and a destination its own timeout
 _SOON = 0.5  # seconds after which a person wonders
@@ -86,7 +86,7 @@ def route_options(function: Callable[..., Any]) -> Callable[..., Any]:
         term.json_option,
         click.option("--dry-run", is_flag=True, help="Only say what it would do."),
         click.option("--all", "everything", is_flag=True, help="All routes of the config."),
-        click.argument("names", nargs=-1, metavar="[ROUTE…]"),
+        click.argument("names", nargs=-1, metavar="[ROUTE…]", shell_complete=completing.routes),
     ):
         function = option(function)
     return function

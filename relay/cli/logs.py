@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from relay.cli import ask, colour, offline, term
+from relay.cli import ask, colour, completing, offline, term
 
 FILTERS = {
     "route": "Of these routes.",
@@ -56,7 +56,13 @@ def filters(function: Callable[..., Any], leave_out: Collection[str] = ()) -> Ca
     for name, text in reversed(FILTERS.items()):
         if name not in leave_out:
             names = ("-q", "--q") if name == "q" else (f"--{name}",)
-            option = click.option(*names, help=text, multiple=name not in _SINGLE, metavar=name.upper())
+            option = click.option(
+                *names,
+                shell_complete=completing.FILTERS.get(name),
+                help=text,
+                multiple=name not in _SINGLE,
+                metavar=name.upper(),
+            )
             function = option(function)
     return function
 

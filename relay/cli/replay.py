@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from relay.cli import hand, selection
+from relay.cli import completing, hand, selection
 
 
 @click.command("replay")
 @selection.options("[EVT…]", everything="All events.", leave_out=("route",))
-@click.option("--route", help="Only by this route, if it wants the event.")
+@click.option("--route", shell_complete=completing.routes, help="Only by this route, if it wants the event.")
 def command(route: str | None, **given: Any) -> None:
     """Route stored events again under today's config: each route that wants one gets a new delivery of it.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from relay.cli import ask, hand, prefix, term
+from relay.cli import ask, completing, hand, prefix, term
 
 _DONE = {"flush": "is sent now", "hold": "is held, and takes events, until it is flushed", "cancel": "is dropped"}
 _COLUMNS = ("id", "route", "events", "opened_at", "due_at", "held")
@@ -17,7 +17,7 @@ _COLUMNS = ("id", "route", "events", "opened_at", "due_at", "held")
 @click.command("windows")
 @click.argument("action", type=click.Choice(["list", *_DONE]), default="list", metavar="[list|flush|hold|cancel]")
 @click.argument("ids", nargs=-1, metavar="[ID…]")
-@click.option("--route", multiple=True, help="The windows of these routes.")
+@click.option("--route", multiple=True, shell_complete=completing.routes, help="The windows of these routes.")
 @click.option("--all", "everything", is_flag=True, help="All windows.")
 @click.option("--dry-run", is_flag=True, help="Only list the windows that are meant.")
 @term.json_option
