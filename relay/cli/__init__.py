@@ -37,6 +37,7 @@ VERBS = {
     "db": "look at the store's file, back it up, prune it",
     "reload": "make the running daemon read its config again",
     "import": "make a config of another system's webhooks",
+    "schema": "print the config's JSON Schema, for editors",
     "export": "print one route as a config of its own",
     "completion": "print what makes a shell complete verbs, options and names",
     "version": "say the version",

@@ -92,9 +92,9 @@ def test_a_state_has_one_colour_everywhere(monkeypatch: pytest.MonkeyPatch) -> N
     assert "\x1b[31mfailed" in "".join(screen.table(("status",), [("failed",)], (), 40))
 
 
-@pytest.mark.parametrize("args", [["version"], ["logs"], ["routes"], ["check"]])
+@pytest.mark.parametrize("args", [["version"], ["schema"], ["logs"], ["routes"], ["check"]])
 def test_rich_is_not_even_loaded_where_nobody_looks(served: RelayProcess, args: list[str]) -> None:
-    where = [] if args == ["version"] else ["--config", str(served.config)]
+    where = [] if args in (["version"], ["schema"]) else ["--config", str(served.config)]
     code = (
         "import sys\nfrom relay.cli import relay\ntry:\n    relay(sys.argv[1:], 'relay')\n"
         "finally:\n    print('rich' in sys.modules, file=sys.stderr)"
