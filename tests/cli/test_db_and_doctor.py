@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+import os
+import pty
 import shutil
 import sqlite3
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from relay import checkup
@@ -19,10 +26,12 @@ from relay.ids import Ids
 from relay.store import Overdue
 from relay.stores.sqlite.survey import Survey
 from tests.certificates import write_certificate
-from tests.cli.running import Ended, complaint, free_ports, items_when, run, serving
-from tests.cli.standin import standing_in
+from tests.cli.running import TOP, Ended, command, complaint, free_ports, items_when, run, serving
+from tests.cli.standin import log_item, standing_in
 from tests.cli.test_daemon_verbs import at_terminal, sent_id
-from tests.harness import RelayProcess, write_config
+from tests.cli.test_prefixes import ONE
+from tests.fakes import until
+from tests.harness import RelayProcess, relay_here, relay_process, write_config
 
 TEXT = """
 server: {{listen: "127.0.0.1:{}"}}
@@ -319,3 +328,102 @@ def test_the_doctor_changes_nothing(copied: Path) -> None:
     shutil.copy(path, copied.parent / "kept.db")
     assert run("doctor", "--config", copied).code == 0
     assert path.read_bytes() == before
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (["db", "stats", "--json"], "counting"),
+        (["db", "check", "--json"], "reading all of it"),
+        (["doctor", "--json"], "looking at everything"),
+    ],
+)
+def test_long_work_shows_its_progress_where_somebody_looks_and_leaves_the_output_alone(
+    served: RelayProcess, args: list[str], shown: str
+) -> None:
+    master, slave = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(TOP)}
+    with subprocess.Popen(
+        command(*args, "--config", served.config), stdout=subprocess.PIPE, stderr=slave, env=environ
+    ) as process:
+        os.close(slave)
+        told = b""
+        with contextlib.suppress(OSError):  # EIO: the other side is gone
+            while chunk := os.read(master, 65536):
+                told += chunk
+        os.close(master)
+        assert process.stdout is not None
+        json.loads(process.stdout.read())
+    assert shown in told.decode()
+
+
+def test_many_ids_show_their_progress_too(served: RelayProcess, tmp_path: Path) -> None:
+    ids = [f"dlv_01M85CA5GE9CETFWDHANEQSG{place:02d}" for place in range(30)]
+    answers: dict[str, Any] = {
+        f"POST /logs/{one}/retry": lambda query, handler: {"delivery": log_item(ONE)} for one in ids
+    }
+    with standing_in(answers) as admin:
+        out = tmp_path / "out"
+        master, slave = pty.openpty()
+        with out.open("wb") as file:
+            done = subprocess.run(
+                command("retry", *ids, "--url", admin.url),
+                stdout=file,
+                stderr=slave,
+                env={**os.environ, "TERM": "xterm", "PYTHONPATH": str(TOP)},
+                check=False,
+            )
+        os.close(slave)
+        told = os.read(master, 65536).decode()
+        os.close(master)
+    assert done.returncode == 0
+    assert "asking the daemon" in told
+    assert len(out.read_text().splitlines()) == 30
+
+
+# --- beside a relay that works, and after one that was killed ---------------------------------------------------------
+
+
+async def test_a_backup_that_is_made_while_events_come_in_is_one_moment_of_the_store(tmp_path: Path) -> None:
+    text = """
+sources: {any: {type: generic, verify: none}}
+routes: [{name: off, to: {url: "http://127.0.0.1:1"}, delay: 1h}]
+"""
+    async with relay_here(tmp_path, text) as relay:
+        taken = 0
+        stop = asyncio.Event()
+
+        async def send_on() -> None:
+            nonlocal taken
+            while not stop.is_set():
+                assert (await relay.post("/in/any"))[0] == 200
+                taken += 1
+
+        async with asyncio.TaskGroup() as group:
+            senders = [group.create_task(send_on()) for _ in range(4)]
+            await until(lambda: taken > 50)
+            before = taken
+            with Survey(tmp_path / "relay.db") as survey:
+                now = datetime.now(UTC)
+                await asyncio.to_thread(survey.copy, tmp_path / "copy.db", now, lambda done, total: None)
+            stop.set()
+            await asyncio.wait(senders)
+    with Survey(tmp_path / "copy.db") as copy:
+        assert copy.faults(True, lambda done, total: None) == []
+        rows = copy.figures(lambda done, total: None).rows
+    assert before <= rows["event"] == rows["delivery"]
+
+
+async def test_after_a_crash_what_was_committed_is_in_the_backup(tmp_path: Path) -> None:
+    async with relay_process(tmp_path, "sources: {any: {type: generic, verify: none}}\n") as relay:
+        async with aiohttp.ClientSession() as session:
+            async with session.post(relay.public + "/in/any", data=b"{}") as answer:
+                assert answer.status == 200
+        relay.kill()
+        done = await asyncio.to_thread(run, "db", "backup", tmp_path / "copy.db", "--config", relay.config)
+    assert done.code == 0
+    with Survey(tmp_path / "copy.db") as copy:
+        assert copy.figures(lambda done, total: None).rows["event"] == 1
