@@ -21,10 +21,9 @@ def command(**given: Any) -> None:
       relay cancel dlv_01M85CA5GE9CETFWDHANEQSGCC
       relay cancel --status held --route old --dry-run
     """
-    selection.of(given, "dlv_", ("pending", "held")).each(
+    selection.deliveries(given, "pending", "held").each(
         "cancelled",
         lambda id_text: f"/logs/{id_text}/cancel",
         "delivery",
         lambda id_text, answer: f"{id_text}: {answer['delivery']['status']}",
-        statuses="pending,held",
     )

@@ -22,10 +22,9 @@ def command(**given: Any) -> None:
       relay forget evt_01M85CA5GE9CERZWDHANEQSGCC
       relay forget --source shop --entry-id 1042 --dry-run
     """
-    selection.of(given, "evt_", selection.OF_EVENTS).each(
+    selection.events(given).each(
         "forgotten",
         lambda id_text: f"/events/{id_text}/forget",
         "forgotten",
         lambda id_text, answer: f"{id_text}: its body and headers are gone",
-        statuses=",".join(selection.OF_EVENTS),
     )

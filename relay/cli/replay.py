@@ -24,19 +24,12 @@ def command(route: str | None, **given: Any) -> None:
       relay replay evt_01M85CA5GE9CERZWDHANEQSGCC --route search
       relay replay --status unmatched --since 2h --dry-run
     """
-    chosen = selection.of(given, "evt_", selection.OF_EVENTS)
+    chosen = selection.events(given)
     query = None
     if route is not None:
         [found] = hand.routes(chosen.daemon, [route], everything=False)
         query = {"route": found["name"]}
-    chosen.each(
-        "replayed",
-        lambda id_text: f"/events/{id_text}/replay",
-        "deliveries",
-        _said,
-        statuses=",".join(selection.OF_EVENTS),
-        query=query,
-    )
+    chosen.each("replayed", lambda id_text: f"/events/{id_text}/replay", "deliveries", _said, query)
 
 
 def _said(id_text: str, answer: Any) -> str:

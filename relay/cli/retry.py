@@ -23,7 +23,7 @@ def command(**given: Any) -> None:
       relay retry --route search --since 2h --dry-run
       relay retry --status failed --route search --since 2h
     """
-    chosen = selection.of(given, "dlv_")
+    chosen = selection.deliveries(given)
     daemon, query, dry_run = chosen.daemon, chosen.query, chosen.dry_run
     if chosen.ids:
         hand.each(daemon, chosen.ids, lambda id_text: f"/logs/{id_text}/retry", "delivery", _said, chosen.as_json)
