@@ -11,7 +11,9 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
-.PHONY: run test check lint types fmt lock bench hostile screenshots clean
+# make schema renew what is derived from the config's models and docs/configuration.md
+
+.PHONY: run test check lint types fmt lock schema bench hostile screenshots clean
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -31,6 +33,9 @@ types: $(DEV)
 fmt: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+schema: $(DEV)
+	$(BIN)/python -m tests.docs.test_schema
 
 bench: $(DEV)
 	$(BIN)/python -m bench.end_to_end $(ARGS)

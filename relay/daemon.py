@@ -12,14 +12,14 @@ import contextlib
 import gc
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 from relay import __version__, journal, systemd
 from relay.client import HttpTransport, Transport
-from relay.clock import Clock, SystemClock
+from relay.clock import Clock, SystemClock, rfc3339
 from relay.dispatcher import Dispatcher
 from relay.following import Followers
 from relay.listening import Listening
@@ -31,7 +31,7 @@ from relay.pipeline import Pipeline
 from relay.reload import Reloader, read
 from relay.retention import Retention
 from relay.runtime import Runtime
-from relay.store import Store
+from relay.store import Store, Unavailable
 from relay.stores import open_store
 from relay.web.admin import Admin
 from relay.web.desk import Desk
@@ -67,12 +67,19 @@ class Running:
         self.followers.end()
 
 
-async def run(path: Path, clock: Clock | None = None, on_ready: Callable[[Running], None] | None = None) -> None:
-    """Run until SIGTERM or SIGINT; SIGHUP reloads the config. `on_ready` is called when both sides listen.
+async def run(
+    path: Path,
+    clock: Clock | None = None,
+    on_ready: Callable[[Running], None] | None = None,
+    *,
+    held: bool = False,
+) -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reloads the config. `on_ready` is called when both sides listen. `held`
+    pauses all routes before anything is sent.
 
     Raises ConfigError, Unusable, Locked, CannotListen or Unavailable before that, and then nothing was taken in.
     """
-    async with running(path, clock or SystemClock()) as relay:
+    async with running(path, clock or SystemClock(), held=held) as relay:
         # What was built so far stays for good: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -111,7 +118,7 @@ async def run(path: Path, clock: Clock | None = None, on_ready: Callable[[Runnin
 
 
 @contextlib.asynccontextmanager
-async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
+async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncIterator[Running]:
     """A whole relay, from its config file; leaving the context stops it. Raises as `run` does."""
     first = read(path, 1, clock.now())
     configure_journal(first)
@@ -152,6 +159,7 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
             oversight.follow(runtime.routing.routes)
 
         look_at(first)
+        await _hold(store, oversight, {*first.routing.routes, *store.counts()}, held)
         await dispatcher.follow(first.routing.routes)
 
         async def swap(runtime: Runtime) -> None:
@@ -218,6 +226,25 @@ async def running(path: Path, clock: Clock) -> AsyncIterator[Running]:
             for task in tasks:
                 task.cancel()
             await relay.wind_down()
+
+
+async def _hold(store: Store, oversight: Oversight, names: Collection[str], held: bool) -> None:
+    """Pause all routes, of the config and of the queue, where that was asked for, or where the store was restored from
+    a backup: it does not know what was sent after the backup was made, so a person looks first."""
+    restored = await store.restored()
+    if restored is not None:
+        reason = f"restored from a backup of {rfc3339(restored)}: 'relay resume --all' when what waits may be sent"
+    elif held:
+        reason = "started with --held: 'relay resume --all' when what waits may be sent"
+    else:
+        return
+    for name in sorted(names):
+        oversight.pause(name, reason)
+    if not await oversight.save():
+        raise Unavailable("all routes were to be paused, and the store cannot write that down: nothing was sent")
+    if restored is not None:
+        await store.accepted()
+    journal.started_held(reason)
 
 
 def _count_filter_errors(runtime: Runtime, metrics: Metrics) -> None:

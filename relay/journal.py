@@ -274,6 +274,11 @@ def started(**facts: object) -> None:
     _log.info("started", **facts)
 
 
+def started_held(reason: str) -> None:
+    """All routes were paused before anything was sent."""
+    _log.warning("started_held", reason=reason)
+
+
 def stopping(signal: str) -> None:
     """Asked to end: no new events, in-flight attempts finish."""
     _log.info("stopping", signal=signal)

@@ -5,31 +5,36 @@ Nothing in it can move the cursor, turn the direction of writing or break a line
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 _NARROWEST = 8  # a column that is cut keeps at least so much
 _WIDEST = 200  # of a cell: one long name must not make all lines of a table as long
 _LONGEST = 2_000  # of a line of text
 
 
-def table(
-    header: Sequence[str], rows: Sequence[Sequence[object]], flexible: Collection[str] = (), room: int | None = None
-) -> str:
-    """Aligned columns. Where there is only so much `room`, the flexible ones are cut first, the widest of them most."""
-    cells = [[name.upper() for name in header], *([_plain(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
-    if room is not None:
-        shrinking = [place for place, name in enumerate(header) if name in flexible]
-        while sum(widths) + 2 * (len(widths) - 1) > room:
-            widest = max(shrinking, key=lambda place: widths[place], default=None)
-            if widest is None or widths[widest] <= _NARROWEST:
-                break
-            widths[widest] -= 1
-    lines = []
-    for row in cells:
-        line = "  ".join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
-        lines.append(line if room is None else cut(line, room))
-    return "\n".join(lines)
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns."""
+    cells = [[name.upper() for name in header], *([plain(cell) for cell in row] for row in rows)]
+    sizes = widths(header, cells)
+    return "\n".join("  ".join(map(str.ljust, row, sizes)).rstrip() for row in cells)
+
+
+def widths(
+    header: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    flexible: Collection[str] = (),
+    room: int | None = None,
+    size: Callable[[str], int] = len,
+) -> list[int]:
+    """How wide each column is. Where there is only so much `room`, the flexible ones give way, the widest most."""
+    found = [max(size(row[place]) for row in cells) for place in range(len(header))]
+    shrinking = [place for place, name in enumerate(header) if name in flexible]
+    while room is not None and sum(found) + 2 * (len(found) - 1) > room:
+        widest = max(shrinking, key=lambda place: found[place], default=None)
+        if widest is None or found[widest] <= _NARROWEST:
+            break
+        found[widest] -= 1
+    return found
 
 
 def cut(text: str, room: int) -> str:
@@ -65,7 +70,7 @@ def printable(text: str, most: int = _LONGEST) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """A cell: what a sender wrote cannot move the cursor or break the line."""
     if value is None:
         return "-"

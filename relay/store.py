@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 from relay.delivery import (
@@ -146,6 +147,7 @@ class Pruned:
     events: int = 0
     deliveries: int = 0
     bodies: int = 0
+    """Of events that stay."""
     pages: int = 0
     """Given back to the disk."""
 
@@ -157,6 +159,91 @@ class Pruned:
             self.bodies + other.bodies,
             self.pages + other.pages,
         )
+
+
+class CannotCopy(Exception):
+    """No backup was made. The message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a store holds, counted."""
+
+    schema: int
+    rows: Mapping[str, int]
+    """By table."""
+    routes: Mapping[str, Mapping[str, int]]
+    """Deliveries by route and state."""
+    size_bytes: int
+    log_bytes: int
+    unused_bytes: int
+    """Within the file: used again before it grows."""
+    free_bytes: int
+    """On the disk."""
+    oldest: datetime | None
+    newest: datetime | None
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that must always hold, and does not."""
+
+    name: str
+    broken: str
+    """What is wrong, in words that follow a number."""
+    count: int
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """How many deliveries of a route are due for long, and since when the first one is."""
+
+    count: int
+    since: datetime
+
+
+Progress = Callable[[int, int], None]
+"""Told how much is done, and of how much."""
+
+
+class Surveyor(Protocol):
+    """A store looked at as a whole, beside a running relay or without one. It changes nothing, and may take long: it
+    belongs to no event loop. Raises Unavailable where the file cannot be read."""
+
+    def figures(self, progress: Progress) -> Figures:
+        """What is in it."""
+        ...
+
+    def newest(self) -> datetime | None:
+        """When the last thing in it came into being."""
+        ...
+
+    def free_bytes(self) -> int:
+        """What is left on its disk."""
+        ...
+
+    def faults(self, thorough: bool, progress: Progress) -> list[Fault]:
+        """What must always hold, and does not; `thorough` also reads every index against its table."""
+        ...
+
+    def laws(self) -> Sequence[str]:
+        """The names of all that must always hold."""
+        ...
+
+    def overdue(self, before: datetime) -> Mapping[str, Overdue]:
+        """What has been due since before then and is first in its lane, by route."""
+        ...
+
+    def states(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
+        """See Store.states."""
+        ...
+
+    def copy(self, to: Path, now: datetime, progress: Progress, *, replace: bool = False) -> int:
+        """A backup of it as it is at one moment, whole or not at all, on disk (fsynced), which nobody else may read;
+        its size. The store that is made of it is `restored`. Raises CannotCopy."""
+        ...
 
 
 class LogReader(Protocol):
@@ -310,6 +397,14 @@ class Store(LogReader, Protocol):
 
     async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep what is known of things, by name, as JSON data; names that are not given stay as they were."""
+        ...
+
+    async def restored(self) -> datetime | None:
+        """When the backup was made that this store is a copy of; None for any other, and once `accepted`."""
+        ...
+
+    async def accepted(self) -> None:
+        """What a restored store holds has been put on hold: it is a store like any other from now on."""
         ...
 
     def counts(self) -> Mapping[str, Counts]:

@@ -6,9 +6,12 @@ import importlib
 import keyword
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 VERBS = {
     "serve": "run the daemon",
@@ -30,9 +33,13 @@ VERBS = {
     "test": "send a marked test event and say what came back",
     "move": "give what is held for a removed route to another one",
     "windows": "list the windows being collected; send, hold or drop them",
+    "doctor": "prove that all is as it must be, or say what is not",
+    "db": "look at the store's file, back it up, prune it",
     "reload": "make the running daemon read its config again",
     "import": "make a config of another system's webhooks",
+    "schema": "print the config's JSON Schema, for editors",
     "export": "print one route as a config of its own",
+    "completion": "print what makes a shell complete verbs, options and names",
     "version": "say the version",
 }
 
@@ -51,6 +58,13 @@ class _Verbs(click.Group):
         module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
         command: click.Command = importlib.import_module(f"relay.cli.{module}").command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs, none of which is imported for that."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [CompletionItem(name, help=text) for name, text in VERBS.items() if name.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

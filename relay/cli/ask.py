@@ -8,7 +8,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode, urlsplit
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT = 30.0
 _LOGIN = re.compile("//.*@")
+_LONGEST_LINE = 1 << 20
 
 
 class Unreachable(Exception):
@@ -50,23 +51,78 @@ class Daemon:
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> tuple[int, Any]:
         """The status and the JSON of a GET. Raises Unreachable."""
-        return self._ask("GET", path + ("?" + urlencode(query) if query else ""))
+        return self._ask("GET", self._target(path, query))
 
     def post(self, path: str, query: Mapping[str, str] | None = None, patience: float = _TIMEOUT) -> tuple[int, Any]:
         """The status and the JSON of a POST, which may take so many seconds. Raises Unreachable."""
-        return self._ask("POST", path + ("?" + urlencode(query) if query else ""), patience)
+        return self._ask("POST", self._target(path, query), patience)
+
+    @contextlib.contextmanager
+    def stream(self, path: str, query: Mapping[str, str], patience: float) -> Iterator[Iterator[bytes]]:
+        """The lines of an answer that does not end, as they come. Raises Unreachable where nobody answers, where it
+        breaks off, and where nothing came for so many seconds."""
+        connection = self._connection(patience)
+        try:
+            with self._in_words():
+                connection.request("GET", self._target(path, query), headers=self._headers("text/event-stream"))
+                answer = connection.getresponse()
+            if answer.status != http.client.OK:
+                self._refused(answer)
+            yield self._lines(answer)
+        finally:
+            connection.close()
+
+    def _lines(self, answer: http.client.HTTPResponse) -> Iterator[bytes]:
+        while True:
+            with self._in_words():
+                line = answer.readline(_LONGEST_LINE)
+            if not line:
+                return
+            yield line
+
+    def _refused(self, answer: http.client.HTTPResponse) -> NoReturn:
+        """What was to be a stream is an answer."""
+        if answer.status == http.client.NOT_FOUND:
+            term.fail(f"the relay at {self.shown} knows nothing of this: it is older than this command, so upgrade it")
+        with self._in_words():
+            body = answer.read()
+        if answer.status >= http.client.INTERNAL_SERVER_ERROR:
+            raise Unreachable(f"the relay at {self.shown} is not ready (HTTP {answer.status})")
+        with contextlib.suppress(ValueError):
+            self.require("", answer.status, json.loads(body))
+        self._not_relay()
 
     def _ask(self, method: str, target: str, patience: float = _TIMEOUT) -> tuple[int, Any]:
         connection = self._connection(patience)
-        headers: dict[str, str | bytes] = {"Accept": "application/json"}
+        try:
+            with self._in_words():
+                connection.request(method, target, headers=self._headers("application/json"))
+                answer = connection.getresponse()
+                body = answer.read()
+        finally:
+            connection.close()
+        try:
+            return answer.status, json.loads(body)
+        except ValueError:
+            self._not_relay()
+
+    def _target(self, path: str, query: Mapping[str, str] | None) -> str:
+        base = "" if self.url.startswith("unix:") else self._parts.path.rstrip("/")
+        return base + path + ("?" + urlencode(query) if query else "")
+
+    def _headers(self, accept: str) -> dict[str, str | bytes]:
+        headers: dict[str, str | bytes] = {"Accept": accept}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}".encode()
-        if not self.url.startswith("unix:"):
-            target = self._parts.path.rstrip("/") + target
+        return headers
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """What goes wrong with a connection, as a person wants to hear it."""
         try:
-            connection.request(method, target, headers=headers)
-            answer = connection.getresponse()
-            body = answer.read()
+            yield
+        except (http.client.IncompleteRead, http.client.RemoteDisconnected):
+            raise Unreachable(f"the relay at {self.shown} went away") from None
         except http.client.HTTPException:
             self._not_relay()
         except OSError as error:
@@ -75,12 +131,6 @@ class Daemon:
             why = error.strerror or str(error)
             start = "start it with 'relay serve', or say with --url where it is"
             raise Unreachable(f"no relay answers at {self.shown} ({why}): {start}") from None
-        finally:
-            connection.close()
-        try:
-            return answer.status, json.loads(body)
-        except ValueError:
-            self._not_relay()
 
     def _connection(self, patience: float) -> http.client.HTTPConnection:
         if self.url.startswith("unix:"):

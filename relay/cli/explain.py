@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli import offline, term
+from relay.cli import colour, completing, offline, prefix, term
 
 if TYPE_CHECKING:
     from relay.event import Event, Inbound
@@ -22,9 +22,15 @@ _BODY_LINES = 8  # of what would be sent; --json has all of it
 
 
 @click.command("explain")
-@click.argument("what", metavar="FILE|ID")
-@click.option("--source", help="The source that FILE would have come to.")
-@click.option("--expect", multiple=True, metavar="ROUTE", help="Fail unless ROUTE would take it: a check for CI.")
+@click.argument("what", metavar="FILE|ID", shell_complete=completing.files)
+@click.option("--source", shell_complete=completing.sources, help="The source that FILE would have come to.")
+@click.option(
+    "--expect",
+    multiple=True,
+    metavar="ROUTE",
+    shell_complete=completing.routes,
+    help="Fail unless ROUTE would take it: a check for CI.",
+)
 @term.json_option
 @term.daemon_options
 @term.config_errors
@@ -69,8 +75,9 @@ def command(
             term.fail(f"--source: {term.one_of('source', source, runtime.sources)}", term.USAGE)
         report = _of_file(runtime, source, _inbound(what), now)
     elif what[:4] in ("evt_", "dlv_", "rej_"):
-        term.need_id(what, "evt_", "dlv_")
-        report = _of_id(runtime, what, offline.get(config, url, token, f"/logs/{what}"), now)
+        prefix.checked([what], "evt_", "dlv_")
+        [found] = prefix.whole([what], lambda query: offline.get(config, url, token, "/logs", query))
+        report = _of_id(runtime, found, offline.get(config, url, token, f"/logs/{found}"), now)
     else:
         term.fail(f"{what}: there is no such file, nor is it an id such as evt_… or dlv_…", term.USAGE)
     report = redacted(report, runtime.redact)
@@ -230,14 +237,14 @@ def _verdict(report: dict[str, Any]) -> list[str]:
     """Whether relay would take it."""
     reason = term.printable(report["reason"]) if report["reason"] else ""
     if report["answer"] == 400:
-        return [f"REFUSED with 400: {reason}"]
+        return [colour.paint("REFUSED with 400", "red") + f": {reason}"]
     if report["verified"] is False:
         rest = "" if report["event"] is None and not report["ignored"] else ". Were it genuine:"
-        lines = [f"REJECTED with 401: {reason}{rest}"]
+        lines = [colour.paint("REJECTED with 401", "red") + f": {reason}{rest}"]
     elif report["verified"] is None:
-        lines = [f"not verified: {reason}"]
+        lines = [colour.paint("not verified", "yellow") + f": {reason}"]
     else:
-        lines = [f"verified: {reason or ', '.join(report['proofs'])}"]
+        lines = [colour.paint("verified", "green") + f": {reason or ', '.join(report['proofs'])}"]
     if report["ignored"]:
         lines.append(f"ignored, not stored: {term.printable(report['ignored'])}")
     return lines
@@ -258,16 +265,16 @@ def _event(event: dict[str, Any]) -> list[str]:
             pairs.append((f"change {number}", term.printable("  ".join(words)) or "(nothing said)"))
     if silent:
         pairs.append(("not said", ", ".join(silent)))
-    return ["event", *term.columns(pairs)]
+    return [colour.paint("event", "bold"), *term.columns(pairs)]
 
 
 def _route(route: dict[str, Any], changes: int, room: int) -> list[str]:
     verdict = "takes it" if route["matched"] else "does not take it" if route["enabled"] else "is disabled"
     sources = route["sources"]
-    lines = [f"route {route['route']} {verdict}"]
+    lines = [colour.paint(f"route {route['route']}", "bold") + f" {verdict}"]
     lines += _line("source", sources["patterns"], [sources["saw"]], sources["matched"], None, "  ", room)
     if not route["clauses"]:
-        lines.append("  yes  no match: takes every event but tests")
+        lines.append(f"  {_mark(True)}  no match: takes every event but tests")
     for clause in route["clauses"]:
         lines += _clause_lines(clause, changes, "  ", room)
     if "request" in route:
@@ -291,27 +298,29 @@ def _line(
     key: str, patterns: list[str], saw: list[Any], matched: bool, note: str | None, indent: str, room: int
 ) -> list[str]:
     """`yes  action  publish   wants publish, unpublish`; on two lines where one is too narrow."""
-    head = f"{indent}{_mark(matched)}  {key:<11}" if saw or patterns else f"{indent}{_mark(matched)}  {key}"
+    said = f"{key:<11}" if saw or patterns else key
     if saw:
         values = ", ".join("(not said)" if one is None else repr(one) for one in saw)
-        head = f"{head}  saw {values:<16}"
+        said = f"{said}  saw {values:<16}"
     more = [f"wants {', '.join(patterns)}"] if patterns else []
     more += [f"({note})"] if note else []
-    head, rest = term.printable(head), term.printable("  ".join(more))
+    said, rest = term.printable(said), term.printable("  ".join(more))
+    head = f"{indent}{_mark(matched)}  "
     if not rest:
-        return [head.rstrip()]
-    if len(head) + 2 + len(rest) <= room:
-        return [f"{head}  {rest}"]
-    return [head.rstrip(), *term.paragraph(rest, " " * (len(indent) + 18), room)]
+        return [head + said.rstrip()]
+    if len(indent) + 5 + len(said) + 2 + len(rest) <= room:
+        return [f"{head}{said}  {rest}"]
+    return [head + said.rstrip(), *term.paragraph(rest, " " * (len(indent) + 18), room)]
 
 
 def _mark(matched: bool) -> str:
-    return "yes" if matched else "NO "
+    return colour.paint("yes", "green") if matched else colour.paint("NO ", "red")
 
 
 def _request_lines(request: dict[str, Any], room: int) -> list[str]:
     if "error" in request:
-        return [term.printable(f"  would fail: {request['error']['code']}: {request['error']['message']}")]
+        why = term.printable(f"{request['error']['code']}: {request['error']['message']}")
+        return [f"  {colour.paint('would fail', 'red')}: {why}"]
     lines = [f"  would send {term.printable(request['method'] + ' ' + request['url'])}"]
     lines += [f"    {term.printable(f'{name}: {value}')}" for name, value in request["headers"]]
     if "body_base64" in request:

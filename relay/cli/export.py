@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from relay.cli import term
+from relay.cli import completing, term
 
 
 @click.command("export")
 @term.config_option
-@click.argument("route")
+@click.argument("route", shell_complete=completing.routes)
 @term.config_errors
 def command(config: Path | None, route: str) -> None:
     """Print ROUTE as YAML, as it was written, with its sources and the defaults: a config of its own.

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from relay.cli import ask, term
+from relay.cli import ask, completing, prefix, progress, term
 
 PATIENCE = 600.0  # seconds: a route may have a million deliveries, and a destination its own timeout
 _SOON = 0.5  # seconds after which a person wonders
@@ -25,42 +25,96 @@ def post(daemon: ask.Daemon, path: str, query: Mapping[str, str] | None = None) 
         term.fail(str(error))
 
 
-def get(daemon: ask.Daemon, path: str, key: str) -> Any:
+def get(daemon: ask.Daemon, path: str, key: str, query: Mapping[str, str] | None = None) -> Any:
     """The answer to a GET, which has this key."""
     try:
-        status, answer = daemon.get(path)
+        status, answer = daemon.get(path, query)
     except ask.Unreachable as error:
         term.fail(str(error))
     return daemon.require(key, status, answer)
 
 
+def named(daemon: ask.Daemon, ids: Iterable[str]) -> tuple[str, ...]:
+    """The ids that are meant by ids or their beginnings, as the daemon knows them."""
+    return prefix.whole(ids, lambda query: get(daemon, "/logs", "items", query))
+
+
 def each(
     daemon: ask.Daemon,
-    names: Iterable[str],
+    names: Sequence[str],
     path: Callable[[str], str],
     key: str,
-    said: Callable[[str, Any], str],
+    said: Callable[[str, Any], str] | None,
     as_json: bool,
     query: Mapping[str, str] | None = None,
 ) -> list[Any]:
-    """Do something with each of several things. Where one is not there, or its state does not allow it, that is said,
-    the others go on, and in the end the verb has failed. Returns the answers of the others."""
+    """Do something with each of several things, and say of each what became of it, unless `said` is None. Where one is
+    not there, or its state does not allow it, that is said, the others go on, and in the end the verb has failed.
+    Returns the answers."""
     answers: list[Any] = []
     failures: list[Any] = []
-    for name in names:
-        status, answer = post(daemon, path(name), query)
-        if status in (404, 409) and isinstance(answer, dict) and "detail" in answer:
-            term.complain(str(answer["detail"]))
-            failures.append({"id": name, **answer})
-            continue
-        answers.append(daemon.require(key, status, answer))
-        if not as_json:
-            click.echo(term.printable(said(name, answer)))
+    spoken = said is not None and not as_json
+    with contextlib.ExitStack() as stack:
+        # Where each is told on this terminal, that is the progress.
+        silent = len(names) > 1 and not (spoken and sys.stdout.isatty())
+        moved = stack.enter_context(progress.bar("asking the daemon")) if silent else None
+        for number, name in enumerate(names, 1):
+            status, answer = post(daemon, path(name), query)
+            if moved is not None:
+                moved(number, len(names))
+            if status in (404, 409) and isinstance(answer, dict) and "detail" in answer:
+                term.complain(str(answer["detail"]))
+                failures.append({"id": name, **answer})
+                continue
+            answers.append(daemon.require(key, status, answer))
+            if said is not None and not as_json:
+                click.echo(term.printable(said(name, answer)))
     if as_json:
         click.echo(json.dumps(answers + failures, indent=2))
     if failures:
+        if not spoken and not as_json:
+            click.echo(f"{len(answers)} of {len(names)} done")
         sys.exit(term.FAILED)
     return answers
+
+
+def route_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Names of routes or `--all`, `--dry-run`, and how to reach the daemon."""
+    for option in (
+        term.config_errors,
+        term.daemon_options,
+        term.json_option,
+        click.option("--dry-run", is_flag=True, help="Only say what it would do."),
+        click.option("--all", "everything", is_flag=True, help="All routes of the config."),
+        click.argument("names", nargs=-1, metavar="[ROUTE…]", shell_complete=completing.routes),
+    ):
+        function = option(function)
+    return function
+
+
+def turn(
+    verb: str,
+    names: Sequence[str],
+    everything: bool,
+    dry_run: bool,
+    as_json: bool,
+    daemon: ask.Daemon,
+    would: Callable[[dict[str, Any]], str],
+    said: Callable[[str, Any], str],
+    query: Mapping[str, str] | None = None,
+) -> None:
+    """Pause or resume routes, or say what that would do."""
+    meant = routes(daemon, names, everything)
+    if dry_run:
+        click.echo(json.dumps(meant, indent=2) if as_json else "\n".join(map(would, meant)))
+    elif everything:
+        with waiting(f"asking the daemon to {verb}"):
+            status, answer = post(daemon, f"/routes/{verb}", query)
+        done = daemon.require("routes", status, answer)["routes"]
+        click.echo(json.dumps(done, indent=2) if as_json else "\n".join(term.printable(said("", one)) for one in done))
+    else:
+        found = [route["name"] for route in meant]
+        each(daemon, found, lambda name: f"/routes/{name}/{verb}", "changed", said, as_json, query)
 
 
 def routes(daemon: ask.Daemon, names: Sequence[str], everything: bool) -> list[dict[str, Any]]:

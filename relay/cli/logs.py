@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from relay import logtext
-from relay.cli import offline, term
+from relay.cli import ask, colour, completing, offline, term
 
 FILTERS = {
     "route": "Of these routes.",
@@ -24,16 +24,16 @@ FILTERS = {
     "entry-id": "Of these entries.",
     "event-id": "Of these events (evt_…).",
     "status": "pending, delivered, failed, held, merged, cancelled; also unmatched, rejected.",
-    "code": "The last attempt's HTTP status: 500, 5xx, 200-399, >=400.",
+    "code": "With these statuses of the destination: 500, 5xx, 200-399, >=400.",
+    "q": "Ids, entries or events that begin so, or what is in an error's text.",
     "since": "Not older: a time such as 2026-11-23T20:00:00Z, or an age such as 2h.",
     "until": "Older: a time, or an age.",
-    "q": "How an id, an entry's id or an event begins, or a part of an error's text.",
-    "limit": "At most so many (100; up to 1000).",
+    "limit": "At most so many (100; with -f 10; up to 1000).",
     "cursor": "Go on from the 'next' of an earlier --json answer.",
     "order": "desc (newest first) or asc.",
 }
 PAGING = ("limit", "cursor", "order")
-_SINGLE = ("since", "until", "q", *PAGING)
+_SINGLE = ("q", "since", "until", *PAGING)
 
 _FLEXIBLE = ("route", "source", "event", "model", "entry_id")
 _DISPENSABLE = ("model", "entry_id", "source")  # left out of a narrow terminal, in this order
@@ -43,14 +43,16 @@ def filters(function: Callable[..., Any], leave_out: Collection[str] = ()) -> Ca
     """The filters of `/logs` as options of the same names; several values with commas, or the option repeated."""
     for name, text in reversed(FILTERS.items()):
         if name not in leave_out:
-            option = click.option(f"--{name}", help=text, multiple=name not in _SINGLE, metavar=name.upper())
+            names = ("-q", "--q") if name == "q" else (f"--{name}",)
+            option = click.option(
+                *names,
+                shell_complete=completing.FILTERS.get(name),
+                help=text,
+                multiple=name not in _SINGLE,
+                metavar=name.upper(),
+            )
             function = option(function)
     return function
-
-
-def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same without those that are for lists: for verbs that act on all that is found."""
-    return filters(function, PAGING)
 
 
 def asked(given: dict[str, Any]) -> dict[str, str]:
@@ -60,21 +62,30 @@ def asked(given: dict[str, Any]) -> dict[str, str]:
 
 
 @click.command("logs")
+@click.option("-f", "--follow", is_flag=True, help="Go on with each new state as it happens, until Ctrl-C.")
 @filters
 @term.json_option
 @term.daemon_options
 @term.config_errors
-def command(config: Path | None, url: str | None, token: str | None, as_json: bool, **given: Any) -> None:
+def command(follow: bool, config: Path | None, url: str | None, token: str | None, as_json: bool, **given: Any) -> None:
     """List deliveries, newest first. Without a running daemon the store's file itself is read.
+
+    With -f the newest are at the bottom, and the running daemon tells each new state: one line, or with --json one
+    object a line. It goes on when the daemon was restarted.
 
     \b
     Examples:
       relay logs --status failed --since 2h
       relay logs --route search,audit --entry-id 1042
+      relay logs -f --route search
       relay logs --status rejected         requests that did not prove themselves
       relay logs --json | jq -r '.items[].id'
     """
-    answer = offline.get(config, url, token, "/logs", asked(given))
+    query = asked(given)
+    if follow:
+        _follow(query, ask.daemon(config, url, token), as_json)
+        return
+    answer = offline.get(config, url, token, "/logs", query)
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
@@ -84,8 +95,19 @@ def command(config: Path | None, url: str | None, token: str | None, as_json: bo
         term.complain(f"there are more: --cursor {answer['next']} goes on, --limit shows up to 1000")
 
 
+def _follow(query: dict[str, str], daemon: ask.Daemon, as_json: bool) -> None:
+    from relay.cli import follow
+
+    for name in follow.NOT_FOLLOWED:
+        if name in query:
+            raise click.UsageError(f"--{name} is for lists, not for what is followed", click.get_current_context())
+    follow.follow(daemon, query, query.pop("limit", follow.NEWEST), as_json)
+
+
 def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
     """As much of the table as a terminal has room for; errors stand beneath their lines."""
+    from relay.cli import screen
+
     shown = [column for column in logtext.COLUMNS if column != "error"]
     dropped = list(_DISPENSABLE)
     while True:
@@ -94,16 +116,15 @@ def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
             [_short(item) if column == "created_at" else logtext.cell(item, column) for column in shown]
             for item in items
         ]
-        lines = term.table(header, rows).splitlines()
-        if not dropped or max(map(len, lines)) <= room:
+        if not dropped or max(map(len, term.table(header, rows).splitlines())) <= room:
             break
         shown.remove(dropped.pop(0))
-    first, *others = term.table(header, rows, _FLEXIBLE, room).splitlines()
+    first, *others = screen.table(header, rows, _FLEXIBLE, room)
     lines = [first]
     for item, line in zip(items, others, strict=True):
         lines.append(line)
         if item["error"]:
-            lines.append(term.cut(f"    {term.printable(logtext.cell(item, 'error'))}", room))
+            lines.append(colour.paint(screen.cut(f"    {term.printable(logtext.cell(item, 'error'))}", room), "red"))
     return "\n".join(lines)
 
 

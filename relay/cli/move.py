@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from relay.cli import ask, hand, term
+from relay.cli import ask, completing, hand, term
 
 
 @click.command("move")
 @click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
+@click.argument("new", metavar="NEW", shell_complete=completing.routes)
 @click.option("--dry-run", is_flag=True, help="Only say how many deliveries are held for OLD.")
 @term.json_option
 @term.daemon_options

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay.cli import ask, term
+
+if TYPE_CHECKING:
+    from relay.store import Surveyor
 
 
 def get(
@@ -20,8 +23,28 @@ def get(
     except ask.Unreachable as error:
         if url is not None:
             term.fail(str(error))
+        import asyncio
+
         return asyncio.run(_read(config, path, query or {}, str(error)))
     return daemon.require("items" if path == "/logs" else "headers", status, answer)
+
+
+@contextlib.contextmanager
+def survey(config: Path | None) -> Iterator[Surveyor]:
+    """The store's file as a whole, read beside a running daemon or without one."""
+    from relay.store import Unavailable, Unusable
+    from relay.stores import surveyed
+
+    section = ask.load(config).config.store
+    if not section.path.exists():
+        term.fail(f"there is no store at {section.path}: 'relay serve' makes one")
+    try:
+        with surveyed(section.url) as found:
+            yield found
+    except Unusable as error:
+        term.fail(str(error), term.OPERATOR)
+    except Unavailable as error:
+        term.fail(str(error))
 
 
 async def _read(config: Path | None, path: str, query: Mapping[str, str], unreachable: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,8 @@ from relay.cli import ask, hand, term
 
 
 @click.command("pause")
-@click.argument("names", nargs=-1, metavar="[ROUTE…]")
-@click.option("--all", "everything", is_flag=True, help="All routes of the config.")
+@hand.route_options
 @click.option("--reason", help="Why, for whoever looks at /health.")
-@click.option("--dry-run", is_flag=True, help="Only say what it would hold.")
-@term.json_option
-@term.daemon_options
-@term.config_errors
 def command(
     names: tuple[str, ...],
     everything: bool,
@@ -38,20 +32,9 @@ def command(
       relay pause rebuild-www --reason "content freeze until Monday"
       relay pause --all --reason "the data centre moves"
     """
-    daemon = ask.daemon(config, url, token)
-    routes = hand.routes(daemon, names, everything)
-    if dry_run:
-        click.echo(json.dumps(routes, indent=2) if as_json else "\n".join(map(_would, routes)))
-        return
     query = {"reason": reason} if reason else None
-    if everything:
-        with hand.waiting("pausing"):
-            status, answer = hand.post(daemon, "/routes/pause", query)
-        done = daemon.require("routes", status, answer)["routes"]
-        click.echo(json.dumps(done, indent=2) if as_json else "\n".join(term.printable(_said("", one)) for one in done))
-        return
-    found = [route["name"] for route in routes]
-    hand.each(daemon, found, lambda name: f"/routes/{name}/pause", "changed", _said, as_json, query)
+    daemon = ask.daemon(config, url, token)
+    hand.turn("pause", names, everything, dry_run, as_json, daemon, _would, _said, query)
 
 
 def _would(route: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,7 @@ from relay.cli import ask, hand, term
 
 
 @click.command("resume")
-@click.argument("names", nargs=-1, metavar="[ROUTE…]")
-@click.option("--all", "everything", is_flag=True, help="All routes of the config.")
-@click.option("--dry-run", is_flag=True, help="Only say what it would release.")
-@term.json_option
-@term.daemon_options
-@term.config_errors
+@hand.route_options
 def command(
     names: tuple[str, ...],
     everything: bool,
@@ -36,18 +30,7 @@ def command(
       relay resume --all --dry-run
     """
     daemon = ask.daemon(config, url, token)
-    routes = hand.routes(daemon, names, everything)
-    if dry_run:
-        click.echo(json.dumps(routes, indent=2) if as_json else "\n".join(map(_would, routes)))
-        return
-    if everything:
-        with hand.waiting("resuming"):
-            status, answer = hand.post(daemon, "/routes/resume")
-        done = daemon.require("routes", status, answer)["routes"]
-        click.echo(json.dumps(done, indent=2) if as_json else "\n".join(term.printable(_said("", one)) for one in done))
-        return
-    found = [route["name"] for route in routes]
-    hand.each(daemon, found, lambda name: f"/routes/{name}/resume", "changed", _said, as_json)
+    hand.turn("resume", names, everything, dry_run, as_json, daemon, _would, _said)
 
 
 def _would(route: dict[str, Any]) -> str:

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
-from relay.cli import ask, hand, logs, term
-
-_WHICH = "name deliveries (dlv_…), or filters such as --route www, or say --all"
+from relay.cli import hand, selection, term
 
 
 @click.command("retry")
-@click.argument("ids", nargs=-1, metavar="[ID…]")
-@logs.selecting
-@click.option("--all", "everything", is_flag=True, help="Everything that failed.")
-@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
-@term.json_option
-@term.daemon_options
-@term.config_errors
-def command(
-    ids: tuple[str, ...],
-    everything: bool,
-    dry_run: bool,
-    as_json: bool,
-    config: Path | None,
-    url: str | None,
-    token: str | None,
-    **given: Any,
-) -> None:
+@selection.options("[ID…]", everything="Everything that failed.")
+def command(**given: Any) -> None:
     """Make failed or cancelled deliveries pending again, due now; pending ones become due now.
 
     Filters, which are those of 'relay logs', find failed ones only.
@@ -41,30 +23,19 @@ def command(
       relay retry --route search --since 2h --dry-run
       relay retry --status failed --route search --since 2h
     """
-    context = click.get_current_context()
-    query = logs.asked(given)
-    for name, value in given.items():
-        if name not in query and value not in (None, ()):
-            raise click.UsageError(f"--{name.replace('_', '-')} is empty", context)
-    ways = bool(ids) + bool(query) + everything
-    if ways != 1:
-        raise click.UsageError(_WHICH if not ways else f"one at a time: {_WHICH}", context)
-    if ids and dry_run:
-        raise click.UsageError("--dry-run is for filters and --all", context)
-    for id_text in ids:
-        term.need_id(id_text, "dlv_")
-    daemon = ask.daemon(config, url, token)
-    if ids:
-        hand.each(daemon, ids, lambda id_text: f"/logs/{id_text}/retry", "delivery", _said, as_json)
+    chosen = selection.deliveries(given)
+    daemon, query, dry_run = chosen.daemon, chosen.query, chosen.dry_run
+    if chosen.ids:
+        hand.each(daemon, chosen.ids, lambda id_text: f"/logs/{id_text}/retry", "delivery", _said, chosen.as_json)
         return
-    if everything:
+    if not query:
         query["all"] = "1"
     if dry_run:
         query["dry_run"] = "1"
     with hand.waiting("looking" if dry_run else "retrying"):
         status, answer = hand.post(daemon, "/logs/retry", query)
     done = daemon.require("count", status, answer)
-    if as_json:
+    if chosen.as_json:
         click.echo(json.dumps(done, indent=2))
         return
     count = term.count(done["count"], "delivery")

@@ -40,4 +40,4 @@ def command(config: Path | None, as_json: bool, expanded: bool) -> None:
         for route in effective["routes"]
     ]
     header = ("route", "enabled", "sources", "to", "description")
-    click.echo(term.table(header, rows, flexible=("sources", "to", "description"), room=term.width()))
+    click.echo(term.listing(header, rows, flexible=("sources", "to", "description")))

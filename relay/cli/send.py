@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from relay.cli import term
+from relay.cli import completing, term
 
 
 @click.command("send")
-@click.argument("source")
+@click.argument("source", shell_complete=completing.sources)
 @click.option("--event", metavar="NAME", help="Which of the type's samples: 'relay sources' lists them.")
 @click.option(
     "--file",
@@ -37,6 +36,8 @@ def command(
       relay send blog --event entry.delete
       relay send blog --file body.json --to https://hooks.example.com
     """
+    import asyncio
+
     from relay import config as config_file
     from relay.clock import SystemClock
     from relay.runtime import build

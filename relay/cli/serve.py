@@ -12,16 +12,20 @@ from relay.cli import term
 
 @click.command("serve")
 @term.config_option
+@click.option("--held", is_flag=True, help="Pause all routes before anything is sent: 'relay resume' lets them go.")
 @term.config_errors
-def command(config: Path | None) -> None:
+def command(config: Path | None, held: bool) -> None:
     """Run the daemon in the foreground until SIGTERM; SIGHUP reloads the config.
+
+    A store that was restored from a backup of 'relay db backup' starts held by itself.
 
     Exits with 78 when an operator must act and a restart would not help: a wrong config, a store that is foreign,
     newer or corrupt.
 
     \b
-    Example:
+    Examples:
       relay serve --config /etc/relay/config.yaml
+      relay serve --held
     """
     from relay import daemon
     from relay.config import find_config
@@ -29,7 +33,7 @@ def command(config: Path | None) -> None:
     from relay.web.server import CannotListen
 
     try:
-        run(daemon.run(find_config(config)))
+        run(daemon.run(find_config(config), held=held))
     except Unusable as error:
         term.fail(str(error), term.OPERATOR)
     except (Locked, Unavailable, CannotListen) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from relay import logtext
-from relay.cli import offline, term
+from relay.cli import colour, offline, prefix, term
 
 
 @click.command("show")
@@ -26,6 +26,7 @@ def command(id_text: str, config: Path | None, url: str | None, token: str | Non
       relay show dlv_01M85CA5GE9CETFWDHANEQSGCC
       relay show evt_01M85CA5GE9CERZWDHANEQSGCC --json | jq .event.changes
     """
-    term.need_id(id_text, "dlv_", "evt_", "rej_")
-    answer = offline.get(config, url, token, f"/logs/{id_text}")
-    click.echo(json.dumps(answer, indent=2) if as_json else logtext.page(answer))
+    prefix.checked([id_text], "dlv_", "evt_", "rej_")
+    [found] = prefix.whole([id_text], lambda query: offline.get(config, url, token, "/logs", query))
+    answer = offline.get(config, url, token, f"/logs/{found}")
+    click.echo(json.dumps(answer, indent=2) if as_json else logtext.page(answer, colour.styled))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from relay.cli import term
+from relay.cli import colour, term
 
 
 @click.command("sources")
@@ -43,7 +43,7 @@ def known() -> list[dict[str, Any]]:
 
 def _lines(row: dict[str, Any]) -> list[str]:
     also = f" (also {', '.join(row['aliases'])})" if row["aliases"] else ""
-    lines = [f"{row['type']}{also}"]
+    lines = [colour.paint(row["type"], "bold") + also]
     for name in ("keys", "samples"):
         lines += textwrap.wrap(
             ", ".join(row[name]),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -15,14 +14,15 @@ import click
 from relay.plaintext import columns as columns
 from relay.plaintext import cut as cut
 from relay.plaintext import paragraph as paragraph
+from relay.plaintext import plain as plain
 from relay.plaintext import printable as printable
 from relay.plaintext import table as table
+from relay.plaintext import widths as widths
 
 FAILED = 1
 USAGE = 2
 OPERATOR = 78  # EX_CONFIG of sysexits(3): a restart will not help; systemd is told not to try
 
-_ID = re.compile(r"(evt|dlv|rej)_[0-9A-HJKMNP-TV-Z]{26}", re.IGNORECASE)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,19 +83,6 @@ def config_errors(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-def need_id(text: str, *prefixes: str) -> None:
-    """Refuse what cannot be an id before anybody is asked for it."""
-    kinds = {"dlv_": "a delivery's id", "evt_": "an event's", "rej_": "a rejected request's"}
-    if _ID.fullmatch(text) is None or text[:4] not in kinds:
-        shapes = " or ".join(f"{prefix}…" for prefix in prefixes)
-        fail(f"'{text}' is not an id: expected {shapes}, as 'relay logs' lists them", USAGE)
-    if text[:4] not in prefixes:
-        hint = "'relay show' shows it" if text[:4] == "rej_" else f"'relay show {text}' lists its deliveries"
-        fail(
-            f"{text} is {kinds[text[:4]]}, expected {' or '.join(kinds[prefix] for prefix in prefixes)}: {hint}", USAGE
-        )
-
-
 def one_of(what: str, name: str, known: Iterable[str]) -> str:
     """`there is no source 'blgo' (did you mean 'blog'?): there are blog and shop`."""
     from relay.problems import did_you_mean
@@ -114,3 +101,13 @@ def count(number: int, noun: str) -> str:
 def width() -> int | None:
     """The columns of the terminal; None where standard output is something else."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def listing(header: Sequence[str], rows: Sequence[Sequence[object]], flexible: Collection[str] = ()) -> str:
+    """A table as whoever reads standard output wants it: fitted and coloured on a terminal, else whole and plain."""
+    room = width()
+    if room is None:
+        return table(header, rows)
+    from relay.cli import screen
+
+    return "\n".join(screen.table(header, rows, flexible, room))

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from relay.cli import ask, hand, term
+from relay.cli import ask, completing, hand, term
 
 _BODY_LINES = 6
 
 
 @click.command("test")
-@click.argument("names", nargs=-1, metavar="[ROUTE…]")
+@click.argument("names", nargs=-1, metavar="[ROUTE…]", shell_complete=completing.routes)
 @click.option("--all", "everything", is_flag=True, help="All routes of the config.")
 @term.json_option
 @term.daemon_options

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from relay.cli import ask, hand, term
+from relay.cli import ask, completing, hand, prefix, term
 
 _DONE = {"flush": "is sent now", "hold": "is held, and takes events, until it is flushed", "cancel": "is dropped"}
 _COLUMNS = ("id", "route", "events", "opened_at", "due_at", "held")
@@ -17,7 +17,7 @@ _COLUMNS = ("id", "route", "events", "opened_at", "due_at", "held")
 @click.command("windows")
 @click.argument("action", type=click.Choice(["list", *_DONE]), default="list", metavar="[list|flush|hold|cancel]")
 @click.argument("ids", nargs=-1, metavar="[ID…]")
-@click.option("--route", multiple=True, help="The windows of these routes.")
+@click.option("--route", multiple=True, shell_complete=completing.routes, help="The windows of these routes.")
 @click.option("--all", "everything", is_flag=True, help="All windows.")
 @click.option("--dry-run", is_flag=True, help="Only list the windows that are meant.")
 @term.json_option
@@ -44,8 +44,7 @@ def command(
       relay windows hold --route rebuild-www --dry-run
     """
     context = click.get_current_context()
-    for id_text in ids:
-        term.need_id(id_text, "dlv_")
+    prefix.checked(ids, "dlv_")
     ways = bool(ids) + bool(route) + everything
     if ways > 1:
         raise click.UsageError("name windows, or say --route, or --all", context)
@@ -54,6 +53,7 @@ def command(
     if action == "list" and ids:
         raise click.UsageError("'relay show ID' shows one", context)
     daemon = ask.daemon(config, url, token)
+    ids = hand.named(daemon, ids)
     if action != "list" and ids and not dry_run:
         _act(daemon, action, ids, as_json)
         return
@@ -67,7 +67,7 @@ def command(
     elif as_json:
         click.echo(json.dumps({"items": windows}, indent=2))
     else:
-        click.echo(term.table(_COLUMNS, [_row(window) for window in windows], ("route",), term.width()))
+        click.echo(term.listing(_COLUMNS, [_row(window) for window in windows], ("route",)))
 
 
 def _act(daemon: ask.Daemon, action: str, ids: tuple[str, ...] | list[str], as_json: bool) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from relay.clock import Clock
-from relay.store import LogReader, Store, Unusable
+from relay.store import LogReader, Store, Surveyor, Unusable
 
 
 async def open_store(url: str, clock: Clock, on_wait: Callable[[str], None] | None = None) -> Store:
@@ -27,6 +28,14 @@ async def open_reader(url: str) -> LogReader:
     module, rest = _backend(url)
     reader: LogReader = await module.open_reader(Path(rest))
     return reader
+
+
+@contextlib.contextmanager
+def surveyed(url: str) -> Iterator[Surveyor]:
+    """The store that `store.url` names, to be looked at as a whole. Raises Unusable, Unavailable."""
+    module, rest = _backend(url)
+    with module.survey(Path(rest)) as found:
+        yield found
 
 
 def _backend(url: str) -> tuple[ModuleType, str]:

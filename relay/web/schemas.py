@@ -311,7 +311,7 @@ COMPONENTS: Mapping[str, Schema] = {
             ),
         }
     ),
-    "Pruned": closed({"events": COUNT, "deliveries": COUNT, "bodies": COUNT}),
+    "Pruned": closed({"events": COUNT, "deliveries": COUNT, "bodies": told(COUNT, "Of events that stay.")}),
     "Liveness": closed({"status": words(("ok", "failing"))}),
     "Config": closed(
         {

@@ -406,13 +406,14 @@ def test_reload_says_what_changed_or_every_mistake_and_the_old_one_stays(world: 
 # --- a terminal -------------------------------------------------------------------------------------------------------
 
 
-def at_terminal(columns: int, *args: str) -> list[str]:
+def at_terminal(columns: int, *args: str, colours: bool = False) -> list[str]:
     """The lines of a verb at a terminal of so many columns."""
     import subprocess
 
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    env |= {"TERM": "xterm-256color"} if colours else {"NO_COLOR": "1"}
     process = subprocess.Popen(command(*args), stdout=slave, stderr=subprocess.DEVNULL, env=env)
     os.close(slave)
     shown = b""

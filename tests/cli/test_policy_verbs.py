@@ -369,3 +369,22 @@ def test_work_at_a_terminal_shows_its_result_alone(world: World) -> None:
     assert lines[0].startswith("up: paused")
     assert len(lines) == 4
     assert max(map(len, at_terminal(60, "windows", "--config", str(world.config)))) <= 60
+
+
+# --- by filters -------------------------------------------------------------------------------------------------------
+
+
+def test_what_filters_find_is_cancelled_replayed_and_forgotten(world: World) -> None:
+    assert world.run("pause", "up").code == 0
+    events = [world.send("up", model="by-filter") for _ in range(2)]
+    where = ["--model", "by-filter", "--since", "1h"]
+    assert world.run("cancel", *where, "--dry-run").out == "2 deliveries would be cancelled\n"
+    assert {item["status"] for item in world.items("--model", "by-filter")} == {"held"}
+    assert world.run("cancel", *where, "--route", "up").out == "2 deliveries cancelled\n"
+    assert {item["status"] for item in world.items("--model", "by-filter")} == {"cancelled"}
+    assert world.run("resume", "up").code == 0
+    replayed = world.run("replay", *where, "--json").json
+    assert [answer["id"] for answer in replayed] == events
+    world.when(lambda items: sum(item["status"] == "delivered" for item in items) == 2, "--model", "by-filter")
+    assert world.run("forget", *where).out == "2 events forgotten\n"
+    assert world.run("show", events[0], "--json").json["body"] is None

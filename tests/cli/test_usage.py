@@ -20,6 +20,14 @@ from tests.cli.running import TOP, complaint, run, run_process
 PAGE = (TOP / "docs" / "cli.md").read_text()
 
 
+def options(verb: str) -> list[click.Parameter]:
+    """Of a verb, and of those below it."""
+    found = relay.get_command(click.Context(relay), verb)
+    assert found is not None
+    below = found.commands.values() if isinstance(found, click.Group) else ()
+    return [option for command in (found, *below) for option in command.params]
+
+
 def test_relay_alone_shows_the_help() -> None:
     ended = run()
     assert ended.code == 0
@@ -38,19 +46,14 @@ def test_each_verb_says_what_it_is_for_with_an_example(verb: str) -> None:
 
 
 def test_every_option_has_a_help_text() -> None:
-    context = click.Context(relay)
     for verb in VERBS:
-        found = relay.get_command(context, verb)
-        assert found is not None
-        assert all(option.help for option in found.params if isinstance(option, click.Option))
+        assert all(option.help for option in options(verb) if isinstance(option, click.Option))
 
 
 def test_an_option_has_one_name_everywhere() -> None:
     kinds: dict[str, set[str]] = {}
     for verb in VERBS:
-        found = relay.get_command(click.Context(relay), verb)
-        assert found is not None
-        for option in found.params:
+        for option in options(verb):
             if option.name in ("config", "url", "token", "as_json", "source"):
                 kinds.setdefault(option.name, set()).add(",".join(option.opts))
     assert kinds == {
@@ -72,12 +75,20 @@ def test_an_unknown_verb_suggests_the_nearest() -> None:
     [
         (["logs", "--rout", "a"], "there is no option '--rout' (did you mean '--route'?) (see 'relay logs --help')"),
         (["send"], "missing argument 'SOURCE' (see 'relay send --help')"),
-        (["cancel"], "missing argument 'ID…' (see 'relay cancel --help')"),
+        (
+            ["cancel"],
+            "name deliveries (dlv_…), or filters such as --route www, or say --all (see 'relay cancel --help')",
+        ),
+        (["cancel", "--status", "failed"], "--status takes pending, held here, not 'failed'"),
+        (["forget", "--source", ""], "--source is empty"),
+        (["replay", "--all", "--since", "2h"], "one at a time: name events (evt_…), or filters"),
+        (["replay", "evt_01M85CA5GE9CERZWDHANEQSGCC", "--dry-run"], "--dry-run is for filters and --all"),
         (["send", "a", "--event", "e", "--file", __file__], "--event and --file exclude each other"),
         (["check", "a.yaml", "--config", "b.yaml"], "name the config once"),
         (["show", "nonsense"], "'nonsense' is not an id: expected dlv_… or evt_… or rej_…, as 'relay logs' lists them"),
         (["show", "dlv_../../health"], "is not an id"),
         (["retry", "dlv_1"], "'dlv_1' is not an id: expected dlv_…"),
+        (["show", "dlv_01M85CA"], "expected dlv_… or evt_… or rej_… and at least 8 more characters"),
         (["retry", "evt_01M85CA5GE9CERZWDHANEQSGCC"], "is an event's, expected a delivery's id: 'relay show evt_01M85"),
         (["logs", "--url", "nonsense"], "--url takes http://host:port or unix:/path, not 'nonsense'"),
         (["logs", "--url", "http://h:99999"], "--url takes http://host:port"),
@@ -130,6 +141,10 @@ def test_saying_the_version_loads_nothing_heavy(module: str) -> None:
         ["test", "a"],
         ["move", "a", "b"],
         ["windows"],
+        ["db", "stats"],
+        ["db", "check"],
+        ["db", "backup", "copy.db"],
+        ["db", "prune"],
         ["reload"],
     ],
 )
@@ -167,8 +182,6 @@ def test_the_page_knows_every_verb_and_every_option_with_an_example() -> None:
         section = PAGE.partition(f"\n## {verb}\n")[2].partition("\n## ")[0]
         assert f"relay {verb}" in section, verb
         assert re.search(r"Exit codes?: ", section), verb
-        found = relay.get_command(click.Context(relay), verb)
-        assert found is not None
-        for option in found.params:
+        for option in options(verb):
             if isinstance(option, click.Option) and option.name not in ("config", "url", "token"):
                 assert option.opts[-1] in section, f"{verb} {option.opts}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import contextlib
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from relay.delivery import Code, State, Trigger
 from relay.metrics import ENDED, NOTIFICATIONS, OUTCOMES, REFUSALS, RELOADS, ROUTE_STATES, Gauges, Metrics
 from relay.web import logquery
 from relay.web.admin import Admin
+from tests.cli.running import run_process
 from tests.harness import relay_here
 
 ROOT = Path(__file__).parent.parent.parent
@@ -274,22 +277,17 @@ class _Nothing:
 # -- advice ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_backup_that_the_page_advises_is_whole_and_taken_beside_a_running_relay(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    [script] = re.findall(r"```python\n(.*?)```", section("Backup"), re.DOTALL)
-    script = script.replace("/var/lib/relay", str(tmp_path)).replace("/var/backups/relay.db", f"{tmp_path}/copy.db")
+async def test_the_backup_that_the_page_advises_is_whole_and_taken_beside_a_running_relay(tmp_path: Path) -> None:
+    [advice] = re.findall(r"`relay (db backup [^`]+)`", section("Backup"))
+    args = advice.replace("/var/backups/relay.db", f"{tmp_path}/copy.db").split()
     async with relay_here(tmp_path, "sources: {any: {type: generic, verify: none}}\n") as running:
         await running.post("/in/any")
-        names: dict[str, Any] = {}
-        exec(script, names)
-        assert capsys.readouterr().out.splitlines()[-1] == "ok"
-        names["source"].close()
-        names["copy"].close()
+        done = await asyncio.to_thread(run_process, *args, "--config", tmp_path / "config.yaml")
+        assert done.code == 0, done
         assert (await running.post("/in/any"))[0] == 200
-    with sqlite3.connect(tmp_path / "copy.db") as copy:
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
         assert copy.execute("SELECT count(*) FROM event").fetchone() == (1,)
-    copy.close()
+        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_every_link_of_the_page_leads_somewhere() -> None:

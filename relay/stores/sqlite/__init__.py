@@ -4,6 +4,7 @@
 - `joining` lets new deliveries into the queue: `lanes` that keep an order, windows, `repeats` of what is known
 - `commands` change the queue for people and configs: hold, release, retry, cancel
 - `reader` has the queries, on connections that cannot write; `rows` turns values to rows and back
+- `survey` looks at a file as a whole, `copying` makes backups
 - `opening` finds out whose a file is; `schema` has the tables and their versions; `lock` lets one relay in
 """
 
@@ -49,7 +50,7 @@ from relay.store import (
     Unavailable,
     Unusable,
 )
-from relay.stores.sqlite import commands, lanes, opening, rows
+from relay.stores.sqlite import commands, copying, lanes, opening, rows
 from relay.stores.sqlite import reader as readers
 from relay.stores.sqlite.changes import Changed
 from relay.stores.sqlite.connection import Replaced, explain, identity
@@ -58,10 +59,11 @@ from relay.stores.sqlite.lock import Lock, lock
 from relay.stores.sqlite.opening import affected_by_wal_reset_bug
 from relay.stores.sqlite.pruning import Pruning
 from relay.stores.sqlite.reader import Reader
+from relay.stores.sqlite.survey import Survey
 from relay.stores.sqlite.transaction import Command
 from relay.stores.sqlite.writer import Writer
 
-__all__ = ["SqliteStore", "affected_by_wal_reset_bug", "open_reader", "open_store", "open_url"]
+__all__ = ["SqliteStore", "affected_by_wal_reset_bug", "open_reader", "open_store", "open_url", "survey"]
 
 LOW_WATER = 32 << 20
 _LEAST = 3 << 19  # one and a half of the largest body that is usual
@@ -273,6 +275,12 @@ class SqliteStore:
     async def rejection(self, rejection: int) -> Rejection | None:
         return await self._logs.rejection(rejection)
 
+    async def restored(self) -> datetime | None:
+        return await self._logs.restored()
+
+    async def accepted(self) -> None:
+        await self._writer.call(copying.unmark)
+
     # -- its state ---------------------------------------------------------------------------------------------------
 
     def counts(self) -> Mapping[str, Counts]:
@@ -423,6 +431,11 @@ async def open_url(rest: str, clock: Clock, on_wait: Callable[[str], None] | Non
     if not rest or rest == ":memory:":
         raise Unusable("store.url: sqlite: needs a file, as in sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
     return await open_store(Path(rest), clock=clock, on_lock_wait=on_wait)
+
+
+def survey(path: Path) -> Survey:
+    """Look at a store as a whole; raises as `open_reader` does."""
+    return Survey(path)
 
 
 async def open_reader(path: Path) -> Reader:

@@ -150,7 +150,7 @@ class Pruning:
 
 def _remove(connection: sqlite3.Connection, events: list[int], cutoff: int) -> Pruned:
     some = (_json(events),)
-    bodies = connection.execute("DELETE FROM body WHERE event_id IN (SELECT value FROM json_each(?))", some).rowcount
+    connection.execute("DELETE FROM body WHERE event_id IN (SELECT value FROM json_each(?))", some)
     connection.execute(f"DELETE FROM attempt WHERE delivery_id {_OF_DELIVERIES}", some)  # noqa: S608
     deliveries = connection.execute(
         "DELETE FROM delivery WHERE event_id IN (SELECT value FROM json_each(?))", some
@@ -158,7 +158,7 @@ def _remove(connection: sqlite3.Connection, events: list[int], cutoff: int) -> P
     connection.execute("DELETE FROM mention WHERE event_id IN (SELECT value FROM json_each(?))", some)
     connection.execute("DELETE FROM event WHERE id IN (SELECT value FROM json_each(?))", some)
     connection.executemany(_COUNT, (("pruned_events", len(events)), ("pruned_deliveries", deliveries)))
-    return Pruned(events=len(events), deliveries=deliveries, bodies=bodies)
+    return Pruned(events=len(events), deliveries=deliveries)
 
 
 def _remove_bodies(connection: sqlite3.Connection, events: list[int], cutoff: int) -> Pruned:

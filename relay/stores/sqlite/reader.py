@@ -22,11 +22,11 @@ from typing import Any
 import aiosqlite
 import orjson
 
-from relay.clock import from_ms, to_ms
+from relay.clock import from_ms, parse_rfc3339, to_ms
 from relay.delivery import Attempt, Delivery, LogItem, Rejection, State, StoredEvent, Window
 from relay.ids import EVENT, DeliveryId, EventId, Ids, moment_ms
 from relay.store import Counts, DeliveryDetail, LogQuery, Page, StoreStatus, Unavailable
-from relay.stores.sqlite import rows, search
+from relay.stores.sqlite import copying, rows, search
 from relay.window import MOST_DEBOUNCED, Collected, kind_of
 
 QUERY_SECONDS = 5.0
@@ -246,6 +246,11 @@ class Reader:
     async def states(self, kind: str) -> dict[str, dict[str, Any]]:
         """See Store.states."""
         return {name: orjson.loads(data) for name, data in await self.ask(_KNOWN, (kind,))}
+
+    async def restored(self) -> datetime | None:
+        """See Store.restored."""
+        found = await self.ask("SELECT value FROM meta WHERE key = ?", (copying.MARK,))
+        return parse_rfc3339(found[0][0]) if found else None
 
     # -- the logs ----------------------------------------------------------------------------------------------------
 

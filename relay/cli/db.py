@@ -1,0 +1,215 @@
+"""`relay db`: the store's file: what is in it, whether it is whole, a backup, and what is out of date removed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relay.cli import ask, colour, hand, offline, progress, term
+
+if TYPE_CHECKING:
+    from relay.schema import Store as Section
+    from relay.store import Fault, Figures
+
+_STATES = ("pending", "held", "delivered", "failed", "merged", "cancelled")
+
+
+@click.group("db", subcommand_metavar="stats|check|backup|prune …")
+def command() -> None:
+    """Look at the store's file, back it up, and remove what is out of date: beside a running daemon or without one.
+
+    \b
+    Examples:
+      relay db stats
+      relay db backup /var/backups/relay.db
+      relay db stats --help
+    """
+
+
+@command.command("stats", short_help="count what is in it")
+@term.config_option
+@term.json_option
+@term.config_errors
+def stats(config: Path | None, as_json: bool) -> None:
+    """Count what is in it: rows by table, deliveries by route and state, sizes, the oldest and the newest event.
+
+    \b
+    Example:
+      relay db stats --json | jq .rows
+    """
+    with offline.survey(config) as survey, progress.bar("counting") as moved:
+        figures = survey.figures(moved)
+    click.echo(json.dumps(_as_json(figures), indent=2) if as_json else _page(figures))
+
+
+@command.command("check", short_help="read all of it: is it whole?")
+@term.config_option
+@term.json_option
+@term.config_errors
+def check(config: Path | None, as_json: bool) -> None:
+    """Read all of it: are pages and indexes whole, and does all hold that must?
+
+    \b
+    Example:
+      relay db check && relay db backup /var/backups/relay.db --force
+    """
+    with offline.survey(config) as survey, progress.bar("reading all of it") as moved:
+        laws = survey.laws()
+        found = {fault.name: fault for fault in survey.faults(True, moved)}
+    if as_json:
+        faults = [asdict(fault) for fault in found.values()]
+        click.echo(json.dumps({"ok": not found, "checked": list(laws), "faults": faults}, indent=2))
+    else:
+        rows = [("failed" if law in found else "ok", law, _said(found.get(law))) for law in laws]
+        click.echo(term.listing(("result", "check", "found"), rows, ("found",)))
+    if found:
+        if not as_json:
+            term.complain("keep a copy of the file, then restore a backup: see 'A damaged file' in docs/operating.md")
+        sys.exit(term.FAILED)
+
+
+@command.command("backup", short_help="copy it, while the daemon runs")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace FILE where it is there already.")
+@term.config_option
+@term.json_option
+@term.config_errors
+def backup(file: Path, force: bool, config: Path | None, as_json: bool) -> None:
+    """Make a copy of the store as it is at one moment, while the daemon runs on.
+
+    FILE appears when it is whole and on disk, readable by nobody else. A relay that is started on a copy holds all
+    routes until 'relay resume --all', for the copy does not know what was sent after it was made.
+
+    \b
+    Example:
+      relay db backup "/var/backups/relay-$(date +%F).db"
+    """
+    from relay.clock import SystemClock, rfc3339
+    from relay.store import CannotCopy
+
+    now = SystemClock().now()
+    with offline.survey(config) as survey, progress.bar("copying") as moved:
+        try:
+            size = survey.copy(file, now, moved, replace=force)
+        except CannotCopy as error:
+            term.fail(str(error))
+    if as_json:
+        click.echo(json.dumps({"file": str(file), "size_bytes": size, "at": rfc3339(now)}, indent=2))
+    else:
+        click.echo(f"{term.printable(str(file))}: {_size(size)}, as it was at {rfc3339(now)}")
+
+
+@command.command("prune", short_help="remove what is older than the config wants it kept")
+@term.daemon_options
+@term.json_option
+@term.config_errors
+def prune(config: Path | None, url: str | None, token: str | None, as_json: bool) -> None:
+    """Remove now what is older than the config wants it kept. A running daemon does so by itself, too.
+
+    \b
+    Example:
+      relay db prune
+    """
+    daemon = ask.daemon(config, url, token)
+    try:
+        with hand.waiting("pruning"):
+            status, answer = daemon.post("/store/prune", patience=hand.PATIENCE)
+        done = daemon.require("events", status, answer)
+    except ask.Unreachable as error:
+        if url is not None:
+            term.fail(str(error))
+        done = _pruned(ask.load(config).config.store)
+    if as_json:
+        click.echo(json.dumps(done, indent=2))
+        return
+    words = f"{term.count(done['events'], 'event')} and {term.count(done['deliveries'], 'delivery')}"
+    click.echo(f"{words} removed, and the bodies of {done['bodies']} that are kept")
+
+
+def _pruned(section: Section) -> dict[str, Any]:
+    """The same without a daemon, which would hold the store's lock."""
+    import asyncio
+
+    from relay.clock import SystemClock
+    from relay.store import Locked, Pruned, Unavailable, Unusable
+    from relay.stores import open_store
+
+    if not section.path.exists():
+        term.fail(f"there is no store at {section.path}: 'relay serve' makes one")
+
+    async def prune(counted: Callable[[int], None]) -> dict[str, Any]:
+        clock = SystemClock()
+        store = await open_store(section.url, clock)
+
+        def told(so_far: Pruned) -> None:
+            counted(so_far.events + so_far.bodies)
+
+        try:
+            done = await store.prune(clock.now(), section.retention, section.bodies, told)
+        finally:
+            await store.close()
+        return {"events": done.events, "deliveries": done.deliveries, "bodies": done.bodies}
+
+    try:
+        with progress.counting("pruning") as counted:
+            return asyncio.run(prune(counted))
+    except Unusable as error:
+        term.fail(str(error), term.OPERATOR)
+    except (Locked, Unavailable) as error:
+        term.fail(str(error))
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def _as_json(figures: Figures) -> dict[str, Any]:
+    from relay.clock import rfc3339
+
+    def plain(value: Any) -> Any:
+        return rfc3339(value) if isinstance(value, datetime) else value
+
+    totals = {state: sum(each.get(state, 0) for each in figures.routes.values()) for state in _STATES}
+    return {**{name: plain(value) for name, value in asdict(figures).items()}, "deliveries": totals}
+
+
+def _page(figures: Figures) -> str:
+    shown = _as_json(figures)
+    pairs = [
+        ("file", term.printable(figures.location)),
+        ("schema", str(figures.schema)),
+        ("size", f"{_size(figures.size_bytes)}, {_size(figures.unused_bytes)} of it unused"),
+        ("log", _size(figures.log_bytes)),
+        ("disk", f"{_size(figures.free_bytes)} left"),
+        ("oldest", shown["oldest"] or "-"),
+        ("newest", shown["newest"] or "-"),
+    ]
+    tables = term.listing(("table", "rows"), list(figures.rows.items()))
+    rows = [(name, *(each.get(state, 0) for state in _STATES)) for name, each in sorted(figures.routes.items())]
+    rows.append(("(all)", *(shown["deliveries"][state] for state in _STATES)))
+    routes = term.listing(("route", *_STATES), rows, ("route",))
+    title = colour.paint("store", "bold")
+    return "\n".join([title, *term.columns(pairs), "", tables, "", routes])
+
+
+def _said(fault: Fault | None) -> str:
+    if fault is None:
+        return ""
+    more = ", …" if fault.count > len(fault.examples) else ""
+    return f"{fault.count} {fault.broken}: {', '.join(fault.examples)}{more}"
+
+
+def _size(size: int) -> str:
+    """`1.5 MiB`."""
+    number = float(size)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            break
+        number /= 1024
+    return f"{size} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
