@@ -272,4 +272,5 @@ routes: [{name: up, to: {url: "URL"}}]
                     assert taken.status == 200
                 while "delivered" not in states:
                     states.append(json.loads(await verb.line())["status"])
-                assert states == ["pending", "delivered"]
+                # Where it was sent before the stream began it is among the newest.
+                assert states in (["pending", "delivered"], ["delivered"])
