@@ -203,6 +203,8 @@ async def prune(session: aiohttp.ClientSession, public: str, admin: str, pid: in
     line("before", before, f"{quantiles(before, n=100)[98]:.1f}")
     shorten()
     os.kill(pid, signal.SIGHUP)
+    while json.loads(await (await session.get(f"{admin}/health")).read())["config"]["generation"] == 1:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
     done, during = asyncio.Event(), list[float]()
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:

@@ -233,7 +233,7 @@ class SqliteStore:
         self, now: datetime, retention: timedelta, bodies: timedelta, told: Callable[[Pruned], None] | None = None
     ) -> Pruned:
         async with self._pruning:
-            passing = Pruning(self._logs.ask, self._writer.call, self._writer.shapes, told)
+            passing = Pruning(self._logs.ask, self._writer, told)
             return await passing.run(now, retention, bodies)
 
     async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,8 +1,9 @@
 """What is past its time is removed: in steps of a few milliseconds, between which senders are answered.
 
 A reader looks for what may go, a thousand events at a time; the writer removes some of them in one transaction, having
-looked once more. How many is found by how long the last step took. Then free pages at the end of the file are given
-back to the disk, but for some that new events will take at once.
+looked once more. How many is found by how long the last step took. After each step it rests, so that few requests ever
+meet one; where nobody else writes, steps are larger, and there is no rest. In the end free pages are given back to the
+disk, but for some that new events will take at once.
 
 An event goes when all its deliveries have ended and the last of them did so before the limit: what was merged into
 another delivery ends with that one. Its deliveries and their attempts go with it.
@@ -13,27 +14,25 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from time import perf_counter
-from typing import Any, TypeVar
+from time import monotonic
+from typing import Any
 
 import orjson
 
 from relay.clock import to_ms
 from relay.store import Pruned
 from relay.stores.sqlite import rows
-from relay.stores.sqlite.shapes import Shapes
 from relay.stores.sqlite.transaction import Command, Deltas
-
-T = TypeVar("T")
+from relay.stores.sqlite.writer import Writer
 
 Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
-Call = Callable[[Command[Any]], Awaitable[Any]]
 
 _LOOKED_AT = 1000  # events, at once
-_STEP = 0.003  # seconds that a step should take
-_REST = 3.0  # times as long nothing is removed after a step
+_STEP = 0.002  # seconds that a step should take, commit included, while others write
+_REST = 10.0  # times as long nothing is removed after a step, while others write
+_ALONE = 1.0  # seconds without a write of anybody else, after which there is nobody to be in the way of
+_STEP_ALONE = 0.05
 _FIRST, _LEAST, _MOST = 32, 4, 1000  # events in one step
 _RESERVE = 1024  # pages that stay free, or a tenth of the file: new events take them at once
 _REJECTIONS = 500
@@ -62,24 +61,18 @@ _OF_DELIVERIES = "IN (SELECT id FROM delivery WHERE event_id IN (SELECT value FR
 _COUNT = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = value + excluded.value"
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """What one step did."""
-
-    done: Pruned
-    seconds: float
-
-
 class Pruning:
     """One pass over the store."""
 
-    def __init__(self, ask: Ask, call: Call, shapes: Shapes, told: Callable[[Pruned], None] | None) -> None:
+    def __init__(self, ask: Ask, writer: Writer, told: Callable[[Pruned], None] | None) -> None:
         self._ask = ask
-        self._call = call
-        self._shapes = shapes
+        self._writer = writer
         self._told = told
         self._total = Pruned()
         self._size = _FIRST
+        self._others_at = monotonic()
+        self._commits = writer.commits
+        """After the last step: where there are more before the next one, others have written."""
 
     async def run(self, now: datetime, retention: timedelta, bodies: timedelta) -> Pruned:
         """Remove what is older; how much that was."""
@@ -88,12 +81,13 @@ class Pruning:
             await self._walk(_BODIES, _remove_bodies, now - bodies)
         await self._reject(now - retention)
         if self._total.events:
-            await self._call(lambda connection, deltas: self._shapes.drop_unused(connection))
+            shapes = self._writer.shapes
+            await self._writer.call(lambda connection, deltas: shapes.drop_unused(connection))
         await self._give_back()
         return self._total
 
     async def _walk(
-        self, query: str, remove: Callable[[sqlite3.Connection, list[int], int], Pruned], limit: datetime
+        self, query: str, remove: Callable[[sqlite3.Connection, list[int]], Pruned], limit: datetime
     ) -> None:
         last, cutoff, end = 0, to_ms(limit), rows.first_id(limit)
         while found := await self._ask(query, (last, cutoff, end, _LOOKED_AT)):
@@ -102,10 +96,8 @@ class Pruning:
             while old:
                 some, old = old[: self._size], old[self._size :]
 
-                def step(connection: sqlite3.Connection, deltas: Deltas, some: list[int] = some) -> _Step:
-                    began = perf_counter()
-                    still = [row[0] for row in connection.execute(_STILL, (_json(some), cutoff))]
-                    return _Step(remove(connection, still, cutoff), perf_counter() - began)
+                def step(connection: sqlite3.Connection, deltas: Deltas, some: list[int] = some) -> Pruned:
+                    return remove(connection, [row[0] for row in connection.execute(_STILL, (_json(some), cutoff))])
 
                 await self._take(step)
 
@@ -116,39 +108,45 @@ class Pruning:
             query = "DELETE FROM rejection WHERE id IN (SELECT id FROM rejection WHERE id < ? ORDER BY id LIMIT ?)"
             return connection.execute(query, (end, _REJECTIONS)).rowcount
 
-        while await self._call(step):
+        while await self._writer.call(step):
             pass
 
     async def _give_back(self) -> None:
         """Free pages go back to the disk, for good at the next checkpoints."""
         self._size = _FIRST
 
-        def step(connection: sqlite3.Connection, deltas: Deltas) -> _Step:
-            began = perf_counter()
+        def step(connection: sqlite3.Connection, deltas: Deltas) -> Pruned:
             free = connection.execute("PRAGMA freelist_count").fetchone()[0]
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
-            number = min(self._size, free - max(_RESERVE, pages // 10))
-            if number > 0:
-                connection.execute(f"PRAGMA incremental_vacuum({number})").fetchall()
-            return _Step(Pruned(pages=max(0, number)), perf_counter() - began)
+            number = max(0, min(self._size, free - max(_RESERVE, pages // 10)))
+            # One page a call, whatever it says: Python's sqlite3 ends a statement without columns after its first step.
+            for _ in range(number):
+                connection.execute("PRAGMA incremental_vacuum(1)")
+            return Pruned(pages=number)
 
         while await self._take(step):
             pass
 
-    async def _take(self, step: Command[_Step]) -> bool:
+    async def _take(self, step: Command[Pruned]) -> bool:
         """One step, and a rest after it; whether it did anything."""
-        made: _Step = await self._call(step)
-        self._total = self._total.plus(made.done)
+        before, began = self._writer.commits, monotonic()
+        done = await self._writer.call(step)
+        now = monotonic()
+        if before != self._commits or self._writer.commits > before + 1:
+            self._others_at = now
+        self._commits = self._writer.commits
+        self._total = self._total.plus(done)
         if self._told is not None:
             self._told(self._total)
+        alone, took = now - self._others_at > _ALONE, now - began
         # Never more than twice as many as before: the first ones may have been small.
-        aim = self._size * _STEP / max(made.seconds, 1e-6)
+        aim = self._size * (_STEP_ALONE if alone else _STEP) / max(took, 1e-6)
         self._size = max(_LEAST, min(_MOST, int(aim), self._size * 2))
-        await asyncio.sleep(made.seconds * _REST)
-        return made.done != Pruned()
+        await asyncio.sleep(0 if alone else took * _REST)
+        return done != Pruned()
 
 
-def _remove(connection: sqlite3.Connection, events: list[int], cutoff: int) -> Pruned:
+def _remove(connection: sqlite3.Connection, events: list[int]) -> Pruned:
     some = (_json(events),)
     connection.execute("DELETE FROM body WHERE event_id IN (SELECT value FROM json_each(?))", some)
     connection.execute(f"DELETE FROM attempt WHERE delivery_id {_OF_DELIVERIES}", some)  # noqa: S608
@@ -161,7 +159,7 @@ def _remove(connection: sqlite3.Connection, events: list[int], cutoff: int) -> P
     return Pruned(events=len(events), deliveries=deliveries)
 
 
-def _remove_bodies(connection: sqlite3.Connection, events: list[int], cutoff: int) -> Pruned:
+def _remove_bodies(connection: sqlite3.Connection, events: list[int]) -> Pruned:
     """What senders sent, and what destinations answered."""
     some = (_json(events),)
     bodies = connection.execute("DELETE FROM body WHERE event_id IN (SELECT value FROM json_each(?))", some).rowcount
