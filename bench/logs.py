@@ -21,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -161,6 +162,15 @@ async def look(session: aiohttp.ClientSession, admin: str, repeat: int) -> None:
         line(page, await timed(lambda page=page: get(page), repeat), str(size))  # type: ignore[misc]
 
 
+async def when(session: aiohttp.ClientSession, admin: str, condition: Callable[[Any], bool]) -> None:
+    """Wait until `/health` says so."""
+    while True:
+        async with session.get(f"{admin}/health") as answer:
+            if condition(await answer.json()):
+                return
+        await asyncio.sleep(0.05)
+
+
 async def post_steadily(session: aiohttp.ClientSession, url: str, until: asyncio.Event, took: list[float]) -> None:
     """Events at `RATE`, whatever becomes of those before; how long each took, from when it should have gone out."""
     began = time.perf_counter()
@@ -203,8 +213,7 @@ async def prune(session: aiohttp.ClientSession, public: str, admin: str, pid: in
     line("before", before, f"{quantiles(before, n=100)[98]:.1f}")
     shorten()
     os.kill(pid, signal.SIGHUP)
-    while json.loads(await (await session.get(f"{admin}/health")).read())["config"]["generation"] == 1:  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
+    await when(session, admin, lambda health: health["config"]["generation"] == 2)
     done, during = asyncio.Event(), list[float]()
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
@@ -241,6 +250,8 @@ async def main() -> None:
             began = time.perf_counter()
             async with a_relay(path) as (public, admin, pid):
                 print(f"ready {time.perf_counter() - began:.2f} s after the start", flush=True)
+                await when(session, admin, lambda health: health["store"]["pending"] == 0)
+                print(f"what was pending sent {time.perf_counter() - began:.2f} s after the start", flush=True)
                 await look(session, admin, asked.repeat)
                 if not asked.skip_pruning:
                     await prune(session, public, admin, pid, lambda: _shorten(path))
