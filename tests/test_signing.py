@@ -32,12 +32,20 @@ from relay.source import types
 from tests.fakes import ManualClock, ScriptedTransport
 from tests.node import verified
 
-NOW = datetime.now(UTC)  # the libraries look at the clock themselves
 BODY = '{"operation":"publish","title":"Über <b>&</b> 日本  \\u003c","n":1.0,"big":12345678901234567890}'.encode()
 KEY = "0123456789abcdef-äöü"
 WHSEC = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 OTHER_WHSEC = "whsec_" + base64.b64encode(b"another-key-another-key!").decode()
 SEED, OTHER_SEED = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba9876543210"
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(autouse=True)
+def _now() -> None:
+    """The libraries look at the clock themselves, and take nothing that is minutes old."""
+    global NOW
+    NOW = datetime.now(UTC)
 
 
 def public(seed: bytes) -> bytes:

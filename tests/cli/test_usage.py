@@ -15,7 +15,7 @@ from relay.cli import VERBS, relay
 from relay.cli.logs import FILTERS
 from relay.logtext import COLUMNS
 from relay.web import logquery
-from tests.cli.running import TOP, complaint, run, run_process
+from tests.cli.running import TOP, complaint, free_ports, run, run_process
 
 PAGE = (TOP / "docs" / "cli.md").read_text()
 
@@ -150,7 +150,9 @@ def test_saying_the_version_loads_nothing_heavy(module: str) -> None:
 )
 def test_a_wrong_config_ends_every_verb_with_78_and_all_its_mistakes(args: list[str], tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("sources: {a: {type: storyblock}}\nrowtes: []\n")
+    # A relay that answers is asked all the same: none is at this port, whatever runs on this machine.
+    [port] = free_ports(1)
+    path.write_text(f"sources: {{a: {{type: storyblock}}}}\nrowtes: []\nadmin: {{listen: '127.0.0.1:{port}'}}\n")
     ended = run(*args, "--config", path)
     assert ended.code == 78
     assert ended.out == ""
