@@ -22,11 +22,13 @@ from relay.client import HttpTransport, Transport
 from relay.clock import Clock, SystemClock, rfc3339
 from relay.dispatcher import Dispatcher
 from relay.following import Followers
+from relay.health import PausedBy
 from relay.listening import Listening
 from relay.metrics import Metrics
 from relay.notifier import Means, Notifier
 from relay.notify import Notices
 from relay.oversight import Oversight
+from relay.pace import HOUR
 from relay.pipeline import Pipeline
 from relay.reload import Reloader, read
 from relay.retention import Retention
@@ -133,6 +135,8 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
         for note in store.notes():
             journal.store_warning(note)
         metrics = Metrics()
+        for minute in await store.pace(clock.now() - HOUR):
+            metrics.pace.seed(minute)
         reloader = Reloader(path, first, clock, lambda result: metrics.reloads.labels(result).inc())
         transport = await stack.enter_async_context(HttpTransport(config.server.egress.policy()))
         notices = await stack.enter_async_context(
@@ -238,8 +242,9 @@ async def _hold(store: Store, oversight: Oversight, names: Collection[str], held
         reason = "started with --held: 'relay resume --all' when what waits may be sent"
     else:
         return
+    by = PausedBy.HAND if restored is None else PausedBy.RESTORED
     for name in sorted(names):
-        oversight.pause(name, reason)
+        oversight.pause(name, reason, by)
     if not await oversight.save():
         raise Unavailable("all routes were to be paused, and the store cannot write that down: nothing was sent")
     if restored is not None:

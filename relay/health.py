@@ -50,9 +50,11 @@ class RouteState(StrEnum):
 
 
 class PausedBy(StrEnum):
-    """Who paused a route: a changed destination lifts what relay did itself, never what a person did."""
+    """Who paused a route: a changed destination lifts what relay did for the sake of the one before, nothing else."""
 
     HAND = "hand"
+    RESTORED = "restored"
+    """The store is a backup's: a person is to look first."""
     GONE = "gone"
     FAILURES = "failures"
 
@@ -194,12 +196,12 @@ class RouteHealth:
         self.probe_at = self.last_probe = self.ramp = None
         return Turn.PAUSED
 
-    def pause(self, reason: str, now: datetime) -> bool:
-        """By hand. False where it was so already."""
+    def pause(self, reason: str, now: datetime, by: PausedBy = PausedBy.HAND) -> bool:
+        """By hand, or because a person is to look first. False where it was paused by hand already."""
         if self.state is RouteState.PAUSED and self.paused_by is PausedBy.HAND:
             return False
         self.state, self.since = RouteState.PAUSED, now
-        self.paused_by, self.reason = PausedBy.HAND, reason
+        self.paused_by, self.reason = by, reason
         self.probe_at = self.last_probe = self.ramp = None
         return True
 
@@ -216,7 +218,7 @@ class RouteHealth:
         if fingerprint == self.fingerprint:
             return False
         known, self.fingerprint = self.fingerprint, fingerprint
-        if not known or self.paused_by is PausedBy.HAND:
+        if not known or self.paused_by in (PausedBy.HAND, PausedBy.RESTORED):
             return False
         self.consecutive_failures = 0
         if self.state is RouteState.HEALTHY:

@@ -12,7 +12,7 @@ from datetime import datetime
 from relay import journal
 from relay.clock import Clock
 from relay.delivery import Outcome, Result, State
-from relay.health import RouteHealth, RouteState, Turn, restored
+from relay.health import PausedBy, RouteHealth, RouteState, Turn, restored
 from relay.notify import Kind, Notices
 from relay.routing import Route
 from relay.store import Store, Unavailable
@@ -81,11 +81,11 @@ class Oversight:
         health, attempt, name = self.of(route.name), result.attempt, route.name
         assert attempt is not None
         status = attempt.response.status if attempt.response is not None else None
-        since, failures = health.since, health.consecutive_failures
+        since = health.since
         turn = health.saw(outcome, status, attempt.trigger, result.delivery.id, result.at, route.tolerance)
         if turn is not None or health.state is not RouteState.HEALTHY:
             self._mark(name)
-        elif failures != health.consecutive_failures:
+        else:
             self._changed.add(name)
         if turn is not None:
             journal.route_turned(name, health.state, health.reason)
@@ -112,9 +112,9 @@ class Oversight:
         if health.state is RouteState.UNHEALTHY:
             health.probe_at = self._clock.now()  # earlier than it would have been
 
-    def pause(self, name: str, reason: str) -> bool:
-        """By hand; whether that changed anything."""
-        changed = self.of(name).pause(reason, self._clock.now())
+    def pause(self, name: str, reason: str, by: PausedBy = PausedBy.HAND) -> bool:
+        """By hand, or because a person is to look first; whether that changed anything."""
+        changed = self.of(name).pause(reason, self._clock.now(), by)
         return self._by_hand(name, changed, Kind.PAUSED, reason, None)
 
     def resume(self, name: str) -> bool:

@@ -1,15 +1,18 @@
-"""How much went through relay in each of the last sixty minutes: counted in memory, for whoever looks at a chart."""
+"""How much went through relay in each of the last sixty minutes: counted in memory, for whoever looks at a chart.
+
+After a start the store says what the relay before it did."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from relay.clock import from_ms
 from relay.delivery import State
 
 MINUTES = 60
+HOUR = timedelta(minutes=MINUTES)
 _SECONDS = 60
 
 
@@ -35,6 +38,10 @@ class Pace:
 
     def __init__(self) -> None:
         self._ring = [Minute(0) for _ in range(MINUTES)]
+
+    def seed(self, minute: Minute) -> None:
+        """What the relay before this one did in a minute."""
+        self._ring[minute.number % MINUTES] = minute
 
     def accepted(self, now: datetime) -> None:
         """An event was stored."""

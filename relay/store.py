@@ -25,6 +25,7 @@ from relay.delivery import (
 from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
 from relay.lane import Order
+from relay.pace import Minute
 
 
 class Unavailable(Exception):
@@ -389,6 +390,10 @@ class Store(LogReader, Protocol):
         """Remove events whose deliveries all ended longer than `retention` ago, with these; and of those that ended
         longer than `bodies` ago the bodies. What is unfinished stays, however old. It goes on in small steps, between
         which others write; `told` hears after each how much it is so far. Raises Unavailable."""
+        ...
+
+    async def pace(self, since: datetime) -> Sequence[Minute]:
+        """What happened in each minute since then, as far as the newest 50,000 events and deliveries tell."""
         ...
 
     async def states(self, kind: str) -> Mapping[str, Mapping[str, Any]]:

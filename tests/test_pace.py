@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from relay.delivery import State
-from relay.pace import MINUTES, Pace
+from relay.pace import MINUTES, Minute, Pace
 from tests.fakes import NOON
 
 
@@ -46,3 +46,12 @@ def test_a_clock_that_is_set_back_spoils_nothing_but_the_minutes_it_passes_again
     pace.accepted(NOON)
     pace.accepted(NOON - timedelta(minutes=2))
     assert counted(pace)[-3:] == [(1, 0, 0), (0, 0, 0), (1, 0, 0)]
+
+
+def test_after_a_start_the_store_says_what_was_before() -> None:
+    pace = Pace()
+    number = int(NOON.timestamp()) // 60
+    pace.seed(Minute(number - 1, events=3, delivered=2, failed=1))
+    pace.seed(Minute(number, events=1))
+    pace.accepted(NOON)
+    assert counted(pace)[-2:] == [(3, 2, 1), (2, 0, 0)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -459,3 +460,19 @@ async def test_a_closed_store_promises_nothing_more(desk: Desk) -> None:
         await desk.store.claim("www", None, NOON, 1, ())
     await desk.reopen()
     assert desk.store.counts() == {"www": Counts(3, 0)}
+
+
+async def test_the_last_hour_is_told_by_the_minute(desk: Desk) -> None:
+    desk.clock.advance(60 - desk.clock.now().second)
+    began = desk.clock.now()
+    [first, second] = await desk.add("www", "search")
+    await desk.store.record(replace(delivered(first), at=began))
+    await desk.store.record(replace(failed(second), at=began + timedelta(minutes=1)))
+    desk.wait(60)
+    await desk.put(desk.event())
+    number = int(began.timestamp()) // 60
+    told = await desk.store.pace(began - timedelta(minutes=5))
+    assert [(each.number - number, each.events, each.delivered, each.failed) for each in told] == [
+        (0, 1, 1, 0),
+        (1, 1, 0, 1),
+    ]

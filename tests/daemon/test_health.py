@@ -155,6 +155,21 @@ async def test_a_pause_by_hand_outlives_restarts_and_other_destinations(tmp_path
             assert destination.received[0].path == "/b"
 
 
+async def test_when_a_route_last_worked_and_what_went_wrong_outlives_restarts(tmp_path: Path) -> None:
+    async with sink(lambda request: 422 if request.path == "/bad" else 200) as destination:
+        text = routes(
+            f"name: good, to: {{url: '{destination.url}/good'}}", f"name: bad, to: {{url: '{destination.url}/bad'}}"
+        )
+        async with relay_here(tmp_path, text) as relay:
+            await relay.post("/in/any", b"{}")
+            await relay.logs_when(lambda items: {item["status"] for item in items} == {"delivered", "failed"})
+            before = {route["name"]: route for route in (await relay.get("/routes"))["routes"]}
+            assert before["good"]["last_success_at"]
+            assert before["bad"]["last_error"]["code"] == "refused"
+        async with relay_here(tmp_path, text) as relay:
+            assert {route["name"]: route for route in (await relay.get("/routes"))["routes"]} == before
+
+
 async def test_one_slot_serves_retries_and_new_events_by_turns(tmp_path: Path) -> None:
     broken = True
 

@@ -45,6 +45,9 @@ async def test_a_restored_backup_sends_nothing_until_somebody_has_looked(tmp_pat
             assert {item["status"] for item in items} == {"held"}
             assert {route["reason"] for route in (await relay.get("/routes"))["routes"]} == {WHY}
             assert there.received == []
+            health = await relay.get("/health")
+            assert health["status"] == "degraded", "a restore that nobody attends to sends nothing, and must be seen"
+            assert "up is paused" in health["checks"]["routes"]
             await relay.ask("POST", "/routes/resume")
             await there.wait_for(lambda received: {one.path for one in received} >= {"/up"})
 

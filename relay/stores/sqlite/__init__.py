@@ -38,6 +38,7 @@ from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order
+from relay.pace import Minute
 from relay.store import (
     Counts,
     DeliveryDetail,
@@ -259,6 +260,9 @@ class SqliteStore:
 
     async def states(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
         return await self._logs.states(kind)
+
+    async def pace(self, since: datetime) -> Sequence[Minute]:
+        return await self._logs.pace(since)
 
     async def search(self, query: LogQuery) -> Page:
         return await self._logs.search(query)

@@ -25,6 +25,7 @@ import orjson
 from relay.clock import from_ms, parse_rfc3339, to_ms
 from relay.delivery import Attempt, Delivery, LogItem, Rejection, State, StoredEvent, Window
 from relay.ids import EVENT, DeliveryId, EventId, Ids, moment_ms
+from relay.pace import Minute
 from relay.store import Counts, DeliveryDetail, LogQuery, Page, StoreStatus, Unavailable
 from relay.stores.sqlite import copying, rows, search
 from relay.window import MOST_DEBOUNCED, Collected, kind_of
@@ -99,6 +100,16 @@ _MERGED_INTO_WINDOWS = f"SELECT merged_into, event_id FROM delivery WHERE merged
 # Told by the indexes alone.
 _PENDING_OF = "SELECT id FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND route = ?"
 _HELD_OF = "SELECT id FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND route = ?"
+_COUNTED = 50_000
+_EVENTS_BY_MINUTE = f"""
+    SELECT id / {rows.PER_MS} / 60000 AS minute, count(*)
+    FROM (SELECT id FROM event WHERE id >= ?1 ORDER BY id DESC LIMIT ?2) GROUP BY minute
+"""  # noqa: S608
+_ENDED_BY_MINUTE = """
+    SELECT updated_at / 60000 AS minute, state, count(*)
+    FROM (SELECT updated_at, state FROM delivery WHERE id >= ?1 ORDER BY id DESC LIMIT ?2)
+    WHERE state IN ('delivered', 'failed') GROUP BY minute, state
+"""
 _KNOWN = "SELECT name, data FROM known WHERE kind = ?"
 
 
@@ -246,6 +257,17 @@ class Reader:
     async def states(self, kind: str) -> dict[str, dict[str, Any]]:
         """See Store.states."""
         return {name: orjson.loads(data) for name, data in await self.ask(_KNOWN, (kind,))}
+
+    async def pace(self, since: datetime) -> list[Minute]:
+        """See Store.pace."""
+        first = rows.first_id(since)
+        minutes: dict[int, Minute] = {}
+        for number, count in await self.ask(_EVENTS_BY_MINUTE, (first, _COUNTED)):
+            minutes.setdefault(number, Minute(number)).events = count
+        for number, state, count in await self.ask(_ENDED_BY_MINUTE, (first, _COUNTED)):
+            setattr(minutes.setdefault(number, Minute(number)), state, count)
+        oldest = to_ms(since) // 60_000
+        return [minute for number, minute in sorted(minutes.items()) if number > oldest]
 
     async def restored(self) -> datetime | None:
         """See Store.restored."""

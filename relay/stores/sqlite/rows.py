@@ -33,12 +33,12 @@ from relay.lane import Order, lane
 Row = tuple[Any, ...]
 
 _MOST = (1 << 63) - 1
-_PER_MS = next(1 << bits for bits in range(63) if moment_ms(1 << bits))  # ids of one millisecond
+PER_MS = next(1 << bits for bits in range(63) if moment_ms(1 << bits))  # ids of one millisecond
 
 
 def first_id(moment: datetime) -> int:
     """The lowest id that a moment can have: what is older lies below it."""
-    return min(max(to_ms(moment) * _PER_MS, 0), _MOST)
+    return min(max(to_ms(moment) * PER_MS, 0), _MOST)
 
 
 # -- JSON columns ----------------------------------------------------------------------------------------------------
