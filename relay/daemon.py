@@ -12,7 +12,7 @@ import contextlib
 import gc
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -41,6 +41,7 @@ from relay.web.health import Health
 from relay.web.ingest import Ingest
 from relay.web.server import Listener, application_server, ingest_server, listen
 
+_PATIENCE = 15.0  # seconds
 _ANSWERS = 5.0  # seconds for answers that are being written when relay stops
 _KEEP_EVERY = 5.0
 _LOOK_EVERY = 1.0
@@ -128,7 +129,8 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
         journal.config_warning(warning)
     async with contextlib.AsyncExitStack() as stack:
         config = first.config
-        store = await open_store(config.store.url, clock, journal.store_locked)
+        with _patience():
+            store = await open_store(config.store.url, clock, journal.store_locked, journal.store_migrating)
         stack.push_async_callback(store.close)
         kept = await store.status()
         journal.store_opened(kept.backend, kept.version, kept.location, kept.pending, kept.held)
@@ -230,6 +232,25 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
             for task in tasks:
                 task.cancel()
             await relay.wind_down()
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """While a store is opened, the service manager is told that start-up goes on: an older one may take minutes."""
+    loop = asyncio.get_running_loop()
+
+    next_time: asyncio.TimerHandle
+
+    def tell() -> None:
+        nonlocal next_time
+        systemd.extend(2 * _PATIENCE)
+        next_time = loop.call_later(_PATIENCE, tell)
+
+    next_time = loop.call_later(_PATIENCE, tell)
+    try:
+        yield
+    finally:
+        next_time.cancel()
 
 
 async def _hold(store: Store, oversight: Oversight, names: Collection[str], held: bool) -> None:

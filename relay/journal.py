@@ -321,6 +321,11 @@ def store_locked(holder: str) -> None:
     _log.warning("store_locked", holder=holder)
 
 
+def store_migrating(held: int, to: int) -> None:
+    """A file that an older relay wrote is being brought up to date: no event is taken in before it is done."""
+    _log.warning("store_migrating", from_schema=held, to_schema=to)
+
+
 def store_trouble(reason: str) -> None:
     """The store cannot write."""
     _log.error("store_trouble", reason=reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from relay import journal
 from relay.clock import Clock
@@ -11,7 +12,8 @@ from relay.schema import Store as Section
 from relay.store import Pruned, Store, Unavailable
 
 _EVERY = 60.0  # seconds
-_SHARE = 20  # a pass is followed by so many times its own length without one
+_SHARE = 20  # a pass that found nothing is followed by so many times its own length without one
+_AHEAD = timedelta(days=1)  # a clock that runs ahead of time itself by more is not believed
 
 
 class Retention:
@@ -22,23 +24,30 @@ class Retention:
         self._clock = clock
         self._section = section
         self._pass = asyncio.Lock()
+        self._began = (clock.now(), clock.monotonic())
 
     async def run(self) -> None:
         """Passes for ever. What the disk does not take now is removed by a later one."""
         while True:
             began = self._clock.monotonic()
+            done = Pruned()
             try:
-                await self.once()
+                done = await self.once()
             except Unavailable as error:
                 journal.pruning_failed(str(error))
             took = self._clock.monotonic() - began
-            await self._clock.sleep(max(_EVERY, took * _SHARE))
+            await self._clock.sleep(max(_EVERY, took * _SHARE) if done == Pruned() else _EVERY)
 
     async def once(self) -> Pruned:
         """One pass; what it removed. Raises Unavailable."""
         async with self._pass:
             section = self._section()
-            done = await self._store.prune(self._clock.now(), section.retention, section.bodies)
+            done = await self._store.prune(self._now(), section.retention, section.bodies)
         if done != Pruned():
             journal.pruned(done)
         return done
+
+    def _now(self) -> datetime:
+        """The present. A clock that was set a year ahead by mistake must not remove a year's history at once."""
+        then, monotonic = self._began
+        return min(self._clock.now(), then + timedelta(seconds=self._clock.monotonic() - monotonic) + _AHEAD)

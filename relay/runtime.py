@@ -52,7 +52,7 @@ def build(loaded: Loaded, generation: int, now: datetime, before: Runtime | None
     tokens.
     """
     config = loaded.config
-    redact = Redactor(loaded.secrets)
+    redact = Redactor(loaded.secrets, before.redact if before is not None else None)
     contexts = Contexts(before.contexts if before is not None else None)
     tokens = Tokens(before.tokens if before is not None else None)
     wires = _wires(loaded, contexts, redact)

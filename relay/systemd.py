@@ -30,6 +30,11 @@ def reloading() -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
+def extend(seconds: float) -> None:
+    """Start-up takes longer: at least so long from now."""
+    notify(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
+
+
 def stopping() -> None:
     """Shutdown begins."""
     notify("STOPPING=1")

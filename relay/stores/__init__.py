@@ -13,13 +13,19 @@ from relay.clock import Clock
 from relay.store import LogReader, Store, Surveyor, Unusable
 
 
-async def open_store(url: str, clock: Clock, on_wait: Callable[[str], None] | None = None) -> Store:
+async def open_store(
+    url: str,
+    clock: Clock,
+    on_wait: Callable[[str], None] | None = None,
+    on_migrate: Callable[[int, int], None] | None = None,
+) -> Store:
     """Open the store that `store.url` names, as in `sqlite:relay.db`.
 
     `on_wait` is told once who holds the store, when another process does and there is something to wait for.
+    `on_migrate` is told, on another thread, from which version to which an older store is brought, before that begins.
     """
     module, rest = _backend(url)
-    store: Store = await module.open_url(rest, clock, on_wait)
+    store: Store = await module.open_url(rest, clock, on_wait, on_migrate)
     return store
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import orjson
 from aiohttp import web
+
+from relay.logline import as_json
 
 PRIVATE = {
     "Server": "relay",
@@ -29,7 +30,7 @@ def answer(status: int, body: object, headers: Mapping[str, str] | None = None) 
     """An answer in JSON."""
     return web.Response(
         status=status,
-        body=orjson.dumps(body),
+        body=as_json(body),
         headers={**PRIVATE, "Content-Type": "application/json", **(headers or {})},
     )
 

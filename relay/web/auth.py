@@ -64,6 +64,8 @@ def admit(request: web.Request, gate: Gate) -> str:
     """The name under which a request acts: a token's, or `anonymous`. Raises Denied."""
     if request.method not in SAFE:
         _same_origin(request)
+    elif _from_elsewhere(request):
+        raise Denied(403, "forbidden", "cross-origin requests are refused")
     token = _token(request, gate)
     if token is None:
         if not _by_unix(request) and _host(request) not in gate.hosts and not _is_loopback(_host(request)):
@@ -100,6 +102,13 @@ def _token(request: web.Request, gate: Gate) -> Token | None:
         if hmac.compare_digest(given, token.secret.reveal().encode()):
             found = token
     return found
+
+
+def _from_elsewhere(request: web.Request) -> bool:
+    """Whether another site's page asks, other than by sending its reader here: it may not read the answer, but could
+    have relay work on many."""
+    site, mode = request.headers.get("Sec-Fetch-Site"), request.headers.get("Sec-Fetch-Mode")
+    return site in ("cross-site", "same-site") and mode != "navigate"
 
 
 def _same_origin(request: web.Request) -> None:

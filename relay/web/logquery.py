@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -22,6 +23,7 @@ _CODE = re.compile("([1-9])xx|([0-9]{3})-([0-9]{3})|(>=|<=|>|<)?([0-9]{3})", re.
 _CODES = (100, 999)
 LONGEST_Q = 200
 _AGE = re.compile(r"([0-9]{1,9})(s|m|h|d)")
+_LOWER = {ord(letter): ord(letter.lower()) for letter in string.ascii_uppercase}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -95,8 +97,13 @@ def _finds(q: str, item: LogItem, ids: Ids) -> bool:
         if between and text and text.startswith(prefix) and between[0] <= ids.number(text)[1] <= between[1]:
             return True
     if item.reason is not None:
-        return q.lower() in item.reason.lower()
-    return item.error is not None and (item.error.code == q or q.lower() in item.error.message.lower())
+        return _folded(q) in _folded(item.reason)
+    return item.error is not None and (item.error.code == q or _folded(q) in _folded(item.error.message))
+
+
+def _folded(text: str) -> str:
+    """Without regard to the case of ASCII letters alone, as SQLite's LIKE has it."""
+    return text.translate(_LOWER)
 
 
 def _codes(text: str) -> tuple[int, int]:

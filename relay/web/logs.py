@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from relay import logtext
 from relay.ids import DELIVERY, EVENT, REJECTION
+from relay.logline import as_json
 from relay.web import read, schemas
 from relay.web.answer import answer, plain
 from relay.web.desk import Desk
@@ -88,8 +88,7 @@ class Logs:
             case "text":
                 return plain(_PLAIN, logtext.table(items) + "\n", headers)
             case "ndjson":
-                lines = (orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in items)
-                return plain(NDJSON, b"".join(lines), headers)
+                return plain(NDJSON, b"".join(as_json(item) + b"\n" for item in items), headers)
             case _:
                 return answer(200, page)
 

@@ -24,6 +24,9 @@ from relay.web.answer import answer
 _BACKLOG = 1024
 _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
 _MOST_HEADER = 16 << 10
+_UNTAKEN = 30.0  # seconds in which somebody reads some of an answer
+MOST_ADMIN_CONNECTIONS = 256
+"""At once; more are closed as they come. 100 of them may follow the log."""
 
 # aiohttp logs each request that is not HTTP as an error with its traceback: an invitation to fill the disk.
 _quiet = logging.getLogger("relay.http")
@@ -37,12 +40,23 @@ class CannotListen(Exception):
 
 
 class _Connection(RequestHandler):
-    """aiohttp's connection, closed when a request's head is not complete in time: only idle ones may wait long."""
+    """aiohttp's connection, closed when a request's head is not complete in time, or an answer is not taken: only idle
+    ones may wait long."""
 
     def __init__(self, manager: web.Server, head_timeout: float, **options: Any) -> None:
         super().__init__(manager, **options)
         self._head_timeout = head_timeout
         self._head_timer: asyncio.TimerHandle | None = None
+        self._untaken_timer: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._untaken_timer is None:
+            self._untaken_timer = self._loop.call_later(_UNTAKEN, self._untaken)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel_untaken()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -57,11 +71,23 @@ class _Connection(RequestHandler):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        self._cancel_untaken()
         super().connection_lost(exc)
 
     def _too_slow(self) -> None:
         self._head_timer = None
         self.force_close()
+
+    def _untaken(self) -> None:
+        """What nobody reads takes up memory for as long as it waits."""
+        self._untaken_timer = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _cancel_untaken(self) -> None:
+        if self._untaken_timer is not None:
+            self._untaken_timer.cancel()
+            self._untaken_timer = None
 
 
 class _Server(web.Server):
@@ -73,8 +99,15 @@ class _Server(web.Server):
         return _Connection(self, self.head_timeout, loop=self._loop, **self._kwargs)
 
 
-class _AdminConnection(RequestHandler):
-    """aiohttp's connection, which answers what is not HTTP, or too long, in the admin side's own way."""
+class _AdminConnection(_Connection):
+    """Such a connection, one of so many, which answers what is not HTTP, or too long, in the admin side's own way."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # Descriptors are one pool: who holds many of these must not take those of senders.
+        if self._manager is not None and len(self._manager.connections) > MOST_ADMIN_CONNECTIONS:
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
 
     def handle_error(
         self,
@@ -97,7 +130,7 @@ class _AdminServer(web.Server):
     """Makes such connections."""
 
     def __call__(self) -> RequestHandler:
-        return _AdminConnection(self, loop=self._loop, **self._kwargs)
+        return _AdminConnection(self, _Server.head_timeout, loop=self._loop, **self._kwargs)
 
 
 class _AdminRunner(web.AppRunner):

@@ -377,12 +377,24 @@ async def test_what_was_forgotten_is_never_sent_as_if_it_were_whole(desk: Desk) 
         await desk.store.cancel(delivery.id, NOON)
     for delivery in (plain, merged):
         await desk.store.forget(delivery.event.id)
-    for delivery in (plain, carrier):
-        await desk.store.retry(delivery.id, NOON)
-        taken = await desk.take(delivery)
-        assert taken is not None
-        assert not taken.event.sha256
-        assert taken.event.body == b""
+    with pytest.raises(WrongState, match="no longer kept"):
+        await desk.store.retry(plain.id, NOON)
+    assert await desk.state(plain) == "cancelled", "and what is known of it stays"
+    await desk.store.retry(carrier.id, NOON)  # one of its window's events was forgotten, not its own
+    taken = await desk.take(carrier)
+    assert taken is not None
+    assert not taken.event.sha256
+    assert taken.event.body == b""
+
+
+async def test_of_many_those_whose_body_is_gone_are_passed_over(desk: Desk) -> None:
+    whole, forgotten = await desk.tell(), await desk.tell()
+    for delivery in (whole, forgotten):
+        await desk.store.record(failed(delivery))
+    await desk.store.forget(forgotten.event.id)
+    done = await desk.store.retry_all(LogQuery(), NOON)
+    assert (done.count, done.passed_over) == (1, 1)
+    assert await desk.states(whole, forgotten) == ["pending", "failed"]
 
 
 # -- what is known ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -52,7 +53,7 @@ from relay.store import (
     Unusable,
 )
 from relay.stores.sqlite import commands, copying, lanes, opening, rows
-from relay.stores.sqlite import reader as readers
+from relay.stores.sqlite import reader as reading
 from relay.stores.sqlite.changes import Changed
 from relay.stores.sqlite.connection import Replaced, explain, identity
 from relay.stores.sqlite.joining import Adding
@@ -77,15 +78,15 @@ class SqliteStore:
     """The Store in a SQLite file. See relay.store.Store for what each verb promises."""
 
     def __init__(
-        self, path: Path, clock: Clock, ids: Ids, held: Lock, write: Writer, claims: Reader, logs: Reader
+        self, path: Path, clock: Clock, ids: Ids, held: Lock, write: Writer, readers: tuple[Reader, Reader, Reader]
     ) -> None:
         self.ids = ids
         self.path = path
         self._clock = clock
         self._lock = held
         self._writer = write
-        self._claims = claims
-        self._logs = logs
+        self._claims, self._logs, self._glances = readers
+        """For the queue; for people's searches, which may take seconds; for what `/health` asks, which may not wait."""
         self._file = identity(path)
         self._looked = float("-inf")
         self._seen_running: tuple[int | None, float] = (None, 0.0)
@@ -113,6 +114,9 @@ class SqliteStore:
         if stored is None:
             raise KeyError(event)
         size = len(stored.body or b"")
+        for each in owed:
+            # Newer ones may have been stored while it was read; who pages on from those must meet these too.
+            each.delivery.id = DeliveryId(self.ids.draw(to_ms(self._clock.now())))
         return await self._writer.owe(event, size, owed)
 
     def reject(self, rejection: Rejection) -> None:
@@ -293,10 +297,10 @@ class SqliteStore:
     async def status(self) -> StoreStatus:
         now = self._clock.monotonic()
         if now - self._oldest[0] >= _OLDEST_EVERY:
-            self._oldest = (now, await self._logs.oldest_pending())
+            self._oldest = (now, await self._glances.oldest_pending())
         counts = self.counts().values()
         pending = sum(each.pending for each in counts)
-        return readers.status(
+        return reading.status(
             self.path,
             pending,
             sum(each.held for each in counts),
@@ -356,8 +360,8 @@ class SqliteStore:
                 return
             try:
                 # The readers first: an open one would keep the last checkpoint from emptying the log.
-                await self._claims.close()
-                await self._logs.close()
+                for each in (self._claims, self._logs, self._glances):
+                    await each.close()
             finally:
                 await self._writer.close()
                 self._lock.release()
@@ -402,6 +406,7 @@ async def open_store(
     clock: Clock,
     wait_for_lock: float = 10.0,
     on_lock_wait: Callable[[str], None] | None = None,
+    on_migrate: Callable[[int, int], None] | None = None,
 ) -> SqliteStore:
     """Open the store in a file, or make it where there is none.
 
@@ -412,29 +417,35 @@ async def open_store(
     path = opening.place(path)
     held = await lock(path, clock, wait_for_lock, on_lock_wait)
     try:
-        opened = await asyncio.to_thread(opening.open_file, path)
+        opened = await asyncio.to_thread(opening.open_file, path, on_migrate)
         try:
-            claims = await Reader.open(path, opened.ids)
-            try:
-                logs = await Reader.open(path, opened.ids)
-            except BaseException:
-                await claims.close()
-                raise
-            write = Writer(path, opened.connection, opened.counts)
+            async with AsyncExitStack() as opening_them:
+                readers = []
+                for _ in range(3):
+                    readers.append(await Reader.open(path, opened.ids))
+                    opening_them.push_async_callback(readers[-1].close)
+                write = Writer(path, opened.connection, opened.counts)
+                opening_them.pop_all()
         except BaseException:
             opened.connection.close()
             raise
     except BaseException:
         held.release()
         raise
-    return SqliteStore(path, clock, opened.ids, held, write, claims, logs)
+    claims, logs, glances = readers
+    return SqliteStore(path, clock, opened.ids, held, write, (claims, logs, glances))
 
 
-async def open_url(rest: str, clock: Clock, on_wait: Callable[[str], None] | None = None) -> SqliteStore:
+async def open_url(
+    rest: str,
+    clock: Clock,
+    on_wait: Callable[[str], None] | None = None,
+    on_migrate: Callable[[int, int], None] | None = None,
+) -> SqliteStore:
     """Open the store that `store.url` names: what stands after `sqlite:` is a path."""
     if not rest or rest == ":memory:":
         raise Unusable("store.url: sqlite: needs a file, as in sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
-    return await open_store(Path(rest), clock=clock, on_lock_wait=on_wait)
+    return await open_store(Path(rest), clock=clock, on_lock_wait=on_wait, on_migrate=on_migrate)
 
 
 def survey(path: Path) -> Survey:

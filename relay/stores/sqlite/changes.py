@@ -61,16 +61,20 @@ class Changed:
     __slots__ = ("_deliveries", "_rejected", "_unmatched", "more")
 
     def __init__(
-        self, deliveries: Sequence[Any] = (), unmatched: Sequence[Any] = (), rejected: Sequence[Any] = ()
+        self,
+        deliveries: Sequence[Any] = (),
+        unmatched: Sequence[Any] = (),
+        rejected: Sequence[Any] = (),
+        more: bool = False,
     ) -> None:
         self._deliveries = deliveries
         self._unmatched = unmatched
         self._rejected = rejected
-        self.more = MOST in (len(deliveries), len(unmatched), len(rejected))
+        self.more = more or MOST in (len(deliveries), len(unmatched), len(rejected))
         """Whether there may be others, which nobody is told of."""
 
     def __bool__(self) -> bool:
-        return bool(self._deliveries or self._unmatched or self._rejected)
+        return bool(self._deliveries or self._unmatched or self._rejected or self.more)
 
     def items(self, ids: Ids) -> list[LogItem]:
         """As `/logs` shows them."""
@@ -95,9 +99,15 @@ def unfollow(connection: sqlite3.Connection) -> None:
 
 
 def collect(connection: sqlite3.Connection) -> Changed:
-    """What was noted since the last time."""
-    if connection.execute("SELECT 1 FROM temp.changed LIMIT 1").fetchone() is None:
-        return Changed()
-    changed = Changed(*(connection.execute(query).fetchall() for query in (_DELIVERIES, _UNMATCHED, _REJECTED)))
-    connection.execute("DELETE FROM temp.changed")
+    """What was noted since the last time. Never fails: what it is about is committed, whoever hears of it or not."""
+    try:
+        if connection.execute("SELECT 1 FROM temp.changed LIMIT 1").fetchone() is None:
+            return Changed()
+        deliveries, unmatched, rejected = (
+            connection.execute(query).fetchall() for query in (_DELIVERIES, _UNMATCHED, _REJECTED)
+        )
+        changed = Changed(deliveries, unmatched, rejected)
+        connection.execute("DELETE FROM temp.changed")
+    except sqlite3.Error:
+        return Changed(more=True)
     return changed

@@ -12,7 +12,7 @@ from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids
 from relay.lane import Order, Supersedes, supersedes
 from relay.lane import lane as lane_of
 from relay.store import Retried, WrongState
-from relay.stores.sqlite import lanes, rows
+from relay.stores.sqlite import lanes, rows, schema
 from relay.stores.sqlite.shapes import Shapes
 from relay.stores.sqlite.transaction import Deltas, shift
 
@@ -180,8 +180,14 @@ class Retry:
                     lane = lane_of(order, event)
                 # A window is about all its events.
                 single = order is not None and window is None and supersedes(order, event) is not Supersedes.NOTHING
-                if single and lanes.newer(connection, route, lane, event.id, event.description.common):
+                what = None
+                if connection.execute("SELECT 1 FROM body WHERE event_id = ?", (event.id,)).fetchone() is None:
+                    what = "the body of its event is no longer kept: have it sent again by its sender"
+                elif single and lanes.newer(connection, route, lane, event.id, event.description.common):
                     what = "something newer of the same entry has been sent or waits (order: latest)"
+                elif single and event.id < _pruned_up_to(connection):
+                    what = "what came after it may have been pruned, and nothing older may follow it (order: latest)"
+                if what is not None:
                     raise WrongState(state, f"{self.ids.text(DELIVERY, delivery)} cannot be retried: {what}")
                 if dry:
                     return route
@@ -221,6 +227,11 @@ class Retry:
             except WrongState:
                 passed_over += 1
         return Retried(count, frozenset(routes), passed_over)
+
+
+def _pruned_up_to(connection: sqlite3.Connection) -> int:
+    found = connection.execute("SELECT value FROM meta WHERE key = ?", (schema.PRUNED_UP_TO,)).fetchone()
+    return 0 if found is None else int(found[0])
 
 
 def cancel(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int) -> str:

@@ -229,8 +229,6 @@ class Committer:
             if unsynced and self._connection is not None:
                 connection.execute("PRAGMA synchronous = FULL")
         self.shapes.committed()
-        if self._noting is not None and (changed := changes.collect(connection)):
-            batch.changed.append(changed)
         batch.failed.extend(failed)
         batch.results.extend(results)
         if counts is not None:
@@ -242,6 +240,8 @@ class Committer:
             for route, (pending, held) in deltas.items():
                 transaction.shift(batch.deltas, route, pending, held)
                 self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
+        if self._noting is not None and (changed := changes.collect(connection)):
+            batch.changed.append(changed)
 
     def _note_changes(self, connection: sqlite3.Connection) -> None:
         if self.following and self._noting is not connection:

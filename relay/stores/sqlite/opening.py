@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,9 @@ def place(path: Path) -> Path:
     return path
 
 
-def open_file(path: Path) -> Opened:
-    """Open a file, or make one where there is none. The caller holds the lock.
+def open_file(path: Path, on_migrate: Callable[[int, int], None] | None = None) -> Opened:
+    """Open a file, or make one where there is none. The caller holds the lock. `on_migrate` is told the version of an
+    older file and the one that it is brought to, which takes a while where there is much in it.
 
     A file that is not relay's, is newer or corrupt is looked at on a connection that cannot write, refused, and left
     as it is. Only one that holds nothing at all, not a byte or not a table, is made anew.
@@ -62,7 +64,9 @@ def open_file(path: Path) -> Opened:
         try:
             if held == 0:
                 schema.create(connection)
-            else:
+            elif held < schema.VERSION:
+                if on_migrate is not None:
+                    on_migrate(held, schema.VERSION)
                 schema.migrate(connection, held)
             # Fails at once where the file may only be read. What a relay that is gone had begun with nobody sends now.
             schema.with_transaction(connection, ["UPDATE delivery SET taken = 0 WHERE taken = 1"])
@@ -71,6 +75,8 @@ def open_file(path: Path) -> Opened:
         except BaseException:
             connection.close()
             raise
+    except MemoryError as error:
+        raise refusal(path, Unusable("there is too little memory to bring it up to date: give relay more")) from error
     except (sqlite3.Error, OSError, Unusable) as error:
         raise refusal(path, error) from error
 

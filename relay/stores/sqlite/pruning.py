@@ -1,8 +1,9 @@
 """What is past its time is removed: in steps of a few milliseconds, between which senders are answered.
 
 A reader looks for what may go, a thousand events at a time; the writer removes some of them in one transaction, having
-looked once more. How many is found by how long the last step took. After each step it rests, so that few requests ever
-meet one; where nobody else writes, steps are larger, and there is no rest. In the end free pages are given back to the
+looked once more. How many is found by how long the last step worked, whatever its commit took, and by how large they
+are. After each step it rests, so that few requests ever meet one; where nobody else writes, steps are larger, and there
+is no rest. In the end free pages are given back to the
 disk, but for some that new events will take at once.
 
 An event goes when all its deliveries have ended and the last of them did so before the limit: what was merged into
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from time import monotonic
@@ -23,14 +25,18 @@ import orjson
 from relay.clock import to_ms
 from relay.store import Pruned
 from relay.stores.sqlite import rows
+from relay.stores.sqlite.schema import PRUNED_UP_TO
 from relay.stores.sqlite.transaction import Command, Deltas
 from relay.stores.sqlite.writer import Writer
 
 Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
+_Step = tuple[Pruned, float]
+"""What a step did, and how many seconds it worked, without its commit."""
 
 _LOOKED_AT = 1000  # events, at once
-_STEP = 0.002  # seconds that a step should take, commit included, while others write
+_STEP = 0.001  # seconds that a step should work, while others write
 _REST = 10.0  # times as long nothing is removed after a step, while others write
+_BYTES = 256 << 10  # of bodies in one step, but always one: what is removed is written over
 _ALONE = 1.0  # seconds without a write of anybody else, after which there is nobody to be in the way of
 _STEP_ALONE = 0.05
 _FIRST, _LEAST, _MOST = 32, 4, 1000  # events in one step
@@ -47,17 +53,18 @@ _KEPT = """
     )
 """
 _EVENTS = f"""
-    SELECT id, {_KEPT.format(id="some.id")} FROM (
-        SELECT id FROM event WHERE id > ?1 AND id < ?3 ORDER BY id LIMIT ?4
+    SELECT id, {_KEPT.format(id="some.id")}, size FROM (
+        SELECT id, size FROM event WHERE id > ?1 AND id < ?3 ORDER BY id LIMIT ?4
     ) some
 """  # noqa: S608
 _BODIES = f"""
-    SELECT id, {_KEPT.format(id="some.id")} FROM (
+    SELECT some.id, {_KEPT.format(id="some.id")}, event.size FROM (
         SELECT event_id AS id FROM body WHERE event_id > ?1 AND event_id < ?3 ORDER BY event_id LIMIT ?4
-    ) some
+    ) some JOIN event ON event.id = some.id
 """  # noqa: S608
 _STILL = f"SELECT value FROM json_each(?1) WHERE NOT {_KEPT.format(id='value')}"  # noqa: S608
 _OF_DELIVERIES = "IN (SELECT id FROM delivery WHERE event_id IN (SELECT value FROM json_each(?)))"
+_UP_TO = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = max(value + 0, excluded.value + 0)"
 _COUNT = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = value + excluded.value"
 
 
@@ -92,14 +99,21 @@ class Pruning:
         last, cutoff, end = 0, to_ms(limit), rows.first_id(limit)
         while found := await self._ask(query, (last, cutoff, end, _LOOKED_AT)):
             last = found[-1][0]
-            old = [number for number, kept in found if not kept]
+            old = deque((number, size) for number, kept, size in found if not kept)
             while old:
-                some, old = old[: self._size], old[self._size :]
+                some = [old.popleft()]
+                room = _BYTES - some[0][1]
+                while old and len(some) < self._size and old[0][1] <= room:
+                    room -= old[0][1]
+                    some.append(old.popleft())
+                numbers = [number for number, _ in some]
 
-                def step(connection: sqlite3.Connection, deltas: Deltas, some: list[int] = some) -> Pruned:
-                    return remove(connection, [row[0] for row in connection.execute(_STILL, (_json(some), cutoff))])
+                def step(connection: sqlite3.Connection, deltas: Deltas, numbers: list[int] = numbers) -> _Step:
+                    began = monotonic()
+                    still = [row[0] for row in connection.execute(_STILL, (_json(numbers), cutoff))]
+                    return remove(connection, still), monotonic() - began
 
-                await self._take(step)
+                await self._take(step, len(numbers))
 
     async def _reject(self, limit: datetime) -> None:
         end = rows.first_id(limit)
@@ -115,22 +129,23 @@ class Pruning:
         """Free pages go back to the disk, for good at the next checkpoints."""
         self._size = _FIRST
 
-        def step(connection: sqlite3.Connection, deltas: Deltas) -> Pruned:
+        def step(connection: sqlite3.Connection, deltas: Deltas) -> _Step:
+            began = monotonic()
             free = connection.execute("PRAGMA freelist_count").fetchone()[0]
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
             number = max(0, min(self._size, free - max(_RESERVE, pages // 10)))
             # One page a call, whatever it says: Python's sqlite3 ends a statement without columns after its first step.
             for _ in range(number):
                 connection.execute("PRAGMA incremental_vacuum(1)")
-            return Pruned(pages=number)
+            return Pruned(pages=number), monotonic() - began
 
-        while await self._take(step):
+        while await self._take(step, self._size):
             pass
 
-    async def _take(self, step: Command[Pruned]) -> bool:
-        """One step, and a rest after it; whether it did anything."""
-        before, began = self._writer.commits, monotonic()
-        done = await self._writer.call(step)
+    async def _take(self, step: Command[_Step], size: int) -> bool:
+        """One step over so many, and a rest after it; whether it did anything."""
+        before = self._writer.commits
+        done, worked = await self._writer.call(step)
         now = monotonic()
         if before != self._commits or self._writer.commits > before + 1:
             self._others_at = now
@@ -138,11 +153,11 @@ class Pruning:
         self._total = self._total.plus(done)
         if self._told is not None:
             self._told(self._total)
-        alone, took = now - self._others_at > _ALONE, now - began
+        alone = now - self._others_at > _ALONE
         # Never more than twice as many as before: the first ones may have been small.
-        aim = self._size * (_STEP_ALONE if alone else _STEP) / max(took, 1e-6)
+        aim = size * (_STEP_ALONE if alone else _STEP) / max(worked, 1e-6)
         self._size = max(_LEAST, min(_MOST, int(aim), self._size * 2))
-        await asyncio.sleep(0 if alone else took * _REST)
+        await asyncio.sleep(0 if alone else worked * _REST)
         return done != Pruned()
 
 
@@ -156,6 +171,8 @@ def _remove(connection: sqlite3.Connection, events: list[int]) -> Pruned:
     connection.execute("DELETE FROM mention WHERE event_id IN (SELECT value FROM json_each(?))", some)
     connection.execute("DELETE FROM event WHERE id IN (SELECT value FROM json_each(?))", some)
     connection.executemany(_COUNT, (("pruned_events", len(events)), ("pruned_deliveries", deliveries)))
+    if events:
+        connection.execute(_UP_TO, (PRUNED_UP_TO, max(events)))
     return Pruned(events=len(events), deliveries=deliveries)
 
 

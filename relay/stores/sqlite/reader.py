@@ -11,9 +11,10 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
@@ -154,9 +155,9 @@ class Reader:
     def _late(self) -> int:
         return monotonic() > self._deadline
 
-    async def _ask(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
-        """One query, for the holder of the lock."""
-        self._deadline = monotonic() + QUERY_SECONDS
+    async def _ask(self, sql: str, values: Iterable[Any] = (), deadline: float | None = None) -> list[Any]:
+        """One query, for the holder of the lock; of several together the deadline is one."""
+        self._deadline = deadline if deadline is not None else monotonic() + QUERY_SECONDS
         try:
             return list(await self._connection.execute_fetchall(sql, values))
         except sqlite3.Error as error:
@@ -179,7 +180,8 @@ class Reader:
             try:
                 yield
             finally:
-                await self._connection.rollback()
+                with suppress(sqlite3.ProgrammingError, ValueError):  # closed meanwhile: relay is shutting down
+                    await self._connection.rollback()
 
     # -- the queue ---------------------------------------------------------------------------------------------------
 
@@ -281,18 +283,18 @@ class Reader:
         kinds = search.kinds(query)
         found: list[tuple[int, LogItem]] = []
         async with self._snapshot():
+            ask = partial(self._ask, deadline=monotonic() + QUERY_SECONDS)
             if "delivery" in kinds:
-                found += [(row[0], rows.to_item(row, self.ids)) for row in await search.deliveries(query, self._ask)]
+                found += [(row[0], rows.to_item(row, self.ids)) for row in await search.deliveries(query, ask)]
             if "unmatched" in kinds:
-                unmatched = await search.unmatched(query, self._ask)
+                unmatched = await search.unmatched(query, ask)
                 found += [(row[0], rows.to_unmatched_item(row, self.ids)) for row in unmatched]
             if "rejected" in kinds:
-                rejected = await search.rejected(query, self._ask)
+                rejected = await search.rejected(query, ask)
                 found += [(row[0], rows.to_rejected_item(row, self.ids)) for row in rejected]
         found.sort(key=lambda pair: pair[0], reverse=not query.ascending)
-        more = len(found) > query.limit
-        found = found[: query.limit]
-        return Page([item for _, item in found], found[-1][0] if more else None)
+        fit = search.fitting([item for _, item in found], query.limit)
+        return Page([item for _, item in found[:fit]], found[fit - 1][0] if fit < len(found) else None)
 
     async def delivery(self, delivery: DeliveryId) -> DeliveryDetail | None:
         """See Store.delivery."""

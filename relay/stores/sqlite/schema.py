@@ -35,6 +35,9 @@ UNFINISHED_LANE = "lane IS NOT NULL AND (state = 'pending' OR state = 'held')"
 ASIDE = "state = 'failed' OR state = 'cancelled' OR state = 'merged'"
 """What the index of those that were not delivered holds."""
 
+PRUNED_UP_TO = "pruned_up_to"
+"""In `meta`: the newest event that was pruned. Of older ones it is not known any more what came after them."""
+
 MOST_SHAPES = 4096
 """Past these, deliveries have shape 0: names that senders make up (a title as an event's name) must not grow a table
 that every search reads."""
@@ -231,8 +234,9 @@ MIGRATIONS: tuple[Migration, ...] = (
         """,
         f"""
         INSERT INTO shape (key, route, source, type, event, model, stage, action)
-        SELECT {_SHAPE.format(delivery="d", event="e")}, d.route, e.source, e.type, e.event, e.model, e.stage, e.action
-        FROM delivery d JOIN event e ON e.id = d.event_id GROUP BY 1 ORDER BY count(*) DESC LIMIT {MOST_SHAPES}
+        SELECT DISTINCT {_SHAPE.format(delivery="d", event="e")},
+            d.route, e.source, e.type, e.event, e.model, e.stage, e.action
+        FROM delivery d JOIN event e ON e.id = d.event_id LIMIT {MOST_SHAPES}
         """,  # noqa: S608 - our own words
         "ALTER TABLE delivery ADD COLUMN shape INTEGER NOT NULL DEFAULT 0",  # 0: one of many others
         "ALTER TABLE delivery ADD COLUMN entry_id TEXT",
@@ -247,8 +251,8 @@ MIGRATIONS: tuple[Migration, ...] = (
         "ALTER TABLE event ADD COLUMN shape INTEGER",
         f"""
         INSERT OR IGNORE INTO shape (key, route, source, type, event, model, stage, action)
-        SELECT {_UNMATCHED_SHAPE}, '', source, type, event, model, stage, action
-        FROM event WHERE matched = 0 GROUP BY 1 ORDER BY count(*) DESC LIMIT {MOST_SHAPES}
+        SELECT DISTINCT {_UNMATCHED_SHAPE}, '', source, type, event, model, stage, action
+        FROM event WHERE matched = 0 LIMIT {MOST_SHAPES}
         """,  # noqa: S608
         f"""
         UPDATE event SET shape = coalesce((SELECT id FROM shape WHERE key = {_UNMATCHED_SHAPE}), 0) WHERE matched = 0
@@ -309,6 +313,15 @@ def create(connection: sqlite3.Connection) -> None:
 
 def migrate(connection: sqlite3.Connection, held: int) -> None:
     """Bring a file from version `held` to the last one, each step in a transaction of its own."""
+    # What is sorted meanwhile may be larger than memory.
+    connection.execute("PRAGMA temp_store = FILE")
+    try:
+        _migrate(connection, held)
+    finally:
+        connection.execute("PRAGMA temp_store = MEMORY")
+
+
+def _migrate(connection: sqlite3.Connection, held: int) -> None:
     for number, statements in enumerate(MIGRATIONS[held:], start=held + 1):
         ours = [f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {number}"]
         if number == 1:

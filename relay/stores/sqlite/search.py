@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from relay.delivery import State
+from relay.delivery import LogItem, State
 from relay.ids import DELIVERY, EVENT, REJECTION, id_range
 from relay.store import LogQuery
 from relay.stores.sqlite import rows, shapes
@@ -26,6 +26,9 @@ ITEMS = f"SELECT {rows.ITEM_COLUMNS} FROM delivery d JOIN event e ON e.id = d.ev
 
 ERRORS_IN = 50_000
 """In how many of the newest deliveries of the range the text of errors is looked for."""
+PAGE_BYTES = 4 << 20
+_ROWS_AT_ONCE = 100
+_SMALL = 1000
 _GATHERED = 20_000  # entries that begin alike: past so many they are common enough to be met on the way
 _WAITING = 200_000  # what waits is sorted up to so many; past that it is met on the way
 _COUNTED = 50_000  # to choose between two drivers
@@ -75,11 +78,40 @@ def kinds(query: LogQuery) -> set[str]:
 
 
 async def deliveries(query: LogQuery, ask: Ask) -> list[Any]:
-    """Up to `limit` + 1 rows of `ITEMS`, in the order of the query."""
-    found = await _Deliveries(query, ask).ids()
+    """Up to `limit` + 1 rows of `ITEMS`, in the order of the query; fewer where they are too large for a page."""
+    return await _rows(f"{ITEMS} WHERE d.id", "d.id", await _Deliveries(query, ask).ids(), query, ask)
+
+
+def fitting(items: Sequence[LogItem], limit: int) -> int:
+    """How many of these make a page: as many as are wanted and no larger than `PAGE_BYTES`, but at least one."""
+    room = PAGE_BYTES
+    for place, item in enumerate(items[:limit]):
+        said = item.error.message if item.error is not None else item.reason
+        room -= _large((item.event, item.model, item.stage, item.action, item.entry_id, said))
+        if room < 0:
+            return max(1, place)
+    return min(len(items), limit)
+
+
+def _large(values: Iterable[Any]) -> int:
+    """The size of what is not small: all else of a row is bounded."""
+    return sum(len(value) for value in values if isinstance(value, str) and len(value) > _SMALL)
+
+
+async def _rows(select: str, column: str, ids: Sequence[int], query: LogQuery, ask: Ask) -> list[Any]:
+    """The rows of some ids, a few at a time, until they are more than `fitting` lets through: names that senders write
+    may be a megabyte each."""
     order = "ASC" if query.ascending else "DESC"
-    wanted = f"{ITEMS} WHERE d.id IN (SELECT value FROM json_each(?)) ORDER BY d.id {order}"  # noqa: S608
-    return await ask(wanted, (orjson.dumps(found).decode(),)) if found else []
+    found: list[Any] = []
+    size = 0
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        some = orjson.dumps(ids[start : start + _ROWS_AT_ONCE]).decode()
+        fetched = await ask(f"{select} IN (SELECT value FROM json_each(?)) ORDER BY {column} {order}", (some,))  # noqa: S608
+        found += fetched
+        size += sum(_large(row) for row in fetched)
+        if size > PAGE_BYTES:
+            break
+    return found
 
 
 class _Deliveries:
@@ -97,19 +129,26 @@ class _Deliveries:
         self._shapes = await self._wanted_shapes()
         if self._shapes == []:
             return []
+        candidates = [candidate async for candidate in self._candidates()]
         if self._query.q is None:
-            driven_by, branches = await self._branches()
+            driven_by, branches = await self._smallest(candidates)
             return await self._first(branches, driven_by)
+        meanings = [branches async for branches in self._any_of(self._query.q)]
+        counted = [(await self._count(branches), driven_by, branches) for driven_by, branches in candidates]
+        if counted and min(counted)[0] < _COUNTED:
+            # The other filters leave few: each of them is looked at.
+            _, driven_by, branches = min(counted)
+            also = _either(*(branch for some in meanings for branch in some))
+            return await self._first(branches, driven_by, also)
         found: set[int] = set()
-        async for branches in self._any_of(self._query.q):
+        for branches in meanings:
             found.update(await self._first(branches))
         return _ordered(found, self._query)
 
     # -- drivers -----------------------------------------------------------------------------------------------------
 
-    async def _branches(self) -> tuple[str, list[_Clause]]:
+    async def _smallest(self, candidates: Sequence[tuple[str, list[_Clause]]]) -> tuple[str, list[_Clause]]:
         """The filter that drives, and its branches: the one with the fewest, as far as it is worth counting."""
-        candidates = [candidate async for candidate in self._candidates()]
         if len(candidates) < 2:
             return candidates[0] if candidates else ("", [_Clause("1")])
         counted = [(await self._count(branches), place) for place, (_, branches) in enumerate(candidates)]
@@ -133,6 +172,8 @@ class _Deliveries:
                 yield "status", [_Clause(f"d.id IN ({waiting})")]
         if self._shapes is not None:
             yield "shape", [self._of_shape(shape) for shape in self._shapes]
+        if query.q is not None and (query.since is not None or query.until is not None):
+            yield "range", [_Clause("1")]
 
     async def _count(self, branches: Sequence[_Clause]) -> int:
         """How many deliveries a driver leads to, up to `_COUNTED`."""
@@ -225,9 +266,10 @@ class _Deliveries:
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    async def _first(self, branches: Sequence[_Clause], driven_by: str = "") -> list[int]:
+    async def _first(self, branches: Sequence[_Clause], driven_by: str = "", also: _Clause | None = None) -> list[int]:
         """The first ids of all branches, in the order of the query."""
-        return await _newest(self._ask, "delivery d", "d.id", branches, self._filters(driven_by), self._query)
+        filters = self._filters(driven_by) + ([] if also is None else [also])
+        return await _newest(self._ask, "delivery d", "d.id", branches, filters, self._query)
 
 
 async def _newest(
@@ -281,9 +323,7 @@ async def unmatched(query: LogQuery, ask: Ask) -> list[Any]:
     else:
         branches = [_Clause("1", (), "event_unmatched_id")]
     ids = await _newest(ask, "event e", "e.id", branches, filters, query)
-    order = "ASC" if query.ascending else "DESC"
-    wanted = f"SELECT {rows.UNMATCHED_COLUMNS} FROM event e WHERE e.id IN (SELECT value FROM json_each(?))"  # noqa: S608
-    return await ask(f"{wanted} ORDER BY e.id {order}", (orjson.dumps(ids).decode(),)) if ids else []
+    return await _rows(f"SELECT {rows.UNMATCHED_COLUMNS} FROM event e WHERE e.id", "e.id", ids, query, ask)  # noqa: S608
 
 
 async def rejected(query: LogQuery, ask: Ask) -> list[Any]:

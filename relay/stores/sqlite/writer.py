@@ -109,8 +109,13 @@ class Writer:
         """From now on tell this what each transaction changes, or nobody. Raises Unavailable."""
         self.on_change = told
         self._thread.following = told is not None
-        if told is not None:
+        if told is None:
+            return
+        try:
             await self.call(lambda connection, deltas: None)  # when it is done, changes are being noted
+        except BaseException:
+            self.on_change, self._thread.following = None, False
+            raise
 
     def reject(self, rejection: Rejection) -> None:
         """Write a refused request along with the next commit."""
@@ -174,15 +179,14 @@ class Writer:
             if self.on_commit is not None:
                 self.on_commit(batch.seconds)
         self._count(batch)
-        if self.on_change is not None:
-            for changed in batch.changed:
-                self.on_change(changed)
         for future, error in batch.failed:
             if not future.done():
                 future.set_exception(error)
         for future, result in batch.results:
             if not future.done():
                 future.set_result(result)
+        if self.on_change is not None and batch.changed:
+            self._loop.call_soon(self._tell, self.on_change, batch.changed)
         if batch.last:
             self._thread.join()
             assert self._closing is not None
@@ -190,6 +194,11 @@ class Writer:
         elif self._waiting or self._closing is not None:
             # After the futures' owners: what they write next belongs to this batch.
             self._kick()
+
+    @staticmethod
+    def _tell(told: Callable[[Changed], None], changed: Sequence[Changed]) -> None:
+        for each in changed:
+            told(each)
 
     def _count(self, batch: Batch) -> None:
         if batch.counts is not None:
