@@ -22,6 +22,7 @@ from yarl import URL
 from relay.store import Unavailable
 from relay.web import logquery
 from tests.daemon.test_admin import NEVER_AGAIN, OPERATE, READ, TOKENS, bearer, body, relay_and_sink
+from tests.fakes import ManualClock
 from tests.harness import LISTEN, PATIENCE, Answer, Relay, relay_here, sink
 
 LARGEST = 400_000
@@ -426,6 +427,47 @@ async def test_the_entries_that_changed_last_are_listed_for_who_knows_no_id(tmp_
         assert listed == ["/ui/entries?entry_id=8", "/ui/entries?entry_id=7"]
         assert "2 events" in page.said
         assert "update page" in page.said
+
+
+# -- what deliveries wait for ------------------------------------------------------------------------------------------
+
+SICK = "name: www, to: {url: SINK/www}, unhealthy_after: 1, retry: {policy: fixed, every: 1s, attempts: 9, jitter: 0}"
+
+
+async def test_what_waits_for_an_unhealthy_route_is_not_said_to_be_due_now(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with relay_and_sink(tmp_path, SICK, answer=answers({"/www": 503}), clock=clock) as (running, _):
+        await running.post("/in/any", body(action="publish", model="post", id="7"))
+        await running.logs_when(lambda items: items and items[0]["attempts"] == 1)
+        await running.post("/in/any", body(action="publish", model="post", id="8"))
+        items = await running.logs_when(lambda items: len(items) == 2, "?status=pending")
+        clock.advance(5)  # due by now, and still there
+        for path in ("/ui/logs", "/ui/entries?entry_id=7", "/ui/entries?entry_id=8", f"/ui/logs/{items[0]['id']}"):
+            said = " ".join((await browse(running, path)).said.split())
+            assert "waits for its route to answer: the next probe goes out in 25 s" in said, path
+            assert "due now" not in said
+            assert "tried again now" not in said
+        assert "The next probe goes out in 25 s" in said
+
+
+async def test_what_is_held_says_why_and_until_when(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        await running.post("/in/any", body(action="collect", model="page", id="7"))
+        [window] = (await running.get("/windows"))["items"]
+        await running.ask("POST", f"/windows/{window['id']}/hold")
+        await running.ask("POST", "/routes/good/pause")
+        await running.post("/in/any", body(action="publish", model="page", id="8"))
+        [item] = await running.logs_when(bool, "?status=held&route=good")
+        for path in ("/ui/logs", "/ui/entries?entry_id=7", f"/ui/logs/{window['id']}"):
+            page = await browse(running, path)
+            assert (
+                "held by hand: Send now sends it" in " ".join(page.said.split()) or "It was held by hand" in page.said
+            )
+            assert f"/ui/windows#window-{window['id']}" in [link.get("href") for link in page.all("a")]
+        assert "resume" not in page.said.lower()
+        for path in ("/ui/logs", "/ui/entries?entry_id=8", f"/ui/logs/{item['id']}"):
+            assert "held until its route is resumed" in (await browse(running, path)).said, path
+        assert "held_reason" not in item
 
 
 # -- the log and its filters -----------------------------------------------------------------------------------------
