@@ -222,7 +222,7 @@
       const answer = await fetch('/routes', { headers: { Accept: 'application/json' } });
       if (!answer.ok) return;
       probes.clear();
-      for (const route of (await answer.json()).items) if (route.next_probe_at) probes.set(route.name, route.next_probe_at);
+      for (const route of (await answer.json()).routes) if (route.next_probe_at) probes.set(route.name, route.next_probe_at);
       document.querySelectorAll('.next[data-due]').forEach(label);
     } catch { /* the stream says that the connection is lost */ }
   }
