@@ -521,6 +521,57 @@ async def test_a_wrong_filter_is_a_page_for_people_and_json_for_programs(tmp_pat
         assert "since takes" in (await browse(running, "/logs?since=yesterday", 400)).said
 
 
+async def test_a_wrong_filter_is_said_beside_its_field_and_keeps_what_was_typed(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        page = await browse(running, "/ui/logs?since=yesterday&q=some+text&status=failed&code=5xx", 400)
+        fields = {field.get("name"): field for field in page.all("input") if field.get("type") != "checkbox"}
+        assert [fields[name]["value"] for name in ("since", "q", "code")] == ["yesterday", "some text", "5xx"]
+        assert [field["value"] for field in page.all("input") if "checked" in field] == ["failed"]
+        assert [name for name, field in fields.items() if field.get("aria-invalid")] == ["since"]
+        assert fields["since"]["aria-describedby"] in [said.get("id") for said in page.all("p")]
+        assert "since takes a time such as" in page.said
+        assert "No events yet" not in page.said
+        for filters in ("code=many", "status=odd", "limit=many", "order=up", "cursor=x", "colour=red"):
+            page = await browse(running, f"/ui/logs?{filters}&q=kept", 400)
+            assert "kept" in [field.get("value") for field in page.all("input")], filters
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("2026-11-23", "2026-11-23T00:00Z"),
+        ("2026-11-23T20:15", "2026-11-23T20:15Z"),
+        ("2026-11-23 20:15:30", "2026-11-23T20:15:30Z"),
+        ("2026-11-23T20:15:00+01:00", "2026-11-23T20:15:00+01:00"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_form_takes_a_day_and_a_time_without_a_zone_as_utc(shared: Relay, typed: str, meant: str) -> None:
+    page = await browse(shared, f"/ui/logs?since={quote(typed)}")
+    [stream] = [attrs["data-stream"] for attrs in page.all("body")]
+    assert stream is not None
+    assert stream.endswith(f"&since={quote(meant)}")
+    assert typed in [field.get("value") for field in page.all("input")]
+    page = await browse(shared, f"/ui/retry?until={quote(typed)}")
+    assert "would be tried again" in page.said
+    await browse(shared, "/ui/logs?since=2026-13-45", 400)
+    if meant != typed:
+        assert (await shared.ask("GET", f"/logs?since={quote(typed)}"))[0] == 400  # the form alone
+
+
+async def test_the_banner_says_what_is_paused_and_held(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        said = (await browse(running, "/")).said
+        assert "All is well" in said
+        await running.ask("POST", "/routes/pause")
+        await running.post("/in/any", body(action="publish", model="page", id="8"))
+        await running.logs_when(lambda items: len(items) == 2, "?status=held")
+        page = await browse(running, "/")
+        assert "3 routes paused, 2 deliveries held" in page.said
+        assert "All is well" not in page.said.replace("All is well here", "")
+        assert "banner banner-resting" in [section.get("class") for section in page.all("section")]
+
+
 async def test_the_search_finds_ids_and_entries(tmp_path: Path) -> None:
     async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
         ids = await everything(running)
