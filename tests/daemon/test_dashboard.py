@@ -255,6 +255,7 @@ sources:
     dedup: off
     map: {model: body.model, action: body.action, entry_id: body.id, locale: body.locale, environment: body.env}
   blog: {type: generic, verify: none, dedup: off, map: {model: body.model, action: body.action, entry_id: body.id}}
+  several: {type: prismic, secret: a-secret-of-prismic}
 routes:
 """
 PUBLISHES = f"name: www, match: {{action: [publish, delete, change]}}, to: {{url: SINK/www}}, {NEVER_AGAIN}"
@@ -405,6 +406,24 @@ async def test_of_a_replay_the_new_delivery_counts_and_one_that_was_cancelled_un
         assert (await answer_for(running))[0] == "It is held back"
         await running.ask("POST", f"/logs/{item['id']}/cancel")
         assert (await answer_for(running))[0] == "Yes, it went out"
+
+
+async def test_an_event_of_several_changes_counts_by_what_it_says_of_the_entry(tmp_path: Path) -> None:
+    mood: dict[str, int] = {}
+    async with newsroom(tmp_path, f"name: all, to: {{url: SINK/www}}, {NEVER_AGAIN}", answer=answers(mood)) as running:
+
+        async def changed(ends: str, **said: Any) -> None:
+            text = json.dumps({"type": "api-update", "secret": "a-secret-of-prismic", **said}).encode()
+            _, answer = await running.post("/in/several", text)
+            await running.logs_when(lambda items: items and items[0]["status"] == ends, f"?event_id={answer['id']}")
+
+        await changed("delivered", documents=["7"])
+        mood["/www"] = 500
+        await changed("failed", documents=["7", "8"], tags={"addition": [{"id": "autumn"}]})
+        headline, said = await answer_for(running)
+        assert headline == "No, it did not go out"
+        assert "The last change" in said
+        assert "No, it did not go out:" not in said  # there is one answer
 
 
 async def test_a_publish_that_was_cancelled_did_not_go_out(tmp_path: Path) -> None:

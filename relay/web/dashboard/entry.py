@@ -221,11 +221,12 @@ async def _verdicts(store: Store, query: LogQuery, shown: list[Happening]) -> li
     for _, happening in sorted(known.items(), reverse=True):
         of = happening.item
         for model, action in happening.changes:
-            if action == "test":
+            verb = (action or "").casefold()
+            if verb == "test":
                 continue
             subject = Subject(of.source, of.environment, of.branch, of.locale, model)
             last.setdefault(subject, (happening, action))
-            if action in DECIDING:
+            if verb in DECIDING:
                 decided.setdefault(subject, (happening, action))
     standing = dict(list((last | decided).items())[:_MOST_VERDICTS])
     # All that is owed for them, also what lies beyond the page, and what a replay made.
