@@ -344,6 +344,20 @@ async def test_what_is_something_else_with_the_same_id_has_an_answer_of_its_own(
         assert "news · live · en" in said
 
 
+async def test_of_many_answers_the_worst_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.web.dashboard.entry._MOST_VERDICTS", 2)
+    mood = {"/www": 500}
+    async with newsroom(tmp_path, PUBLISHES, answer=answers(mood)) as running:
+        await told(running, "publish", "failed", locale="en")
+        mood.clear()
+        for locale in ("fr", "de", "it"):
+            await told(running, "publish", locale=locale)
+        headline, said = await answer_for(running)
+        assert headline == "No, it did not go out"
+        assert "No, it did not go out: locale en" in said
+        assert "and 2 more that stand no worse" in said
+
+
 async def test_a_delete_is_what_counts_after_a_publish(tmp_path: Path) -> None:
     mood: dict[str, int] = {}
     async with newsroom(tmp_path, PUBLISHES, answer=answers(mood)) as running:

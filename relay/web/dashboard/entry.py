@@ -23,7 +23,7 @@ from relay.web.dashboard.page import Visit
 _MOST = 200
 _MOST_CARRIERS = 50
 _MOST_CHANGES = 50
-_MOST_VERDICTS = 50
+_MOST_VERDICTS = 20
 _NEWEST = 100
 _MOST_ENTRIES = 30
 _ALL = tuple(logquery.STATUSES)
@@ -148,7 +148,15 @@ async def page(visit: Visit) -> web.Response:
             verdicts = await _verdicts(store, query, happenings)
     else:
         newest = _changed((await store.search(LogQuery(status=_ALL, limit=_NEWEST))).items)
-    return visit.respond("entry.html", given=given, happenings=happenings, verdicts=verdicts, more=more, newest=newest)
+    return visit.respond(
+        "entry.html",
+        given=given,
+        happenings=happenings,
+        verdicts=verdicts[:_MOST_VERDICTS],
+        verdicts_count=len(verdicts),
+        more=more,
+        newest=newest,
+    )
 
 
 def _changed(items: Iterable[LogItem]) -> list[Changed]:
@@ -228,7 +236,7 @@ async def _verdicts(store: Store, query: LogQuery, shown: list[Happening]) -> li
             last.setdefault(subject, (happening, action))
             if verb in DECIDING:
                 decided.setdefault(subject, (happening, action))
-    standing = dict(list((last | decided).items())[:_MOST_VERDICTS])
+    standing = last | decided
     # All that is owed for them, also what lies beyond the page, and what a replay made.
     whole: dict[str, Happening] = {}
     for id_text in {happening.id for happening, _ in standing.values()}:
