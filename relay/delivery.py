@@ -283,6 +283,11 @@ class LogItem:
     """Why a request was rejected; deliveries say it in `error`."""
     entries: tuple[str, ...] = ()
     """What an event of several changes is about, where that was asked for."""
+    environment: str | None = None
+    branch: str | None = None
+    locale: str | None = None
+    held_reason: HeldReason | None = None
+    """Why it is held: pages say it, `/logs` does not."""
 
 
 @dataclass(frozen=True, slots=True)

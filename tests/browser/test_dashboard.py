@@ -286,6 +286,54 @@ def test_a_hostile_payload_is_text_in_live_rows_too(driver: Chrome, stage: Stage
     assert (driver.title, driver.execute_script("return document.images.length")) == ("Log · relay", 0)
 
 
+def test_what_is_long_pushes_nothing_out_of_sight(driver: Chrome, stage: Stage) -> None:
+    stage.mood.statuses["/chat"] = 500
+    entry = "e" * 300
+    answer = stage.shop(event="v" * 300, model="m" * 300, action="publish", stage="s" * 300, id=entry)
+    stage.logs(f"?event_id={answer['id']}&route=search", lambda items: items and items[0]["status"] == "delivered")
+    nobody = stage.shop(event="v" * 300, id="w" * 300)
+    for width in (360, 700, 1280):
+        wide(driver, width)
+        for path in ("/", "/ui/logs", f"/ui/logs/{answer['id']}", f"/ui/logs/{nobody['id']}", "/ui/routes/search",
+                     "/ui/windows", "/ui/entries", f"/ui/entries?entry_id={entry}"):  # fmt: skip
+            driver.get(stage.url + path)
+            beyond = driver.execute_script(
+                "return [document.documentElement, ...document.querySelectorAll('.scroll, .card, table')]"
+                ".filter(e => e.scrollWidth > e.clientWidth + 1)"
+                ".map(e => [e.className || e.tagName, e.scrollWidth, e.clientWidth])"
+            )
+            assert beyond == [], (width, path)
+    wide(driver)
+    driver.get(f"{stage.url}/ui/logs?event_id={answer['id']}")
+    widths = driver.execute_script(
+        "return [...document.querySelectorAll('#log tr:first-child td')].map(e => e.offsetWidth)"
+    )
+    assert min(width for width in widths if width) > 60, widths
+
+
+SICK = """
+  - name: sick
+    match: {action: visit}
+    to: {url: SINK/sick}
+    unhealthy_after: 1
+    retry: {policy: fixed, every: 1s, attempts: 9, jitter: 0}
+"""
+
+
+def test_live_rows_say_what_they_wait_for(driver: Chrome, tmp_path: Path) -> None:
+    ward = Stage(tmp_path, CONFIG + SICK).start()
+    ward.mood.statuses["/sick"] = 503
+    try:
+        driver.get(ward.url + "/ui/logs")
+        until(driver, lambda: one(driver, "#live").text == "Live")
+        ward.shop(model="patient", action="visit", id=entry_id())
+        says(driver, "waits for its route to answer: the next probe goes out in")
+        assert "due now" not in said(driver)
+    finally:
+        driver.get("about:blank")
+        ward.stop()
+
+
 def test_every_page_fits_a_phone(driver: Chrome, stage: Stage) -> None:
     found = published(stage)
     stage.shop(model="article", action="archive", id=entry_id())

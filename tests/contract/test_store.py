@@ -219,6 +219,11 @@ async def test_settle_holds_what_may_not_be_sent_and_says_how_much(desk: Desk) -
     assert desk.counts() == {"www": (2, 0), "search": (0, 1), "old": (0, 1)}
     assert await desk.claimed("search") == await desk.claimed("old") == []
     assert (await desk.store.settle(["www"], {"search": HeldReason.DISABLED})).held == {}
+    found = await desk.store.search(LogQuery(status=("held",)))
+    assert {item.route: item.held_reason for item in found.items} == {
+        "search": HeldReason.DISABLED,
+        "old": HeldReason.REMOVED,
+    }
 
 
 async def test_settle_releases_what_may_be_sent_again_due_as_before(desk: Desk) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from yarl import URL
 from relay.store import Unavailable
 from relay.web import logquery
 from tests.daemon.test_admin import NEVER_AGAIN, OPERATE, READ, TOKENS, bearer, body, relay_and_sink
-from tests.harness import PATIENCE, Relay
+from tests.fakes import ManualClock
+from tests.harness import LISTEN, PATIENCE, Answer, Relay, relay_here, sink
 
 LARGEST = 400_000
 VOID = {"meta", "link", "input", "br", "use", "path", "circle", "rect", "line"}
@@ -243,6 +245,264 @@ async def test_a_merged_delivery_is_told_by_what_became_of_its_carrier(tmp_path:
         assert "together with others" in said
 
 
+# -- did it go out ---------------------------------------------------------------------------------------------------
+
+NEWSROOM = """
+sources:
+  news:
+    type: generic
+    verify: none
+    dedup: off
+    map: {model: body.model, action: body.action, entry_id: body.id, locale: body.locale, environment: body.env}
+  blog: {type: generic, verify: none, dedup: off, map: {model: body.model, action: body.action, entry_id: body.id}}
+  several: {type: prismic, secret: a-secret-of-prismic}
+routes:
+"""
+PUBLISHES = f"name: www, match: {{action: [publish, delete, change]}}, to: {{url: SINK/www}}, {NEVER_AGAIN}"
+DRAFTS = "name: drafts, match: {action: update}, to: {url: SINK/drafts}"
+
+
+@asynccontextmanager
+async def newsroom(folder: Path, *entries: str, answer: Answer = lambda request: 200) -> AsyncIterator[Relay]:
+    """A relay whose senders say locales and environments too."""
+    async with sink(answer) as there:
+        text = LISTEN + NEWSROOM + "".join(f"  - {{{entry.replace('SINK', there.url)}}}\n" for entry in entries)
+        async with relay_here(folder, text) as running:
+            yield running
+
+
+async def told(running: Relay, action: str, ends: str | None = "delivered", source: str = "news", **more: str) -> str:
+    """An event of entry 7, once all that is owed for it is as it should be."""
+    said = {"model": "article", "id": "7", **more}
+    _, answer = await running.post(f"/in/{source}", body(action=action, **said))
+    if ends is not None:
+        await running.logs_when(
+            lambda items: items and all(item["status"] == ends for item in items),
+            f"?event_id={answer['id']}&status={','.join(logquery.STATUSES)}",
+        )
+    return str(answer["id"])
+
+
+async def answer_for(running: Relay, more: str = "") -> tuple[str, str]:
+    """The headline, and the whole page."""
+    async with running.session.get(f"{running.admin}/ui/entries?entry_id=7{more}", headers=BROWSER) as response:
+        text = await response.text()
+    said = " ".join(sound(text, response.headers).said.split())
+    headline = re.search(r'id="verdict".*?<strong>(.*?)</strong>', text, re.DOTALL)
+    return headline[1] if headline else "", said
+
+
+async def test_a_draft_that_is_saved_later_hides_no_failed_publish(tmp_path: Path) -> None:
+    async with newsroom(tmp_path, PUBLISHES, DRAFTS, answer=answers({"/www": 500})) as running:
+        await told(running, "publish", "failed")
+        await told(running, "update")
+        await told(running, "workflow", "unmatched")
+        headline, said = await answer_for(running)
+        assert headline == "No, it did not go out"
+        assert "The last publish: publish article" in said
+        assert "update article" in said
+
+
+async def test_a_draft_that_failed_later_does_not_undo_a_publish(tmp_path: Path) -> None:
+    async with newsroom(tmp_path, PUBLISHES, DRAFTS + ", retry: none", answer=answers({"/drafts": 500})) as running:
+        await told(running, "publish")
+        await told(running, "update", "failed")
+        await told(running, "test", "unmatched")
+        assert (await answer_for(running))[0] == "Yes, it went out"
+
+
+async def test_hundreds_of_drafts_do_not_hide_a_publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.web.dashboard.entry._MOST", 3)
+    async with newsroom(tmp_path, PUBLISHES, DRAFTS, answer=answers({"/www": 500})) as running:
+        await told(running, "publish", "failed")
+        for _ in range(4):
+            await told(running, "update")
+        assert (await answer_for(running))[0] == "No, it did not go out"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"model": "page"}, {"locale": "fr"}, {"env": "staging"}, {"source": "blog"}],
+    ids=lambda other: next(iter(other)),
+)
+async def test_what_is_something_else_with_the_same_id_has_an_answer_of_its_own(
+    tmp_path: Path, other: dict[str, str]
+) -> None:
+    mood = {"/www": 500}
+    async with newsroom(tmp_path, PUBLISHES, answer=answers(mood)) as running:
+        await told(running, "publish", "failed", locale="en", env="live")
+        mood.clear()
+        await told(running, "publish", **({"locale": "en", "env": "live"} | other))
+        headline, said = await answer_for(running)
+        assert headline == "No, it did not go out"
+        [name] = other
+        name = {"env": "environment"}.get(name, name)
+        value = {"model": "article", "locale": "en", "environment": "live", "source": "news"}[name]
+        assert f"No, it did not go out: {name} {value}" in said or f"No, it did not go out: source {value}" in said
+        assert "Yes, it went out:" in said
+        assert said.index("No, it did not go out:") < said.index("Yes, it went out:")
+        assert "news · live · en" in said
+
+
+async def test_of_many_answers_the_worst_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.web.dashboard.entry._MOST_VERDICTS", 2)
+    mood = {"/www": 500}
+    async with newsroom(tmp_path, PUBLISHES, answer=answers(mood)) as running:
+        await told(running, "publish", "failed", locale="en")
+        mood.clear()
+        for locale in ("fr", "de", "it"):
+            await told(running, "publish", locale=locale)
+        headline, said = await answer_for(running)
+        assert headline == "No, it did not go out"
+        assert "No, it did not go out: locale en" in said
+        assert "and 2 more that stand no worse" in said
+
+
+async def test_a_delete_is_what_counts_after_a_publish(tmp_path: Path) -> None:
+    mood: dict[str, int] = {}
+    async with newsroom(tmp_path, PUBLISHES, answer=answers(mood)) as running:
+        await told(running, "publish")
+        mood["/www"] = 500
+        await told(running, "delete", "failed")
+        headline, said = await answer_for(running)
+        assert headline == "No, it did not go out"
+        assert "The last delete" in said
+
+
+async def test_the_last_change_of_any_kind_counts_where_nothing_was_published(tmp_path: Path) -> None:
+    async with newsroom(tmp_path, PUBLISHES, DRAFTS) as running:
+        await told(running, "workflow", "unmatched")
+        assert (await answer_for(running))[0] == "No route wanted it"
+        await told(running, "update")
+        headline, said = await answer_for(running)
+        assert headline == "Yes, it went out"
+        assert "The last change: update article" in said
+        # Nobody wants the draft of a page: that says nothing of the article.
+        await told(running, "publish")
+        await told(running, "workflow", "unmatched", model="page")
+        assert (await answer_for(running))[0] == "Yes, it went out"
+
+
+async def test_an_entry_that_was_only_tested_has_no_answer(tmp_path: Path) -> None:
+    async with newsroom(tmp_path, PUBLISHES) as running:
+        await told(running, "test", "unmatched")
+        headline, said = await answer_for(running)
+        assert headline == ""
+        assert "What happened" in said
+
+
+async def test_a_publish_that_no_route_wanted_went_nowhere_until_it_is_replayed(tmp_path: Path) -> None:
+    quiet = "name: www, match: {action: never}, to: {url: SINK/www}"
+    async with newsroom(tmp_path, quiet, DRAFTS) as running:
+        event = await told(running, "publish", "unmatched")
+        await told(running, "update")
+        assert (await answer_for(running))[0] == "No route wanted it"
+        assert running.running is not None
+        config = Path(running.running.reloader.path)
+        config.write_text(config.read_text().replace("action: never", "action: publish"))
+        assert (await running.ask("POST", "/reload"))[0] == 200
+        assert (await running.ask("POST", f"/events/{event}/replay?route=www"))[0] == 200
+        await running.logs_when(lambda items: items and items[0]["status"] == "delivered", f"?event_id={event}")
+        assert (await answer_for(running))[0] == "Yes, it went out"
+
+
+async def test_of_a_replay_the_new_delivery_counts_and_one_that_was_cancelled_undoes_nothing(tmp_path: Path) -> None:
+    mood = {"/www": 500}
+    async with newsroom(tmp_path, PUBLISHES, answer=answers(mood)) as running:
+        event = await told(running, "publish", "failed")
+        mood.clear()
+        await running.ask("POST", f"/events/{event}/replay")
+        await running.logs_when(lambda items: items[0]["status"] == "delivered", f"?event_id={event}")
+        assert (await answer_for(running))[0] == "Yes, it went out"
+        await running.ask("POST", "/routes/www/pause")
+        await running.ask("POST", f"/events/{event}/replay")
+        [item, *_] = await running.logs_when(lambda items: items[0]["status"] == "held", f"?event_id={event}")
+        assert (await answer_for(running))[0] == "It is held back"
+        await running.ask("POST", f"/logs/{item['id']}/cancel")
+        assert (await answer_for(running))[0] == "Yes, it went out"
+
+
+async def test_an_event_of_several_changes_counts_by_what_it_says_of_the_entry(tmp_path: Path) -> None:
+    mood: dict[str, int] = {}
+    async with newsroom(tmp_path, f"name: all, to: {{url: SINK/www}}, {NEVER_AGAIN}", answer=answers(mood)) as running:
+
+        async def changed(ends: str, **said: Any) -> None:
+            text = json.dumps({"type": "api-update", "secret": "a-secret-of-prismic", **said}).encode()
+            _, answer = await running.post("/in/several", text)
+            await running.logs_when(lambda items: items and items[0]["status"] == ends, f"?event_id={answer['id']}")
+
+        await changed("delivered", documents=["7"])
+        mood["/www"] = 500
+        await changed("failed", documents=["7", "8"], tags={"addition": [{"id": "autumn"}]})
+        headline, said = await answer_for(running)
+        assert headline == "No, it did not go out"
+        assert "The last change" in said
+        assert "No, it did not go out:" not in said  # there is one answer
+
+
+async def test_a_publish_that_was_cancelled_did_not_go_out(tmp_path: Path) -> None:
+    async with newsroom(tmp_path, PUBLISHES) as running:
+        await running.ask("POST", "/routes/www/pause")
+        event = await told(running, "publish", "held")
+        [item] = (await running.get(f"/logs?event_id={event}"))["items"]
+        await running.ask("POST", f"/logs/{item['id']}/cancel")
+        assert (await answer_for(running))[0] == "No, it was cancelled"
+
+
+async def test_the_entries_that_changed_last_are_listed_for_who_knows_no_id(tmp_path: Path) -> None:
+    async with newsroom(tmp_path, PUBLISHES, DRAFTS) as running:
+        await told(running, "publish")
+        await told(running, "update")
+        await told(running, "update", id="8", model="page")
+        await told(running, "test", "unmatched", id="9")
+        page = await browse(running, "/ui/entries")
+        listed = [link["href"] for link in page.all("a") if (link.get("href") or "").startswith("/ui/entries?")]
+        assert listed == ["/ui/entries?entry_id=8", "/ui/entries?entry_id=7"]
+        assert "2 events" in page.said
+        assert "update page" in page.said
+
+
+# -- what deliveries wait for ------------------------------------------------------------------------------------------
+
+SICK = "name: www, to: {url: SINK/www}, unhealthy_after: 1, retry: {policy: fixed, every: 1s, attempts: 9, jitter: 0}"
+
+
+async def test_what_waits_for_an_unhealthy_route_is_not_said_to_be_due_now(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with relay_and_sink(tmp_path, SICK, answer=answers({"/www": 503}), clock=clock) as (running, _):
+        await running.post("/in/any", body(action="publish", model="post", id="7"))
+        await running.logs_when(lambda items: items and items[0]["attempts"] == 1)
+        await running.post("/in/any", body(action="publish", model="post", id="8"))
+        items = await running.logs_when(lambda items: len(items) == 2, "?status=pending")
+        clock.advance(5)  # due by now, and still there
+        for path in ("/ui/logs", "/ui/entries?entry_id=7", "/ui/entries?entry_id=8", f"/ui/logs/{items[0]['id']}"):
+            said = " ".join((await browse(running, path)).said.split())
+            assert "waits for its route to answer: the next probe goes out in 25 s" in said, path
+            assert "due now" not in said
+            assert "tried again now" not in said
+        assert "The next probe goes out in 25 s" in said
+
+
+async def test_what_is_held_says_why_and_until_when(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        await running.post("/in/any", body(action="collect", model="page", id="7"))
+        [window] = (await running.get("/windows"))["items"]
+        await running.ask("POST", f"/windows/{window['id']}/hold")
+        await running.ask("POST", "/routes/good/pause")
+        await running.post("/in/any", body(action="publish", model="page", id="8"))
+        [item] = await running.logs_when(bool, "?status=held&route=good")
+        for path in ("/ui/logs", "/ui/entries?entry_id=7", f"/ui/logs/{window['id']}"):
+            page = await browse(running, path)
+            assert (
+                "held by hand: Send now sends it" in " ".join(page.said.split()) or "It was held by hand" in page.said
+            )
+            assert f"/ui/windows#window-{window['id']}" in [link.get("href") for link in page.all("a")]
+        assert "resume" not in page.said.lower()
+        for path in ("/ui/logs", "/ui/entries?entry_id=8", f"/ui/logs/{item['id']}"):
+            assert "held until its route is resumed" in (await browse(running, path)).said, path
+        assert "held_reason" not in item
+
+
 # -- the log and its filters -----------------------------------------------------------------------------------------
 
 
@@ -292,6 +552,57 @@ async def test_a_wrong_filter_is_a_page_for_people_and_json_for_programs(tmp_pat
             assert "Not found" in (await browse(running, path, 404)).said
             assert (await running.ask("GET", path))[0] == 404
         assert "since takes" in (await browse(running, "/logs?since=yesterday", 400)).said
+
+
+async def test_a_wrong_filter_is_said_beside_its_field_and_keeps_what_was_typed(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        page = await browse(running, "/ui/logs?since=yesterday&q=some+text&status=failed&code=5xx", 400)
+        fields = {field.get("name"): field for field in page.all("input") if field.get("type") != "checkbox"}
+        assert [fields[name]["value"] for name in ("since", "q", "code")] == ["yesterday", "some text", "5xx"]
+        assert [field["value"] for field in page.all("input") if "checked" in field] == ["failed"]
+        assert [name for name, field in fields.items() if field.get("aria-invalid")] == ["since"]
+        assert fields["since"]["aria-describedby"] in [said.get("id") for said in page.all("p")]
+        assert "since takes a time such as" in page.said
+        assert "No events yet" not in page.said
+        for filters in ("code=many", "status=odd", "limit=many", "order=up", "cursor=x", "colour=red"):
+            page = await browse(running, f"/ui/logs?{filters}&q=kept", 400)
+            assert "kept" in [field.get("value") for field in page.all("input")], filters
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("2026-11-23", "2026-11-23T00:00Z"),
+        ("2026-11-23T20:15", "2026-11-23T20:15Z"),
+        ("2026-11-23 20:15:30", "2026-11-23T20:15:30Z"),
+        ("2026-11-23T20:15:00+01:00", "2026-11-23T20:15:00+01:00"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_form_takes_a_day_and_a_time_without_a_zone_as_utc(shared: Relay, typed: str, meant: str) -> None:
+    page = await browse(shared, f"/ui/logs?since={quote(typed)}")
+    [stream] = [attrs["data-stream"] for attrs in page.all("body")]
+    assert stream is not None
+    assert stream.endswith(f"&since={quote(meant)}")
+    assert typed in [field.get("value") for field in page.all("input")]
+    page = await browse(shared, f"/ui/retry?until={quote(typed)}")
+    assert "would be tried again" in page.said
+    await browse(shared, "/ui/logs?since=2026-13-45", 400)
+    if meant != typed:
+        assert (await shared.ask("GET", f"/logs?since={quote(typed)}"))[0] == 400  # the form alone
+
+
+async def test_the_banner_says_what_is_paused_and_held(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        said = (await browse(running, "/")).said
+        assert "All is well" in said
+        await running.ask("POST", "/routes/pause")
+        await running.post("/in/any", body(action="publish", model="page", id="8"))
+        await running.logs_when(lambda items: len(items) == 2, "?status=held")
+        page = await browse(running, "/")
+        assert "3 routes paused, 2 deliveries held" in page.said
+        assert "All is well" not in page.said.replace("All is well here", "")
+        assert "banner banner-resting" in [section.get("class") for section in page.all("section")]
 
 
 async def test_the_search_finds_ids_and_entries(tmp_path: Path) -> None:

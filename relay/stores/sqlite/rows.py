@@ -304,7 +304,8 @@ def to_rejection(row: Sequence[Any]) -> Rejection:
 
 ITEM_COLUMNS = (
     "d.id, d.event_id, d.route, d.state, d.attempts, d.code, d.error_code, d.error_message, d.merged_into,"
-    " d.updated_at, d.due, d.duration_ms, e.source, e.type, e.event, e.model, e.stage, e.action, e.entry_id"
+    " d.updated_at, d.due, d.duration_ms, e.source, e.type, e.event, e.model, e.stage, e.action, e.entry_id,"
+    " e.environment, e.branch, e.locale, d.held_reason"
 )
 
 
@@ -336,10 +337,16 @@ def to_item(row: Sequence[Any], ids: Ids, entries: tuple[str, ...] = ()) -> LogI
         next_attempt_at=from_ms(row[10]) if row[3] == State.PENDING else None,
         duration_ms=row[11],
         entries=entries,
+        environment=row[19],
+        branch=row[20],
+        locale=row[21],
+        held_reason=None if row[22] is None else HeldReason(row[22]),
     )
 
 
-UNMATCHED_COLUMNS = "e.id, e.source, e.type, e.event, e.model, e.stage, e.action, e.entry_id"
+UNMATCHED_COLUMNS = (
+    "e.id, e.source, e.type, e.event, e.model, e.stage, e.action, e.entry_id, e.environment, e.branch, e.locale"
+)
 
 
 def to_unmatched_item(row: Sequence[Any], ids: Ids, entries: tuple[str, ...] = ()) -> LogItem:
@@ -367,6 +374,9 @@ def to_unmatched_item(row: Sequence[Any], ids: Ids, entries: tuple[str, ...] = (
         next_attempt_at=None,
         duration_ms=None,
         entries=entries,
+        environment=row[8],
+        branch=row[9],
+        locale=row[10],
     )
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
 
-from relay.clock import from_ms
+from relay.clock import from_ms, parse_rfc3339
 from relay.delivery import LogItem, State
 from relay.ids import UnknownId
 from relay.store import LogQuery
 from relay.web import logquery
-from relay.web.dashboard.navigation import TOLD
+from relay.web.dashboard.navigation import TOLD, by_a_person
 from relay.web.dashboard.page import HEADERS, Visit
 
 _PAGE = 50
@@ -24,8 +26,8 @@ _ALL = ",".join(logquery.STATUSES)
 _LABELS = {"q": "search", "event_id": "event id", "entry_id": "entry", "code": "answer"}
 _HINTS = {
     "q": "id, entry, event or error text",
-    "since": "2h, or a time",
-    "until": "15m, or a time",
+    "since": "2h, or a time (UTC)",
+    "until": "15m, or a time (UTC)",
     "code": "500, 5xx, 200-399",
     "entry_id": "exactly",
     "event_id": "evt_…",
@@ -34,6 +36,8 @@ _HINTS = {
     "stage": "published",
     "event": "entry.publish",
 }
+_TYPED = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?))?")
+"""A day, or a time that says no zone."""
 _MAIN = ("q", "route", "source", "entry_id", "since")
 
 
@@ -46,12 +50,19 @@ class Field:
     value: str
     hint: str
     options: tuple[str, ...]
+    error: str = ""
+    """What is wrong with its value."""
 
 
 async def page(visit: Visit) -> web.Response:
-    """`/ui/logs`."""
+    """`/ui/logs`. A filter that cannot be used is said beside its field, with all that was typed still there."""
     given = given_filters(visit.request)
-    query = query_of(visit, {"limit": str(_PAGE), "status": _ALL, **given}.items())
+    try:
+        query = query_of(visit, {"limit": str(_PAGE), "status": _ALL, **given}.items())
+    except logquery.BadFilter as error:
+        if not by_a_person(visit.request):
+            raise
+        return _form(visit, given, error=str(error))
     query = replace(query, limit=min(query.limit, _MOST))
     found = await visit.desk.store.search(query)
     following = {**given, "cursor": found.items[-1].id} if found.next is not None else None
@@ -59,24 +70,42 @@ async def page(visit: Visit) -> web.Response:
     statuses = set(given["status"].split(",")) if "status" in given else set()
     retried = {name: value for name, value in given.items() if name not in (*_PAGING, "status")}
     selecting = {name: value for name, value in {"status": _ALL, **given}.items() if name not in _PAGING}
-    fields = [_field(visit, name, given) for name in logquery.FILTERS if name not in (*_PAGING, "status")]
+    return _form(
+        visit,
+        given,
+        items=found.items,
+        limit=query.limit,
+        next=f"/ui/logs?{urlencode(following)}" if following is not None else None,
+        first=f"/ui/logs?{urlencode({k: v for k, v in given.items() if k != 'cursor'})}" if "cursor" in given else None,
+        retry=f"/ui/retry?{urlencode(retried)}" if not statuses or State.FAILED in statuses else None,
+        stream=f"/logs/stream?{urlencode(spelt(selecting))}" if newest else None,
+    )
+
+
+def _form(visit: Visit, given: dict[str, str], error: str = "", **found: Any) -> web.Response:
+    """The form with what was typed, and what it found; or, in its place, the error."""
+    about = error.partition(" ")[0]
+    fields = [
+        _field(visit, name, given, error if name == about else "")
+        for name in logquery.FILTERS
+        if name not in (*_PAGING, "status")
+    ]
+    nothing = {"items": [], "limit": _PAGE, "next": None, "first": None, "retry": None, "stream": None}
     return visit.respond(
         "logs.html",
-        items=found.items,
+        400 if error else 200,
         statuses=logquery.STATUSES,
-        chosen=statuses,
+        chosen=set(given.get("status", "").split(",")),
         main=sorted((field for field in fields if field.name in _MAIN), key=lambda field: _MAIN.index(field.name)),
         more=[field for field in fields if field.name not in _MAIN],
         more_given=any(field.value for field in fields if field.name not in _MAIN),
         given=given,
         order=given.get("order", "desc"),
-        limit=query.limit,
-        next=f"/ui/logs?{urlencode(following)}" if following is not None else None,
-        first=f"/ui/logs?{urlencode({k: v for k, v in given.items() if k != 'cursor'})}" if "cursor" in given else None,
-        retry=f"/ui/retry?{urlencode(retried)}" if not statuses or State.FAILED in statuses else None,
-        stream=f"/logs/stream?{urlencode(selecting)}" if newest else None,
         most=_MOST,
         blank=_BLANK,
+        error=error,
+        error_beside=any(field.error for field in fields),
+        **{**nothing, **found},
     )
 
 
@@ -91,7 +120,7 @@ async def retry(visit: Visit) -> web.Response:
         count=counted.count,
         passed_over=counted.passed_over,
         given=given,
-        action=f"/logs/retry?{urlencode(given or {'all': '1'})}",
+        action=f"/logs/retry?{urlencode(spelt(given) or {'all': '1'})}",
         log=f"/ui/logs?{urlencode({**given, 'status': State.FAILED.value})}",
     )
 
@@ -125,10 +154,21 @@ def given_filters(request: web.Request) -> dict[str, str]:
 
 def query_of(visit: Visit, pairs: Iterable[tuple[str, str]]) -> LogQuery:
     """The query of filters. Raises BadFilter."""
-    return logquery.parse(pairs, visit.now, visit.desk.store.ids)
+    return logquery.parse(spelt(dict(pairs)).items(), visit.now, visit.desk.store.ids)
 
 
-def _field(visit: Visit, name: str, given: dict[str, str]) -> Field:
+def spelt(given: Mapping[str, str]) -> dict[str, str]:
+    """Filters as requests take them: forms also take a day, or a time without a zone, which is UTC here."""
+    found = dict(given)
+    for name in ("since", "until"):
+        typed = _TYPED.fullmatch(found.get(name, ""))
+        if typed is not None:
+            meant = f"{typed[1]}T{typed[2] or '00:00'}Z"
+            found[name] = meant if parse_rfc3339(meant) is not None else found[name]
+    return found
+
+
+def _field(visit: Visit, name: str, given: Mapping[str, str], error: str) -> Field:
     runtime = visit.desk.reloader.runtime
     options: dict[str, tuple[str, ...]] = {
         "route": tuple(runtime.routing.routes),
@@ -139,7 +179,8 @@ def _field(visit: Visit, name: str, given: dict[str, str]) -> Field:
         "until": ("15m", "1h", "6h", "1d", "7d"),
         "code": ("2xx", "3xx", "4xx", "5xx"),
     }
-    return Field(name, _LABELS.get(name, name), given.get(name, ""), _HINTS.get(name, ""), options.get(name, ()))
+    label, hint = _LABELS.get(name, name), _HINTS.get(name, "")
+    return Field(name, label, given.get(name, ""), hint, options.get(name, ()), error)
 
 
 def _elsewhere(path: str) -> web.Response:

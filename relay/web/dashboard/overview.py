@@ -12,6 +12,7 @@ from relay.health import RouteState
 from relay.store import LogQuery, Page, Unavailable
 from relay.web.dashboard import chart
 from relay.web.dashboard.page import Visit
+from relay.web.dashboard.wording import count
 
 _NEWEST = 8
 _AMISS = ("failed", "rejected", "unmatched")
@@ -47,6 +48,8 @@ async def page(visit: Visit) -> web.Response:
         unreadable = str(error)
     minutes = desk.metrics.pace.last_hour(visit.now)
     known = runtime.routing.routes
+    paused = sum(route["state"] == RouteState.PAUSED for route in report["routes"])
+    held = report["store"]["held"]
     return visit.respond(
         "overview.html",
         503 if report["status"] == "failing" else 200,
@@ -67,7 +70,15 @@ async def page(visit: Visit) -> web.Response:
         amiss=amiss.items,
         windows=windows[:_MOST_WINDOWS],
         windows_count=len(windows),
-        any_paused=any(route["state"] == RouteState.PAUSED for route in report["routes"]),
+        paused=paused,
+        kept_back=[
+            text
+            for number, text in (
+                (paused, f"{count(paused, 'route')} paused"),
+                (held, f"{count(held, 'delivery')} held"),
+            )
+            if number
+        ],
         sample=next(iter(runtime.sources), "SOURCE"),
     )
 

@@ -63,6 +63,11 @@ def exact(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def iso(moment: datetime) -> str:
+    """As scripts read it."""
+    return rfc3339(moment)
+
+
 @pass_context
 def when(context: Context, moment: datetime | str | None) -> Markup:
     """A time as one reads it, with the exact one in its title."""

@@ -204,6 +204,29 @@
     return made;
   }
 
+  // What is due waits all the same while its route does not answer: which ones do not is asked now and then.
+  const probes = new Map();
+  let learned = 0;
+
+  function label(next) {
+    const probe = probes.get(next.dataset.route);
+    if (!probe) next.replaceChildren('due ', timed(next.dataset.due, 'due'));
+    else if (new Date(next.dataset.due) > Date.now()) next.replaceChildren('due ', timed(next.dataset.due, 'due'), ', once its route answers');
+    else next.replaceChildren('waits for its route to answer: the next probe goes out ', timed(probe, 'due'));
+  }
+
+  async function learn() {
+    if (!body.dataset.rows || document.hidden || Date.now() - learned < 4000 || !document.querySelector('.next[data-due]')) return;
+    learned = Date.now();
+    try {
+      const answer = await fetch('/routes', { headers: { Accept: 'application/json' } });
+      if (!answer.ok) return;
+      probes.clear();
+      for (const route of (await answer.json()).routes) if (route.next_probe_at) probes.set(route.name, route.next_probe_at);
+      document.querySelectorAll('.next[data-due]').forEach(label);
+    } catch { /* the stream says that the connection is lost */ }
+  }
+
   function fill(row, item) {
     const find = (selector) => row.querySelector(selector);
     const page = `/ui/logs/${encodeURIComponent(item.id)}`;
@@ -219,7 +242,14 @@
     find('.from').textContent = text(item.source, 40);
     find('.to').replaceChildren(...(item.route ? [link(`/ui/routes/${encodeURIComponent(item.route)}`, text(item.route, 40))] : []));
     find('.result').textContent = result(item);
-    find('.next').replaceChildren(...(item.status === 'pending' && item.next_attempt_at ? ['due ', timed(item.next_attempt_at, 'due')] : []));
+    const next = find('.next');
+    next.replaceChildren();
+    if (item.status === 'pending' && item.next_attempt_at) {
+      next.dataset.due = item.next_attempt_at;
+      next.dataset.route = item.route;
+      label(next);
+      setTimeout(learn);
+    } else delete next.dataset.due;
     find('.c-when').replaceChildren(timed(item.created_at, 'ago'));
     const id = find('.id a');
     id.href = page;
@@ -307,7 +337,7 @@
   }
 
   ready(document);
-  setInterval(() => { if (!document.hidden) tick(document); }, 5000);
+  setInterval(() => { if (!document.hidden) tick(document); learn(); }, 5000);
   if (body.dataset.stream) {
     connect();
     const every = Number(body.dataset.refresh || 0) * 1000;
