@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -13,6 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from relay import jsontext
 from relay.clock import parse_rfc3339, rfc3339
 from relay.ids import EventId
+from relay.secret import Redactor
 
 Headers = CIMultiDictProxy[str] | CIMultiDict[str]
 
@@ -62,6 +63,11 @@ class Change:
     action: str | None = None
     entry_id: str | None = None
 
+    @property
+    def texts(self) -> tuple[str | None, ...]:
+        """What it says, in the order of its fields."""
+        return self.model, self.stage, self.action, self.entry_id
+
     def as_json(self) -> dict[str, str | None]:
         """The change as descriptions show it."""
         return {"model": self.model, "stage": self.stage, "action": self.action, "entry_id": self.entry_id}
@@ -78,6 +84,29 @@ class Description:
     branch: str | None = None
     locale: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def masked(self, redact: Redactor) -> Description:
+        """The same without the config's secrets: whoever sends one as an entry's id must not have it shown and logged
+        from then on."""
+        names = [self.event, self.environment, self.branch, self.locale]
+        names += [text for change in self.changes for text in change.texts]
+        said = "\n".join([text for text in names if text is not None])
+        extra = jsontext.dumps(dict(self.extra)).decode() if self.extra else ""
+        if not (redact.finds_raw(said) or (extra and redact.finds_raw(extra))):
+            return self
+
+        def mask(text: str | None) -> str | None:
+            return None if text is None else redact(text)
+
+        return replace(
+            self,
+            event=mask(self.event),
+            environment=mask(self.environment),
+            branch=mask(self.branch),
+            locale=mask(self.locale),
+            changes=tuple(Change(*(mask(text) for text in change.texts)) for change in self.changes),
+            extra=jsontext.parse(redact(extra).encode()) if extra else {},
+        )
 
     @property
     def entries(self) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class Pipeline:
         description = source.describe(inbound)
         if isinstance(description, Ignored):
             return Accepted(None, ignored=description.reason)
-        event = self._event(source, inbound, description, now)
+        event = self._event(source, inbound, description.masked(source.redact), now)
         event_id = self._store.ids.text(EVENT, event.id)
         owed = self._owe(event, routing.match(Subject.of(event, event_id)))
         added = await self._store.add(event, owed, source.mark(inbound, description))

@@ -19,7 +19,7 @@ from relay.routing import Route, Routing
 from relay.schema import Config, Tls, UnixAddress
 from relay.schema import Route as RouteSection
 from relay.secret import MASK, Redactor
-from relay.source import Source, types
+from relay.source import Source, SourceConfig, types
 from relay.tls import Contexts, Unusable
 from relay.web.auth import OPERATE, Gate, Token
 from relay.web.peer import TrustedProxies
@@ -59,7 +59,7 @@ def build(loaded: Loaded, generation: int, now: datetime, before: Runtime | None
     routes = [_route(section, config, redact, wire, tokens) for section, wire in zip(config.routes, wires, strict=True)]
     contexts.settle()
     tokens.settle()
-    sources = {name: _source(name, section) for name, section in config.sources.items()}
+    sources = {name: _source(name, section, redact) for name, section in config.sources.items()}
     return Runtime(
         config=config,
         warnings=tuple(str(warning) for warning in loaded.warnings),
@@ -81,9 +81,9 @@ def build(loaded: Loaded, generation: int, now: datetime, before: Runtime | None
     )
 
 
-def _source(name: str, section: object) -> Source:
-    module = types()[section.type]  # type: ignore[attr-defined]
-    return Source(name, section, module.Adapter(section), module.__name__.rpartition(".")[2])  # type: ignore[arg-type]
+def _source(name: str, section: SourceConfig, redact: Redactor) -> Source:
+    module = types()[section.type]
+    return Source(name, section, module.Adapter(section), module.__name__.rpartition(".")[2], redact)
 
 
 def _wires(loaded: Loaded, contexts: Contexts, redact: Redactor) -> list[Wire]:

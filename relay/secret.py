@@ -109,6 +109,15 @@ class Redactor:
         return text
 
 
+def redact_bytes(content: bytes, redact: Redactor) -> bytes:
+    """The same for bytes; those that are no text are left as they are."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return content
+    return redact(text).encode() if redact.finds(text) else content
+
+
 def _as_urls_write(value: str) -> re.Pattern[str]:
     """A secret in a URL: which of its characters are escaped there, and how, differs from program to program."""
     parts = []

@@ -32,7 +32,7 @@ from relay.fields import Names, Network, PerTime, PositiveDuration, Section, Unr
 from relay.jsontext import Malformed, whole
 from relay.limits import TokenBucket
 from relay.problems import did_you_mean
-from relay.secret import MASK
+from relay.secret import MASK, Redactor
 from relay.tally import Tally
 
 
@@ -144,8 +144,12 @@ class SourceAdapter(Protocol):
 class Source:
     """A named inbound endpoint, built once per config."""
 
-    def __init__(self, name: str, config: SourceConfig, adapter: SourceAdapter, type_name: str) -> None:
+    def __init__(
+        self, name: str, config: SourceConfig, adapter: SourceAdapter, type_name: str, redact: Redactor | None = None
+    ) -> None:
         self.name = name
+        self.redact = redact or Redactor()
+        """Knows all secrets of the config, not this source's alone."""
         self.type = type_name
         self.path = config.path or f"/in/{name}"
         self.adapter = adapter

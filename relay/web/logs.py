@@ -10,7 +10,7 @@ from aiohttp import web
 from relay import logtext
 from relay.ids import DELIVERY, EVENT, REJECTION
 from relay.logline import as_json
-from relay.web import read, schemas
+from relay.web import read, schemas, shape
 from relay.web.answer import answer, plain
 from relay.web.desk import Desk
 from relay.web.filters import filters
@@ -93,7 +93,9 @@ class Logs:
                 return answer(200, page)
 
     async def _show(self, request: web.Request) -> web.Response:
-        found = await read.log(self._desk.store, request.match_info["id"])
+        found = shape.masked(
+            await read.log(self._desk.store, request.match_info["id"]), self._desk.reloader.runtime.redact
+        )
         if request[GIVEN].get("format") == "text":
             return plain(_PLAIN, logtext.page(found) + "\n")
         return answer(200, found)

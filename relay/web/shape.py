@@ -11,7 +11,7 @@ from relay.clock import rfc3339
 from relay.delivery import Attempt, Failure, LogItem, Rejection, Response, StoredEvent
 from relay.destination import is_proof
 from relay.ids import REJECTION, Ids
-from relay.secret import MASK
+from relay.secret import MASK, Redactor
 from relay.store import DeliveryDetail
 
 
@@ -114,3 +114,11 @@ def text(key: str, body: bytes) -> dict[str, str]:
         return {key: body.decode("utf-8")}
     except UnicodeDecodeError:
         return {f"{key}_base64": base64.b64encode(body).decode()}
+
+
+def masked(found: dict[str, Any], redact: Redactor) -> dict[str, Any]:
+    """Everything about one thing, without the config's secrets: somebody else's webhook may have been pointed here with
+    one of them in it."""
+    headers = [[name, redact(value)] for name, value in found.get("headers", ())]
+    body = found.get("body")
+    return {**found, "headers": headers, **({"body": redact(body)} if isinstance(body, str) else {})}

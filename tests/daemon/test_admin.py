@@ -868,7 +868,7 @@ async def test_what_another_sites_page_sends_is_refused_whatever_its_credentials
             elsewhere = headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
             for mode, refused in (("no-cors", elsewhere), ("cors", elsewhere), ("navigate", False)):
                 asked = {**credentials, **headers, "Sec-Fetch-Mode": mode, "Accept": "application/json"}
-                assert (await request(running, "GET", "/metrics", asked))[0] == (403 if refused else 200), asked
+                assert (await request(running, "GET", "/windows", asked))[0] == (403 if refused else 200), asked
         for headers in ({}, {"Origin": running.admin}, {"Sec-Fetch-Site": "same-origin"}):
             assert (await request(running, "POST", "/reload", {**credentials, **headers}))[0] == 200
         assert (await running.get("/health", headers=credentials))["config"]["generation"] == 4

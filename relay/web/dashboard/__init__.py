@@ -14,6 +14,7 @@ from aiohttp import web
 
 from relay import journal
 from relay.web.answer import answer
+from relay.web.auth import Denied, admit
 from relay.web.dashboard import navigation
 from relay.web.desk import Desk
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _TOO_LONG = {"error": "too_long", "detail": f"the form says more than {navigation.MOST_FORM >> 10} KiB"}
+_TOO_SLOW = {"error": "timeout", "detail": "the form did not arrive in time"}
 _PAGES = {
     "/": "overview",
     "/ui/logs": "logs",
@@ -55,7 +57,12 @@ class Dashboard:
         is a page. Programs, and scripts of our own pages, get the JSON as it is."""
         if not navigation.by_a_person(request):
             return await handler(request)
-        filled = await navigation.with_form(request) if request.method == "POST" else request
+        filled: web.Request | None = request
+        if request.method == "POST" and self._admitted(request):
+            try:
+                filled = await navigation.with_form(request)
+            except TimeoutError:
+                return answer(408, _TOO_SLOW)
         answered = await handler(filled) if filled is not None else answer(413, _TOO_LONG)
         said = navigation.said(answered)
         if said is None or (request.method != "POST" and "error" not in said):
@@ -65,6 +72,14 @@ class Dashboard:
         except Exception:  # noqa: BLE001 - a bug of ours, outside the guard: what was answered is told all the same
             journal.crashed("dashboard")
             return answered
+
+    def _admitted(self, request: web.Request) -> bool:
+        """Whether the guard will let it pass: nobody else's form is waited for."""
+        try:
+            admit(request, self._desk.reloader.runtime.gate)
+        except Denied:
+            return False
+        return True
 
     def _handler(self, name: str) -> _Handler:
         async def show(request: web.Request) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -11,6 +12,7 @@ from aiohttp import web
 TOLD = "told"
 """The parameter by which a page finds what was just done."""
 MOST_FORM = 8 << 10
+_PATIENCE = 10.0  # seconds for a form to arrive
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -26,14 +28,15 @@ def by_a_person(request: web.Request) -> bool:
 async def with_form(request: web.Request) -> web.Request | None:
     """The request with the fields of its form as parameters, as the handlers want them; empty fields say nothing.
 
-    None for a form that is too long: half of what it says is not what it says."""
+    None for a form that is too long: half of what it says is not what it says. Raises TimeoutError."""
     if request.content_type != _FORM:
         return request
     text = b""
-    while chunk := await request.content.read(MOST_FORM):
-        text += chunk
-        if len(text) > MOST_FORM:
-            return None
+    async with asyncio.timeout(_PATIENCE):
+        while chunk := await request.content.read(MOST_FORM):
+            text += chunk
+            if len(text) > MOST_FORM:
+                return None
     fields = parse_qsl(text.decode("utf-8", "replace"))
     return request.clone(rel_url=request.rel_url.extend_query(fields)) if fields else request
 

@@ -14,6 +14,7 @@ from relay.event import event_from_json
 from relay.health import RouteState
 from relay.ids import DELIVERY, EVENT, REJECTION, DeliveryId, EventId, UnknownId
 from relay.pattern import Subject
+from relay.secret import redact_bytes
 from relay.store import DeliveryDetail
 from relay.web.dashboard import bodies
 from relay.web.dashboard.page import HEADERS, Visit
@@ -102,15 +103,15 @@ def _event(visit: Visit, stored: StoredEvent | None, room: bodies.Room, route: s
     """What a page shows of an event."""
     if stored is None:
         return {"event": None, "headers": [], "body": None, "why": [], "routes_count": 0}
-    hidden = ("changes", "extra")
+    hidden, redact = ("changes", "extra"), visit.desk.reloader.runtime.redact
     described = stored.description
     return {
         "event": described,
         "said": [(name, value) for name, value in described.items() if name not in hidden and value is not None],
         "changes": described["changes"],
         "extra": bodies.body(jsontext.dumps(described["extra"]), room, 2_000) if described["extra"] else None,
-        "headers": bodies.headers(stored.headers, room),
-        "body": bodies.body(stored.body, room) if stored.body is not None else None,
+        "headers": bodies.headers([(name, redact(value)) for name, value in stored.headers], room),
+        "body": bodies.body(redact_bytes(stored.body, redact), room) if stored.body is not None else None,
         "why": _why(visit, stored, route),
         "routes_count": len(visit.desk.reloader.runtime.routing.routes),
     }
@@ -163,7 +164,8 @@ async def raw(visit: Visit) -> web.Response:
             number, prefix = store.ids.number(found.item.event_id)[1], EVENT
     if prefix == EVENT:
         stored = await store.event(EventId(number))
-        content = stored.body if stored is not None else None
+        body = stored.body if stored is not None else None
+        content = redact_bytes(body, visit.desk.reloader.runtime.redact) if body is not None else None
     if content is None:
         raise NotFound(f"there is no body of {id_text[:100]}, or it is no longer kept")
     text = {"Content-Type": "text/plain; charset=utf-8", "Content-Security-Policy": "default-src 'none'; sandbox"}
