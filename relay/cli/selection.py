@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ import click
 from relay.cli import ask, hand, logs, prefix, progress, term
 
 _PAGE = "1000"
+_GONE = "gone meanwhile"
 _OF_EVENTS = ("pending", "delivered", "failed", "held", "merged", "cancelled", "unmatched")
 """Every status that tells of an event: all but that of requests that were refused."""
 _SHARED = ("ids", "everything", "dry_run", "as_json", "config", "url", "token")
@@ -57,20 +60,45 @@ class Selection:
         key: str,
         said: Callable[[str, Any], str],
         query: dict[str, str] | None = None,
+        *,
+        passes: Callable[[str], str | None],
+        would: Callable[[ask.Daemon, list[str]], Counter[str] | None] | None = None,
     ) -> None:
-        """Do it to each of them. What filters find is looked up here, all of it before anything is done."""
+        """Do it to each of them. What filters find is looked up here, all of it before anything is done.
+
+        Nobody named these: one that is gone meanwhile is passed over, and so is one for which `passes` makes of the
+        daemon's refusal why it is none of them. `would` counts beforehand what will be passed over; None where that
+        cannot be known."""
         if self.ids:
             hand.each(self.daemon, self.ids, path, key, said, self.as_json, query)
             return
         found = self._found()
-        count = term.count(len(found), self.noun)
         if self.dry_run:
-            answer = {"count": len(found)}
-            click.echo(json.dumps(answer, indent=2) if self.as_json else f"{count} would be {done}")
+            self._would(done, found, would(self.daemon, found) if would is not None and found else Counter())
             return
-        answers = hand.each(self.daemon, found, path, key, None, self.as_json, query)
-        if not self.as_json and len(answers) == len(found):
-            click.echo(f"{count} {done}")
+
+        def why(status: int, detail: str) -> str | None:
+            return _GONE if status == 404 else passes(detail)
+
+        told = hand.many(self.daemon, found, path, key, why, self.as_json, query)
+        if not self.as_json:
+            some = f"{len(told.done)} of {len(found)}" if told.failures else None
+            click.echo(f"{some} done" if some else f"{term.count(len(told.done), self.noun)} {done}")
+            for reason, number in told.passed_over.items():
+                were = "was" if number == 1 else "were"
+                click.echo(f"{term.count(number, self.noun)} {reason} {were} passed over")
+        if told.failures:
+            sys.exit(term.FAILED)
+
+    def _would(self, done: str, found: list[str], passed: Counter[str] | None) -> None:
+        """What a dry run says."""
+        left = len(found) - (passed.total() if passed is not None else 0)
+        if self.as_json:
+            click.echo(json.dumps({"count": left, "passed_over": None if passed is None else passed.total()}, indent=2))
+            return
+        click.echo(f"{'at most ' if passed is None else ''}{term.count(left, self.noun)} would be {done}")
+        for reason, number in (passed or {}).items():
+            click.echo(f"{term.count(number, self.noun)} {reason} would be passed over")
 
     def _found(self) -> list[str]:
         """The ids of all that the query finds, oldest first, each once."""
