@@ -7,11 +7,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 
-from relay.cli import ask, hand, logs, prefix, progress, term
+from relay.cli import ask, hand, hint, logs, prefix, progress, term
 
 _PAGE = "1000"
 _GONE = "gone meanwhile"
@@ -52,6 +53,7 @@ class Selection:
     """Of which status something must be to be meant, unless the filters say."""
     dry_run: bool
     as_json: bool
+    config: Path | None
 
     def each(
         self,
@@ -73,6 +75,8 @@ class Selection:
             hand.each(self.daemon, self.ids, path, key, said, self.as_json, query)
             return
         found = self._found()
+        if not found:
+            self.hint()
         if self.dry_run:
             self._would(done, found, would(self.daemon, found) if would is not None and found else Counter())
             return
@@ -89,6 +93,12 @@ class Selection:
                 click.echo(f"{term.count(number, self.noun)} {reason} {were} passed over")
         if told.failures:
             sys.exit(term.FAILED)
+
+    def hint(self) -> None:
+        """Nothing was found: say what may be the matter with the filters."""
+        hint.unknown_routes(
+            self.query, self.config, self.daemon, lambda query: hand.get(self.daemon, "/logs", "items", query)
+        )
 
     def _would(self, done: str, found: list[str], passed: Counter[str] | None) -> None:
         """What a dry run says."""
@@ -145,4 +155,4 @@ def _of(given: dict[str, Any], noun: str, kind: str, what: str, statuses: tuple[
         raise click.UsageError(f"--status takes {', '.join(statuses)} here, not '{wrong[0]}'", context)
     prefix.checked(ids, kind)
     daemon = ask.daemon(config, url, token)
-    return Selection(daemon, noun, hand.named(daemon, ids), query, statuses, dry_run, as_json)
+    return Selection(daemon, noun, hand.named(daemon, ids), query, statuses, dry_run, as_json, config)

@@ -443,3 +443,29 @@ def test_what_filters_find_and_cannot_be_forgotten_is_one_line_and_a_failure(wor
     assert ended.out == "0 of 2 done\n"
     [line] = ended.err.splitlines()
     assert line.endswith("is still to be sent: cancel it first (and 1 more like it)")
+
+
+@pytest.mark.parametrize("args", [["retry"], ["retry", "--dry-run"], ["cancel", "--dry-run"], ["forget"], ["logs"]])
+def test_a_route_that_is_nowhere_is_pointed_out(world: World, args: list[str]) -> None:
+    ended = world.run(*args, "--route", "dwon,up", "--entry-id", "nobody's", "--since", "1m")
+    assert (ended.code, ended.err) == (0, "relay: no route is called 'dwon' (did you mean 'down'?)\n")
+    ended = world.run(*args, "--route", "off", "--entry-id", "nobody's")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out
+
+
+def test_a_route_that_is_nowhere_is_pointed_out_without_a_daemon_too(world: World, tmp_path: Path) -> None:
+    assert world.run("db", "backup", tmp_path / "relay.db").code == 0
+    [port] = free_ports(1)
+    text = f"""
+admin: {{listen: "127.0.0.1:{port}"}}
+server: {{listen: "127.0.0.1:0"}}
+sources: {{open: {{type: generic, verify: none}}}}
+routes: [{{name: new, to: {{url: "http://127.0.0.1:1"}}}}]
+"""
+    path = write_config(tmp_path, text)
+    assert (
+        run("logs", "--route", "nwe", "--config", path).err == "relay: no route is called 'nwe' (did you mean 'new'?)\n"
+    )
+    gone = run("logs", "--route", "up", "--entry-id", "nobody's", "--config", path)
+    assert (gone.code, gone.err) == (0, ""), "it has deliveries of a time when it was in the config"
