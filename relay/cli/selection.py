@@ -78,7 +78,12 @@ class Selection:
         if not found:
             self.hint()
         if self.dry_run:
-            self._would(done, found, would(self.daemon, found) if would is not None and found else Counter())
+            if would is None:
+                self._would(done, {"count": len(found)}, Counter())
+                return
+            passed = would(self.daemon, found) if found else Counter()
+            number = None if passed is None else passed.total()
+            self._would(done, {"count": len(found) - (number or 0), "passed_over": number}, passed)
             return
 
         def why(status: int, detail: str) -> str | None:
@@ -100,13 +105,12 @@ class Selection:
             self.query, self.config, self.daemon, lambda query: hand.get(self.daemon, "/logs", "items", query)
         )
 
-    def _would(self, done: str, found: list[str], passed: Counter[str] | None) -> None:
+    def _would(self, done: str, answer: dict[str, Any], passed: Counter[str] | None) -> None:
         """What a dry run says."""
-        left = len(found) - (passed.total() if passed is not None else 0)
         if self.as_json:
-            click.echo(json.dumps({"count": left, "passed_over": None if passed is None else passed.total()}, indent=2))
+            click.echo(json.dumps(answer, indent=2))
             return
-        click.echo(f"{'at most ' if passed is None else ''}{term.count(left, self.noun)} would be {done}")
+        click.echo(f"{'at most ' if passed is None else ''}{term.count(answer['count'], self.noun)} would be {done}")
         for reason, number in (passed or {}).items():
             click.echo(f"{term.count(number, self.noun)} {reason} would be passed over")
 
