@@ -46,6 +46,16 @@ class Check:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unfit(Check):
+    """The store is damaged, foreign or newer: an operator must act, and a restart will not help."""
+
+
+def unfit(name: str, detail: str) -> Check:
+    """The store cannot be used, nor will it be by itself."""
+    return Unfit(name, Verdict.FAILED, detail)
+
+
 def ok(name: str, detail: str) -> Check:
     """All is well."""
     return Check(name, Verdict.OK, detail)
@@ -224,8 +234,10 @@ def laws(names: Iterable[str], faults: Iterable[Fault]) -> list[Check]:
             continue
         more = ", …" if fault.count > len(fault.examples) else ""
         said = f"{fault.count} {fault.broken}: {', '.join(fault.examples)}{more}"
-        advice = "keep a copy of the file and restore a backup" if name == "integrity" else "please report it"
-        checks.append(failed(name, f"{said}: {advice}"))
+        if name == "integrity":
+            checks.append(unfit(name, f"{said}: keep a copy of the file and restore a backup"))
+        else:
+            checks.append(failed(name, f"{said}: please report it"))
     return checks
 
 

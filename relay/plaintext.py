@@ -5,9 +5,8 @@ Nothing in it can move the cursor, turn the direction of writing or break a line
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-_NARROWEST = 8  # a column that is cut keeps at least so much
 _WIDEST = 200  # of a cell: one long name must not make all lines of a table as long
 _LONGEST = 2_000  # of a line of text
 
@@ -19,22 +18,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, sizes)).rstrip() for row in cells)
 
 
-def widths(
-    header: Sequence[str],
-    cells: Sequence[Sequence[str]],
-    flexible: Collection[str] = (),
-    room: int | None = None,
-    size: Callable[[str], int] = len,
-) -> list[int]:
-    """How wide each column is. Where there is only so much `room`, the flexible ones give way, the widest most."""
-    found = [max(size(row[place]) for row in cells) for place in range(len(header))]
-    shrinking = [place for place, name in enumerate(header) if name in flexible]
-    while room is not None and sum(found) + 2 * (len(found) - 1) > room:
-        widest = max(shrinking, key=lambda place: found[place], default=None)
-        if widest is None or found[widest] <= _NARROWEST:
-            break
-        found[widest] -= 1
-    return found
+def widths(header: Sequence[str], cells: Sequence[Sequence[str]], size: Callable[[str], int] = len) -> list[int]:
+    """How wide each column is."""
+    return [max(size(row[place]) for row in cells) for place in range(len(header))]
 
 
 def cut(text: str, room: int) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from datetime import datetime
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -34,6 +36,13 @@ def load(type_name: str, name: str | None = None) -> Inbound:
         raise UnknownSample(f"there is no sample '{chosen}' of {type_name}{hint}: there are {', '.join(known)}")
     sample = json.loads((_folder(type_name) / f"{chosen}.json").read_text("utf-8"))
     return Inbound(CIMultiDict([(header, value) for header, value in sample["headers"]]), sample["body"].encode())
+
+
+def fresh(type_name: str, name: str | None, now: datetime) -> Inbound:
+    """A sample as its sender would send it now, where its requests say when that is. Raises UnknownSample."""
+    sample = load(type_name, name)
+    renewed: Callable[[Inbound, datetime], Inbound] | None = getattr(types()[type_name], "fresh", None)
+    return sample if renewed is None else renewed(sample, now)
 
 
 def _folder(type_name: str) -> Traversable:

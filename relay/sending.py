@@ -20,6 +20,10 @@ _OF_THE_CONNECTION = frozenset({"host", "connection", "content-length", "transfe
 """Headers of a recorded request that belong to the connection it came by."""
 
 
+DUPLICATE = " (a duplicate: not delivered again)"
+"""What is said of a sample that was taken for a repeat."""
+
+
 class Unsendable(Exception):
     """The request cannot be made or posted; the message says why."""
 
@@ -52,7 +56,7 @@ def recorded(raw: bytes) -> Inbound | None:
 
 
 def request_for(source: Source, event: str | None, file: bytes | None, now: datetime) -> Inbound:
-    """A sample of the source's type with the proofs that the source wants, made anew.
+    """A sample of the source's type, as of now, with the proofs that the source wants, made anew.
 
     A `file` takes its place: a recorded request, or a body that then comes with the sample's headers. Raises
     Unsendable, and UnknownSample for an `event` that there is no sample of.
@@ -64,7 +68,7 @@ def request_for(source: Source, event: str | None, file: bytes | None, now: date
             kept = [(name, value) for name, value in given.headers.items() if name.lower() not in left]
             inbound = Inbound(CIMultiDict(kept), given.body)
         else:
-            inbound = samples.load(source.type, event)
+            inbound = samples.fresh(source.type, event, now)
             if file is not None:
                 inbound = Inbound(inbound.headers, file)
         return inbound if source.trusting else source.adapter.sign(inbound, now)

@@ -211,7 +211,8 @@ Progress = Callable[[int, int], None]
 
 class Surveyor(Protocol):
     """A store looked at as a whole, beside a running relay or without one. It changes nothing, and may take long: it
-    belongs to no event loop. Raises Unavailable where the file cannot be read."""
+    belongs to no event loop. Raises Unavailable where the file cannot be read, Unusable where that is because it is
+    damaged."""
 
     def figures(self, progress: Progress) -> Figures:
         """What is in it."""
@@ -226,11 +227,12 @@ class Surveyor(Protocol):
         ...
 
     def faults(self, thorough: bool, progress: Progress) -> list[Fault]:
-        """What must always hold, and does not; `thorough` also reads every index against its table."""
+        """What must always hold, and does not; `thorough` also reads every index against its table, and every
+        body against its checksum."""
         ...
 
-    def laws(self) -> Sequence[str]:
-        """The names of all that must always hold."""
+    def laws(self, thorough: bool) -> Sequence[str]:
+        """The names of all that `faults` looks at."""
         ...
 
     def overdue(self, before: datetime) -> Mapping[str, Overdue]:

@@ -49,9 +49,9 @@ class Daemon:
         if token is not None and not token.isprintable():
             term.fail("the token holds what no header can carry: look at --token or $RELAY_TOKEN", term.USAGE)
 
-    def get(self, path: str, query: Mapping[str, str] | None = None) -> tuple[int, Any]:
-        """The status and the JSON of a GET. Raises Unreachable."""
-        return self._ask("GET", self._target(path, query))
+    def get(self, path: str, query: Mapping[str, str] | None = None, patience: float = _TIMEOUT) -> tuple[int, Any]:
+        """The status and the JSON of a GET, which may take so many seconds. Raises Unreachable."""
+        return self._ask("GET", self._target(path, query), patience)
 
     def post(self, path: str, query: Mapping[str, str] | None = None, patience: float = _TIMEOUT) -> tuple[int, Any]:
         """The status and the JSON of a POST, which may take so many seconds. Raises Unreachable."""

@@ -26,4 +26,5 @@ def command(**given: Any) -> None:
         lambda id_text: f"/logs/{id_text}/cancel",
         "delivery",
         lambda id_text, answer: f"{id_text}: {answer['delivery']['status']}",
+        passes=lambda detail: "no longer waiting",
     )

@@ -61,7 +61,7 @@ def check(config: Path | None, as_json: bool) -> None:
       relay db check && relay db backup /var/backups/relay.db --force
     """
     with offline.survey(config) as survey, progress.bar("reading all of it") as moved:
-        laws = survey.laws()
+        laws = survey.laws(True)
         found = {fault.name: fault for fault in survey.faults(True, moved)}
     if as_json:
         faults = [asdict(fault) for fault in found.values()]
@@ -72,7 +72,7 @@ def check(config: Path | None, as_json: bool) -> None:
     if found:
         if not as_json:
             term.complain("keep a copy of the file, then restore a backup: see 'A damaged file' in docs/operating.md")
-        sys.exit(term.FAILED)
+        sys.exit(term.OPERATOR if "integrity" in found else term.FAILED)
 
 
 @command.command("backup", short_help="copy it, while the daemon runs")

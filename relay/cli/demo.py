@@ -108,14 +108,15 @@ async def _demo(path: Path, runtime: Runtime, clock: Clock) -> None:
 
 
 async def _send_samples(path: Path, runtime: Runtime, ready: asyncio.Future[Running], clock: Clock) -> None:
-    from relay.sending import Unsendable, post, request_for
+    from relay.sending import DUPLICATE, Unsendable, post, request_for
 
     running = await ready
     public = _url(running.public.address, "https" if runtime.config.server.tls is not None else "http")
     for source in runtime.sources.values():
         try:
-            status, _ = await post(public, source.path, request_for(source, None, None, clock.now()))
-            click.echo(f"demo: sent a {source.type} sample to {source.path} -> {status}")
+            status, answer = await post(public, source.path, request_for(source, None, None, clock.now()))
+            repeat = DUPLICATE if isinstance(answer, dict) and answer.get("duplicate") else ""
+            click.echo(f"demo: sent a {source.type} sample to {source.path} -> {status}{repeat}")
         except Unsendable as error:
             click.echo(f"demo: {source.name}: {error}", err=True)
     admin = _url(running.admin.address)

@@ -31,14 +31,14 @@ def command(config: Path | None, url: str | None, token: str | None, as_json: bo
     """Look at everything that can be wrong: config, secrets, certificates, names, the daemon, clock, disk, and whether
     the store is whole and the queue moves. It changes nothing, and works beside a running daemon or without one.
 
-    Exits with 1 if something failed. Warnings alone do not count.
+    Exits with 1 if something failed, with 78 if the store is damaged. Warnings alone do not count.
 
     \b
     Examples:
       relay doctor
       relay doctor --json | jq -r '.checks[] | select(.verdict != "ok") | .detail'
     """
-    from relay.checkup import Verdict
+    from relay.checkup import Unfit, Verdict
 
     with progress.bar("looking at everything") as moved:
         checks = list(_checks(config, url, token, moved))
@@ -48,7 +48,7 @@ def command(config: Path | None, url: str | None, token: str | None, as_json: bo
     else:
         click.echo("\n".join(line for check in checks for line in _lines(check, term.width())))
     if not well:
-        sys.exit(term.FAILED)
+        sys.exit(term.OPERATOR if any(isinstance(check, Unfit) for check in checks) else term.FAILED)
 
 
 def _lines(check: Check, room: int | None) -> Iterator[str]:
@@ -153,14 +153,16 @@ def _store(loaded: Loaded, now: datetime, running: bool, moved: Progress) -> Gen
             yield checkup.disk(survey.free_bytes())
             yield from _queue(survey, loaded, now, running, moved)
             return survey.newest()
-    except (Unusable, Unavailable) as error:
+    except Unusable as error:
+        yield checkup.unfit("store", f"{error}")
+    except Unavailable as error:
         yield checkup.failed("store", f"{error}")
-        return None
+    return None
 
 
 def _queue(survey: Surveyor, loaded: Loaded, now: datetime, running: bool, moved: Progress) -> Iterator[Check]:
     from relay import checkup
 
-    yield from checkup.laws(survey.laws(), survey.faults(False, moved))
+    yield from checkup.laws(survey.laws(False), survey.faults(False, moved))
     late = survey.overdue(now - checkup.LONG_OVERDUE)
     yield from checkup.overdue(loaded.config, late, survey.states("route"), running)

@@ -14,14 +14,17 @@ from typing import Any
 
 import click
 
-from relay.cli import ask, colour, term
+from relay.cli import ask, colour, completing, term
 
 NEWEST = "10"
 PATIENCE = 45.0  # seconds in which something comes: relay sends a comment every 15
 NOT_FOLLOWED = ("cursor", "order", "until")
 """Filters that say where a list ends: what is followed does not."""
 
+_FLEXIBLE = ("route", "source", "event", "entry_id")
+_DISPENSABLE = ("entry_id", "source", "event", "route")  # left out of a narrow terminal, in this order
 _COLUMNS = ("updated_at", "id", "status", "route", "source", "event", "entry_id", "attempts", "code", "error")
+_APART = 19  # characters of an id that tell it from the others of its event
 _WIDEST = 32  # a column that is wider than this once does not stay so
 _MISSED = "100"
 _REMEMBERED = 2000
@@ -32,6 +35,7 @@ Item = dict[str, Any]
 
 def follow(daemon: ask.Daemon, query: dict[str, str], limit: str, as_json: bool) -> None:
     """Print what comes until Ctrl-C. A daemon that goes away is waited for, once it was there."""
+    query = {"status": ",".join(completing.STATUSES), **query}
     shown = _Shown()
     lines = _Lines(as_json)
     pause = 0.0
@@ -76,7 +80,7 @@ def events(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
 
 
 def _before(daemon: ask.Daemon, query: dict[str, str], limit: str, shown: _Shown) -> Iterator[Item]:
-    """What there is already, oldest first: at the start the newest few, later what was missed."""
+    """What there is already, as it came about: at the start the newest few, later what was missed."""
     again, shown.connected = shown.connected, True
     if not again and limit == "0":
         return
@@ -85,7 +89,7 @@ def _before(daemon: ask.Daemon, query: dict[str, str], limit: str, shown: _Shown
         raise ask.Unreachable(f"the relay at {daemon.url} is not ready (HTTP {status})")
     answer = daemon.require("items", status, answer)
     latest = shown.latest if again else ""
-    for item in reversed(answer["items"]):
+    for item in sorted(answer["items"], key=lambda item: (str(item["updated_at"]), str(item["id"]))):
         if str(item["updated_at"]) >= latest and shown.new(item):
             yield item
 
@@ -130,20 +134,38 @@ class _Lines:
             click.echo(json.dumps(item))
             return
         room = term.width()
+        if room is not None:
+            self._show(item, room)
+            return
         cells = {column: term.plain(_cell(item, column, room)) for column in _COLUMNS}
         for column, cell in cells.items():
             self._sizes[column] = max(self._sizes[column], min(len(cell), _WIDEST))
-        padded = {column: cell.ljust(self._sizes[column]) for column, cell in cells.items()}
-        if room is None:
-            click.echo("  ".join(padded.values()).rstrip())
-            return
+        click.echo("  ".join(cell.ljust(self._sizes[column]) for column, cell in cells.items()).rstrip())
+
+    def _show(self, item: Item, room: int) -> None:
+        """On a terminal: what fits, and an error on a line of its own."""
+        from rich.cells import cell_len
+
         from relay.cli import screen
 
-        line = screen.cut("  ".join(padded.values()).rstrip(), room)
-        # Painted where it stands: the word as such may be in what a sender wrote, too.
-        start = len(padded["updated_at"]) + len(padded["id"]) + 4
-        end = start + len(cells["status"])
-        click.echo(line[:start] + colour.paint(line[start:end], colour.OF_WORD.get(cells["status"])) + line[end:])
+        cells = {column: term.plain(_cell(item, column, room)) for column in _COLUMNS}
+        for column, cell in cells.items():
+            self._sizes[column] = max(self._sizes[column], min(cell_len(cell), _WIDEST))
+        shown = [column for column in _COLUMNS if column != "error"]
+        for dropped in _DISPENSABLE:
+            if screen.total(screen.least(shown, [self._sizes[column] for column in shown], _FLEXIBLE)) <= room:
+                break
+            shown.remove(dropped)
+        sizes = screen.fitted(shown, [self._sizes[column] for column in shown], _FLEXIBLE, room, _APART)
+        parts = []
+        for column, size in zip(shown, sizes, strict=True):
+            # A beginning of an id is an id, too: no ellipsis stands in it.
+            text = cells[column][:size] if column == "id" else cells[column]
+            text = screen.padded(text, size)
+            parts.append(colour.paint(text, colour.OF_WORD.get(cells[column])) if column == "status" else text)
+        click.echo("  ".join(parts).rstrip())
+        if item["error"]:
+            click.echo(colour.paint(screen.cut(f"    {term.printable(cells['error'])}", room), "red"))
 
 
 def _cell(item: Item, column: str, room: int | None) -> object:

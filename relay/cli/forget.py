@@ -27,4 +27,5 @@ def command(**given: Any) -> None:
         lambda id_text: f"/events/{id_text}/forget",
         "forgotten",
         lambda id_text, answer: f"{id_text}: its body and headers are gone",
+        passes=lambda detail: None,  # what was to be erased and is not has to be said, and is no success
     )

@@ -6,7 +6,9 @@ import contextlib
 import json
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -76,6 +78,52 @@ def each(
             click.echo(f"{len(answers)} of {len(names)} done")
         sys.exit(term.FAILED)
     return answers
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a daemon answered to one request for each of many things, in the words that its verb has for it."""
+
+    done: list[Any]
+    passed_over: Mapping[str, int]
+    """How many it was not to be done to, by why."""
+    failures: list[Any]
+
+
+def many(
+    daemon: ask.Daemon,
+    names: Sequence[str],
+    path: Callable[[str], str],
+    key: str,
+    passes: Callable[[int, str], str | None],
+    as_json: bool,
+    query: Mapping[str, str] | None = None,
+) -> Told:
+    """Do something to each thing that filters found. One of which `passes` says why it is none of those that were meant
+    (by the status and the detail of the answer) is passed over and counted: nobody named it. Of what fails, the first
+    is said and the others are counted, and the verb is to fail."""
+    done: list[Any] = []
+    passed: list[Any] = []
+    failures: list[Any] = []
+    reasons: Counter[str] = Counter()
+    with progress.bar("asking the daemon") if len(names) > 1 else contextlib.nullcontext() as moved:
+        for number, name in enumerate(names, 1):
+            status, answer = post(daemon, path(name), query)
+            if moved is not None:
+                moved(number, len(names))
+            if status not in (404, 409) or not isinstance(answer, dict) or "detail" not in answer:
+                done.append(daemon.require(key, status, answer))
+                continue
+            why = passes(status, str(answer["detail"]))
+            (failures if why is None else passed).append({"id": name, **answer})
+            if why is not None:
+                reasons[why] += 1
+    if as_json:
+        click.echo(json.dumps(done + passed + failures, indent=2))
+    if failures:
+        more = f" (and {len(failures) - 1} more like it)" if len(failures) > 1 else ""
+        term.complain(f"{failures[0]['detail']}{more}")
+    return Told(done, reasons, failures)
 
 
 def route_options(function: Callable[..., Any]) -> Callable[..., Any]:

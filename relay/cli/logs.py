@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from relay import logtext
-from relay.cli import ask, colour, completing, offline, term
+from relay.cli import ask, colour, completing, hint, offline, term
+
+if TYPE_CHECKING:
+    from relay.cli import screen
 
 FILTERS = {
     "route": "Of these routes.",
@@ -36,7 +39,8 @@ PAGING = ("limit", "cursor", "order")
 _SINGLE = ("q", "since", "until", *PAGING)
 
 _FLEXIBLE = ("route", "source", "event", "model", "entry_id")
-_DISPENSABLE = ("model", "entry_id", "source")  # left out of a narrow terminal, in this order
+_DISPENSABLE = ("model", "entry_id", "source", None, "event", "created_at")
+"""Left out of a narrow terminal, in this order; at None the others become as short as they can."""
 
 
 def filters(function: Callable[..., Any], leave_out: Collection[str] = ()) -> Callable[..., Any]:
@@ -86,6 +90,10 @@ def command(follow: bool, config: Path | None, url: str | None, token: str | Non
         _follow(query, ask.daemon(config, url, token), as_json)
         return
     answer = offline.get(config, url, token, "/logs", query)
+    if not answer["items"]:
+        hint.unknown_routes(
+            query, config, ask.daemon(config, url, token), lambda query: offline.get(config, url, token, "/logs", query)
+        )
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
@@ -108,18 +116,8 @@ def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
     """As much of the table as a terminal has room for; errors stand beneath their lines."""
     from relay.cli import screen
 
-    shown = [column for column in logtext.COLUMNS if column != "error"]
-    dropped = list(_DISPENSABLE)
-    while True:
-        header = ["time (utc)" if column == "created_at" else column for column in shown]
-        rows = [
-            [_short(item) if column == "created_at" else logtext.cell(item, column) for column in shown]
-            for item in items
-        ]
-        if not dropped or max(map(len, term.table(header, rows).splitlines())) <= room:
-            break
-        shown.remove(dropped.pop(0))
-    first, *others = screen.table(header, rows, _FLEXIBLE, room)
+    shape = screen.best(_shapes(items), _FLEXIBLE, room)
+    first, *others = screen.table(*shape, _FLEXIBLE, room)
     lines = [first]
     for item, line in zip(items, others, strict=True):
         lines.append(line)
@@ -128,6 +126,21 @@ def fitted(items: Sequence[dict[str, Any]], room: int) -> str:
     return "\n".join(lines)
 
 
-def _short(item: dict[str, Any]) -> str:
-    """`11-23 20:00:00`."""
-    return str(item["created_at"])[5:19].replace("T", " ")
+def _shapes(items: Sequence[dict[str, Any]]) -> Iterator[screen.Shape]:
+    """The table with ever fewer columns."""
+    shown = [column for column in logtext.COLUMNS if column != "error"]
+    tight = False
+    for dropped in ("", *_DISPENSABLE):
+        tight = tight or dropped is None
+        shown = [column for column in shown if column != dropped]
+        names = {"created_at": "utc" if tight else "time (utc)", "attempts": "tries" if tight else "attempts"}
+        rows = [
+            [_time(item, tight) if column == "created_at" else logtext.cell(item, column) for column in shown]
+            for item in items
+        ]
+        yield [names.get(column, column) for column in shown], rows
+
+
+def _time(item: dict[str, Any], tight: bool) -> str:
+    """`11-23 20:00:00`, or without the day."""
+    return str(item["created_at"])[11 if tight else 5 : 19].replace("T", " ")

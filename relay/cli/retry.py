@@ -35,6 +35,8 @@ def command(**given: Any) -> None:
     with hand.waiting("looking" if dry_run else "retrying"):
         status, answer = hand.post(daemon, "/logs/retry", query)
     done = daemon.require("count", status, answer)
+    if not done["count"] and not done["passed_over"]:
+        chosen.hint()
     if chosen.as_json:
         click.echo(json.dumps(done, indent=2))
         return

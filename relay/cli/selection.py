@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 
-from relay.cli import ask, hand, logs, prefix, progress, term
+from relay.cli import ask, hand, hint, logs, prefix, progress, term
 
 _PAGE = "1000"
+_GONE = "gone meanwhile"
 _OF_EVENTS = ("pending", "delivered", "failed", "held", "merged", "cancelled", "unmatched")
 """Every status that tells of an event: all but that of requests that were refused."""
 _SHARED = ("ids", "everything", "dry_run", "as_json", "config", "url", "token")
@@ -49,6 +53,7 @@ class Selection:
     """Of which status something must be to be meant, unless the filters say."""
     dry_run: bool
     as_json: bool
+    config: Path | None
 
     def each(
         self,
@@ -57,20 +62,57 @@ class Selection:
         key: str,
         said: Callable[[str, Any], str],
         query: dict[str, str] | None = None,
+        *,
+        passes: Callable[[str], str | None],
+        would: Callable[[ask.Daemon, list[str]], Counter[str] | None] | None = None,
     ) -> None:
-        """Do it to each of them. What filters find is looked up here, all of it before anything is done."""
+        """Do it to each of them. What filters find is looked up here, all of it before anything is done.
+
+        Nobody named these: one that is gone meanwhile is passed over, and so is one for which `passes` makes of the
+        daemon's refusal why it is none of them. `would` counts beforehand what will be passed over; None where that
+        cannot be known."""
         if self.ids:
             hand.each(self.daemon, self.ids, path, key, said, self.as_json, query)
             return
         found = self._found()
-        count = term.count(len(found), self.noun)
+        if not found:
+            self.hint()
         if self.dry_run:
-            answer = {"count": len(found)}
-            click.echo(json.dumps(answer, indent=2) if self.as_json else f"{count} would be {done}")
+            if would is None:
+                self._would(done, {"count": len(found)}, Counter())
+                return
+            passed = would(self.daemon, found) if found else Counter()
+            number = None if passed is None else passed.total()
+            self._would(done, {"count": len(found) - (number or 0), "passed_over": number}, passed)
             return
-        answers = hand.each(self.daemon, found, path, key, None, self.as_json, query)
-        if not self.as_json and len(answers) == len(found):
-            click.echo(f"{count} {done}")
+
+        def why(status: int, detail: str) -> str | None:
+            return _GONE if status == 404 else passes(detail)
+
+        told = hand.many(self.daemon, found, path, key, why, self.as_json, query)
+        if not self.as_json:
+            some = f"{len(told.done)} of {len(found)}" if told.failures else None
+            click.echo(f"{some} done" if some else f"{term.count(len(told.done), self.noun)} {done}")
+            for reason, number in told.passed_over.items():
+                were = "was" if number == 1 else "were"
+                click.echo(f"{term.count(number, self.noun)} {reason} {were} passed over")
+        if told.failures:
+            sys.exit(term.FAILED)
+
+    def hint(self) -> None:
+        """Nothing was found: say what may be the matter with the filters."""
+        hint.unknown_routes(
+            self.query, self.config, self.daemon, lambda query: hand.get(self.daemon, "/logs", "items", query)
+        )
+
+    def _would(self, done: str, answer: dict[str, Any], passed: Counter[str] | None) -> None:
+        """What a dry run says."""
+        if self.as_json:
+            click.echo(json.dumps(answer, indent=2))
+            return
+        click.echo(f"{'at most ' if passed is None else ''}{term.count(answer['count'], self.noun)} would be {done}")
+        for reason, number in (passed or {}).items():
+            click.echo(f"{term.count(number, self.noun)} {reason} would be passed over")
 
     def _found(self) -> list[str]:
         """The ids of all that the query finds, oldest first, each once."""
@@ -117,4 +159,4 @@ def _of(given: dict[str, Any], noun: str, kind: str, what: str, statuses: tuple[
         raise click.UsageError(f"--status takes {', '.join(statuses)} here, not '{wrong[0]}'", context)
     prefix.checked(ids, kind)
     daemon = ask.daemon(config, url, token)
-    return Selection(daemon, noun, hand.named(daemon, ids), query, statuses, dry_run, as_json)
+    return Selection(daemon, noun, hand.named(daemon, ids), query, statuses, dry_run, as_json, config)

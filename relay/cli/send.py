@@ -80,7 +80,9 @@ def _said(answer: Any) -> str:
     if answer.get("ignored"):
         return term.printable(f"ignored: {answer['ignored']}")
     routes = ", ".join(answer["routes"])
-    repeat = " (a duplicate: not delivered again)" if answer.get("duplicate") else ""
+    from relay.sending import DUPLICATE
+
+    repeat = DUPLICATE if answer.get("duplicate") else ""
     return term.printable(f"{answer['id']} {f'to {routes}' if routes else 'to no route'}{repeat}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def command(
     elif as_json:
         click.echo(json.dumps({"items": windows}, indent=2))
     else:
-        click.echo(term.listing(_COLUMNS, [_row(window) for window in windows], ("route",)))
+        click.echo(_listing(windows, term.width()))
 
 
 def _act(daemon: ask.Daemon, action: str, ids: tuple[str, ...] | list[str], as_json: bool) -> None:
@@ -94,6 +95,22 @@ def _said(action: str) -> Any:
     return said
 
 
-def _row(window: dict[str, Any]) -> list[Any]:
+def _listing(windows: list[dict[str, Any]], room: int | None) -> str:
+    if room is None:
+        return term.table(_COLUMNS, [_row(window, _COLUMNS) for window in windows])
+    from relay.cli import screen
+
+    tight = [column for column in _COLUMNS if column != "opened_at"]
+    shapes: list[screen.Shape] = [
+        (_COLUMNS, [_row(window, _COLUMNS) for window in windows]),
+        (_COLUMNS, [_row(window, _COLUMNS, short=True) for window in windows]),
+        (tight, [_row(window, tight, short=True) for window in windows]),
+    ]
+    return "\n".join(screen.table(*screen.best(shapes, ("route",), room), ("route",), room))
+
+
+def _row(window: dict[str, Any], columns: Sequence[str], *, short: bool = False) -> list[Any]:
     row = {**window, "events": len(window["events"]), "held": "yes" if window["held"] else "no"}
-    return [row[column] for column in _COLUMNS]
+    if short:  # `11-23 20:00:00`
+        row |= {name: str(window[name])[5:19].replace("T", " ") for name in ("opened_at", "due_at")}
+    return [row[column] for column in columns]

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from relay import dedup, proof, proofschema
-from relay.clock import parse_rfc3339
+from relay.clock import parse_rfc3339, rfc3339
 from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
@@ -92,6 +92,16 @@ class Adapter:
     def mark(self, inbound: Inbound, description: Description) -> Mark | None:
         # Every body holds the millisecond in which it was sent: only a proxy's or a person's repeat is the same again.
         return dedup.known_by(inbound.body, window=_REPEATS, at=description.occurred_at)
+
+
+def fresh(sample: Inbound, now: datetime) -> Inbound:
+    """A sample as Strapi sends it now: the body says when that is, and the entry when it was changed."""
+    body, moment = sample.body, rfc3339(now)
+    said_before = sample.object()
+    for path in (("createdAt",), *((part, "updatedAt") for part in ("entry", "media", "release"))):
+        if at(said_before, *path) is not None:
+            body = proof.with_value(body, path, moment)
+    return Inbound(sample.headers, body)
 
 
 def _change(event: str | None, body: dict[str, Any]) -> Change:

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -97,15 +98,20 @@ def test_a_store_that_is_whole_passes(served: RelayProcess) -> None:
     assert ended.code == 0
     assert ended.json == {
         "ok": True,
-        "checked": ["integrity", "references", "conservation", "events", "merged", "windows", "lanes"],
+        "checked": [
+            "integrity", "references", "conservation", "events", "merged", "carriers", "bodies", "windows", "lanes",
+            "checksums",
+        ],
         "faults": [],
-    }
+    }  # fmt: skip
 
 
 SPOILT = {
     "conservation": "DELETE FROM delivery WHERE id = (SELECT min(id) FROM delivery WHERE route = 'lane')",
     "events": "DELETE FROM event WHERE id = (SELECT event_id FROM delivery WHERE route = 'down' LIMIT 1)",
     "merged": "UPDATE delivery SET merged_into = (SELECT max(id) FROM delivery) + 1 WHERE state = 'merged'",
+    "carriers": "UPDATE delivery SET merged_into = id WHERE state = 'merged'",
+    "bodies": "DELETE FROM body WHERE event_id IN (SELECT event_id FROM delivery WHERE state = 'pending')",
     "windows": "UPDATE delivery SET due = 0 WHERE open = 1",
     "lanes": "UPDATE delivery SET blocked = 1 WHERE route = 'lane'",
     "references": "INSERT INTO body VALUES (4711, x'00')",
@@ -135,16 +141,74 @@ def test_what_was_pruned_is_not_missed(copied: Path) -> None:
     assert run("db", "check", "--config", copied).code == 0
 
 
-def test_a_damaged_page_is_found(copied: Path) -> None:
-    path = copied.parent / "relay.db"
+def test_what_is_merged_into_a_merged_one_is_found(copied: Path) -> None:
+    last = "(SELECT max(id) FROM delivery WHERE state = 'merged')"
+    spoil(copied, f"UPDATE delivery SET merged_into = {last} WHERE state = 'merged' AND id < {last}")
+    [fault] = run("db", "check", "--json", "--config", copied).json["faults"]
+    assert (fault["name"], fault["count"]) == ("carriers", 1)
+
+
+def test_a_body_that_is_forgotten_or_was_removed_before_a_retry_is_not_missed(copied: Path) -> None:
+    spoil(copied, "DELETE FROM body")
+    spoil(copied, "UPDATE event SET headers = '[]' WHERE id IN (SELECT event_id FROM delivery WHERE route = 'lane')")
+    spoil(copied, "UPDATE delivery SET \"trigger\" = 'manual' WHERE route = 'slow'")
+    assert run("db", "check", "--config", copied).code == 0
+
+
+def test_a_body_that_is_not_what_was_accepted_is_found_by_who_reads_all(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[Survey.__module__], "_AT_ONCE", 3)
+    spoil(copied, "UPDATE body SET content = x'00' WHERE event_id IN (SELECT max(id) FROM event)")
+    [fault] = run("db", "check", "--json", "--config", copied).json["faults"]
+    assert (fault["name"], fault["count"]) == ("checksums", 1)
+    assert fault["examples"][0].startswith("evt_")
+    assert run("db", "check", "--config", copied).code == 1
+    assert run("doctor", "--json", "--config", copied).code == 0
+    told: list[tuple[int, int]] = []
+    with Survey(copied.parent / "relay.db") as opened:
+        opened.faults(True, lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert {total for _, total in told} == {len(opened.laws(False)) + 3}
+
+
+def damaged(config: Path, *names: str) -> None:
+    """Overwrite most of the first pages of these tables and indexes."""
+    path = config.parent / "relay.db"
     with closing(sqlite3.connect(path)) as connection:
-        [root] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'delivery_event'").fetchone()
+        marks = ",".join("?" * len(names))
+        found = connection.execute(f"SELECT rootpage FROM sqlite_master WHERE name IN ({marks})", names).fetchall()
     with path.open("r+b") as file:
-        file.seek((root - 1) * 4096 + 100)
-        file.write(b"\xff" * 3900)
-    ended = run("db", "check", "--config", copied)
-    assert ended.code == 1
-    assert "integrity" in ended.out or "cannot be read" in ended.err
+        for [root] in found:
+            file.seek((root - 1) * 4096)
+            file.write(b"\xff" * 4096)
+
+
+@pytest.mark.parametrize("names", [["delivery_event"], ["delivery", "delivery_event"], ["attempt"], ["event"]])
+def test_a_damaged_page_is_for_the_operator(copied: Path, names: list[str]) -> None:
+    damaged(copied, *names)
+    assert run("db", "check", "--config", copied).code == 78
+    ended = run("doctor", "--json", "--config", copied)
+    assert ended.code == 78
+    assert any("restore a backup" in check["detail"] for check in ended.json["checks"])
+    to = copied.parent / "copy.db"
+    line = complaint(run("db", "backup", to, "--config", copied), 78)
+    assert "it is damaged (" in line
+    assert line.endswith(": restore a backup")
+    assert not to.exists()
+
+
+@pytest.mark.parametrize("name", ["event", "delivery"])
+def test_damage_met_while_counting_is_for_the_operator(copied: Path, name: str) -> None:
+    damaged(copied, name)
+    line = complaint(run("db", "stats", "--config", copied), 78)
+    assert line.endswith(": restore a backup")
+
+
+def test_text_that_is_none_is_damage(copied: Path) -> None:
+    spoil(copied, "UPDATE delivery SET route = CAST(x'ff' AS TEXT) WHERE route = 'lane'")
+    line = complaint(run("db", "stats", "--config", copied), 78)
+    assert line.endswith(": restore a backup")
 
 
 def test_a_backup_is_whole_private_and_never_replaces_anything_unasked(served: RelayProcess, tmp_path: Path) -> None:
@@ -229,7 +293,7 @@ def test_a_relay_that_is_well_has_nothing_to_fear(served: RelayProcess) -> None:
     assert {name for name, check in found.items() if check["verdict"] != "ok"} == set()
     assert found.keys() == {
         "config", "secrets", "daemon", "certificates", "dns", "disk", "integrity", "references", "conservation",
-        "events", "merged", "windows", "lanes", "overdue", "clock",
+        "events", "merged", "carriers", "bodies", "windows", "lanes", "overdue", "clock",
     }  # fmt: skip
 
 
@@ -324,8 +388,8 @@ def test_what_is_overdue_fails_only_where_it_might_be_sent(copied: Path) -> None
     from relay.config import load
 
     spoil(copied, "UPDATE delivery SET due = 1000 WHERE route = 'lane'")
-    with Survey(copied.parent / "relay.db") as survey:
-        found = survey.overdue(datetime.now(UTC) - timedelta(minutes=5))
+    with Survey(copied.parent / "relay.db") as opened:
+        found = opened.overdue(datetime.now(UTC) - timedelta(minutes=5))
     assert found == {"lane": Overdue(1, datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))}, "what is blocked is not due"
     config = load(copied).config
     assert [check.verdict for check in checkup.overdue(config, found, {}, True)] == [Verdict.FAILED]

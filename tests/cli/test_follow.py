@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 from aiohttp import web
 
 from relay.cli import term
+from relay.cli.completing import STATUSES
 from relay.cli.follow import events
 from tests.cli.running import TOP, command, complaint, free_ports, run
 from tests.cli.standin import log_item
@@ -135,7 +137,8 @@ async def test_the_newest_few_come_first_and_then_each_state_as_it_happens() -> 
         assert (await verb.line()).split()[1] == TWO
         await server.tell(log_item(ONE, status="failed", attempts=2, updated_at="2026-11-23T20:00:09.000Z"))
         assert (await verb.line()).split()[:3] == ["2026-11-23T20:00:09.000Z", ONE, "failed"]
-        assert server.queries == [("stream", {"route": "www"}), ("list", {"route": "www", "limit": "10"})]
+        asked = {"status": ",".join(STATUSES), "route": "www"}
+        assert server.queries == [("stream", asked), ("list", {**asked, "limit": "10"})]
 
 
 async def test_what_is_both_in_the_list_and_in_the_stream_is_told_once_and_never_backwards() -> None:
@@ -145,7 +148,20 @@ async def test_what_is_both_in_the_list_and_in_the_stream_is_told_once_and_never
         await server.tell(log_item(ONE, status="pending", attempts=0, updated_at="2026-11-23T20:00:00.000Z"))
         await server.tell(log_item(TWO, status="pending"))
         assert json.loads(await verb.line()) == log_item(TWO, status="pending")
-        assert server.queries[1] == ("list", {"limit": "5"})
+        assert server.queries[1] == ("list", {"status": ",".join(STATUSES), "limit": "5"})
+
+
+async def test_a_status_that_is_named_is_the_only_one() -> None:
+    async with told(log_item(ONE)) as server, following(server.url, "--status", "failed") as verb:
+        await verb.line()
+        assert [query["status"] for _, query in server.queries] == ["failed", "failed"]
+
+
+async def test_the_newest_are_in_the_order_in_which_they_came_about() -> None:
+    late = log_item(ONE, updated_at="2026-11-23T20:00:05.000Z")
+    rejected = log_item("rej_01M85CA5GF9CETFWDHANEQSGCC", status="rejected", route=None, event_id=None)
+    async with told(rejected, log_item(TWO), late) as server, following(server.url) as verb:
+        assert [(await verb.line()).split()[1] for _ in range(3)] == [TWO, rejected["id"], ONE]
 
 
 async def test_in_a_pipe_columns_are_aligned_and_an_error_stays_on_its_line() -> None:
@@ -199,12 +215,12 @@ async def test_a_closed_pipe_ends_it_quietly() -> None:
         assert await verb.complaint() == ""
 
 
-async def test_at_a_terminal_a_state_is_one_coloured_line_that_fits() -> None:
+async def shown_at(columns: int, lines: int, *items: dict[str, Any]) -> list[str]:
+    """The first lines of `logs -f` at a terminal of so many columns."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
-    item = log_item(ONE, status="failed", event="failed " + "漢" * 200)
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    async with told(item) as server:
+    async with told(*items) as server:
         process = await asyncio.create_subprocess_exec(
             *command("logs", "-f", "--url", server.url),
             stdout=slave,
@@ -212,16 +228,39 @@ async def test_at_a_terminal_a_state_is_one_coloured_line_that_fits() -> None:
             env=env | {"TERM": "xterm", "PYTHONPATH": str(TOP)},
         )
         os.close(slave)
+        shown = b""
         try:
-            shown = (await asyncio.to_thread(os.read, master, 65536)).decode().splitlines()
+            async with asyncio.timeout(PATIENCE):
+                while shown.count(b"\n") < lines:
+                    shown += await asyncio.to_thread(os.read, master, 65536)
         finally:
             process.kill()
             await process.wait()
             os.close(master)
-    [line] = shown
-    assert line.startswith(f"20:00:00  {ONE}  \x1b[31mfailed\x1b[0m     www  blog  failed 漢")
+    return shown.decode().splitlines()
+
+
+async def test_at_a_terminal_a_state_is_one_coloured_line_that_fits() -> None:
+    item = log_item(ONE, status="failed", event="failed " + "漢" * 200)
+    [line] = await shown_at(80, 1, item)
+    assert line.startswith(f"20:00:00  {ONE[:19]}  \x1b[31mfailed   \x1b[0m  www  blog  failed 漢")
     assert line.count("\x1b") == 2
-    assert line.endswith("…")
+    assert line.split("…")[1].split() == ["42", "1", "200"]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 120])
+async def test_status_attempts_code_and_error_are_there_at_every_width(columns: int) -> None:
+    error = {"code": "http_error", "message": "HTTP 503 " + "x" * 200}
+    names = {"route": "a-route-with-a-long-name", "source": "a-source-with-a-long-name", "entry_id": "e" * 40}
+    item = log_item(ONE, status="failed", event="entry.publish", attempts=12, code=503, error=error, **names)
+    head, below = (re.sub(r"\x1b\[[0-9;]*m", "", line) for line in await shown_at(columns, 2, item))
+    assert len(head) <= columns
+    assert len(below) == columns
+    assert head.split()[1:3] == [ONE[: len(head.split()[1])], "failed"]
+    assert len(head.split()[1]) >= 14
+    assert head.split()[3].startswith("a-route")
+    assert head.split()[-2:] == ["12", "503"]
+    assert below.startswith("    http_error: HTTP 503 x")
 
 
 def test_what_a_stream_holds() -> None:

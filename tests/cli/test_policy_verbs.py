@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli.running import Ended, Talking, complaint, free_ports, items_when, run, serving, talking
+from tests.cli.standin import log_item, standing_in
 from tests.cli.test_daemon_verbs import at_terminal, sent_id
 from tests.harness import PATIENCE, write_config
 
@@ -388,3 +389,83 @@ def test_what_filters_find_is_cancelled_replayed_and_forgotten(world: World) -> 
     world.when(lambda items: sum(item["status"] == "delivered" for item in items) == 2, "--model", "by-filter")
     assert world.run("forget", *where).out == "2 events forgotten\n"
     assert world.run("show", events[0], "--json").json["body"] is None
+
+
+def test_events_that_no_route_wants_are_passed_over_and_foreseen(world: World) -> None:
+    for action in ("up", "nobody", "up", "nobody", "nobody"):
+        world.send(action, model="mixed")
+    forgotten = world.send("nobody", model="mixed")
+    assert world.run("forget", forgotten).code == 0
+    where = ["--model", "mixed", "--status", "delivered,pending,unmatched"]
+    assert world.run("replay", *where, "--dry-run").out == (
+        "2 events would be replayed\n"
+        "3 events that no route wants would be passed over\n"
+        "1 event whose body is no longer kept would be passed over\n"
+    )
+    assert world.run("replay", *where, "--dry-run", "--json").json == {"count": 2, "passed_over": 4}
+    assert world.run("replay", *where, "--route", "down", "--dry-run", "--json").json["count"] == 0
+    ended = world.run("replay", *where)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == (
+        "2 events replayed\n"
+        "3 events that no route wants were passed over\n"
+        "1 event whose body is no longer kept was passed over\n"
+    )
+    ended = world.run("replay", *where, "--route", "down")
+    assert (ended.code, ended.err) == (0, "")
+    assert "5 events that the route down does not want were passed over\n" in ended.out
+
+
+def test_a_dry_run_that_cannot_judge_says_at_most(world: World, tmp_path: Path) -> None:
+    world.send("nobody", model="elsewhere")
+    other = tmp_path / "config.yaml"
+    other.write_text(world.config.read_text() + "# another one\n")
+    ended = run("replay", "--model", "elsewhere", "--status", "unmatched", "--dry-run", "--config", other)
+    assert ended.out == "at most 1 event would be replayed\n"
+
+
+def test_what_changed_meanwhile_is_passed_over(world: World) -> None:
+    with standing_in({}) as there:
+        there.answers["GET /logs"] = lambda *_: {"items": [log_item(NOBODY)], "next": None}
+        there.answers[f"POST /logs/{NOBODY}/cancel"] = lambda *_: (409, {"error": "conflict", "detail": "it is sent"})
+        ended = run("cancel", "--all", "--url", there.url)
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out == "0 deliveries cancelled\n1 delivery no longer waiting was passed over\n"
+        del there.answers[f"POST /logs/{NOBODY}/cancel"]
+        assert "1 delivery gone meanwhile was passed over" in run("cancel", "--all", "--url", there.url).out
+
+
+def test_what_filters_find_and_cannot_be_forgotten_is_one_line_and_a_failure(world: World) -> None:
+    for _ in range(2):
+        world.send("slow", model="to-be-sent")
+    ended = world.run("forget", "--model", "to-be-sent")
+    assert ended.code == 1
+    assert ended.out == "0 of 2 done\n"
+    [line] = ended.err.splitlines()
+    assert line.endswith("is still to be sent: cancel it first (and 1 more like it)")
+
+
+@pytest.mark.parametrize("args", [["retry"], ["retry", "--dry-run"], ["cancel", "--dry-run"], ["forget"], ["logs"]])
+def test_a_route_that_is_nowhere_is_pointed_out(world: World, args: list[str]) -> None:
+    ended = world.run(*args, "--route", "dwon,up", "--entry-id", "nobody's", "--since", "1m")
+    assert (ended.code, ended.err) == (0, "relay: no route is called 'dwon' (did you mean 'down'?)\n")
+    ended = world.run(*args, "--route", "off", "--entry-id", "nobody's")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out
+
+
+def test_a_route_that_is_nowhere_is_pointed_out_without_a_daemon_too(world: World, tmp_path: Path) -> None:
+    assert world.run("db", "backup", tmp_path / "relay.db").code == 0
+    [port] = free_ports(1)
+    text = f"""
+admin: {{listen: "127.0.0.1:{port}"}}
+server: {{listen: "127.0.0.1:0"}}
+sources: {{open: {{type: generic, verify: none}}}}
+routes: [{{name: new, to: {{url: "http://127.0.0.1:1"}}}}]
+"""
+    path = write_config(tmp_path, text)
+    assert (
+        run("logs", "--route", "nwe", "--config", path).err == "relay: no route is called 'nwe' (did you mean 'new'?)\n"
+    )
+    gone = run("logs", "--route", "up", "--entry-id", "nobody's", "--config", path)
+    assert (gone.code, gone.err) == (0, ""), "it has deliveries of a time when it was in the config"

@@ -146,13 +146,13 @@ routes: [{{name: r, match: {{action: "*"}}, to: {{url: "http://127.0.0.1:{}/"}},
         ),
         (
             ["replay", "--source", "blog"],
-            "2 events would be replayed",
+            "at most 2 events would be replayed",
             "2 events replayed",
             [f"/events/{EVENT}/replay", f"/events/{LONE}/replay"],
         ),
         (
             ["replay", "--status", "unmatched"],
-            "1 event would be replayed",
+            "at most 1 event would be replayed",
             "1 event replayed",
             [f"/events/{LONE}/replay"],
         ),
@@ -168,15 +168,26 @@ def test_filters_find_all_that_something_is_done_to(
     admin: StandIn, args: list[str], would: str, did: str, posted: list[str]
 ) -> None:
     assert run(*args, "--dry-run", "--url", admin.url).out == would + "\n"
-    assert run(*args, "--dry-run", "--json", "--url", admin.url).json == {"count": len(posted)}
+    unknown = {"passed_over": None} if args[0] == "replay" else {}
+    assert run(*args, "--dry-run", "--json", "--url", admin.url).json == {"count": len(posted), **unknown}
     assert not [name for name, _ in admin.asked if name.startswith("POST")]
     assert run(*args, "--url", admin.url).out == did + "\n"
     assert [name.split(" ")[1] for name, _ in admin.asked if name.startswith("POST")] == posted
 
 
 def test_what_cannot_be_done_is_said_and_counted(admin: StandIn) -> None:
-    conflict = {"error": "wrong_state", "detail": f"{EVENT} cannot be replayed: no route wants it"}
+    conflict = {"error": "wrong_state", "detail": f"{EVENT} cannot be forgotten: it is still to be sent"}
+    admin.answers[f"POST /events/{EVENT}/forget"] = lambda query, handler: (409, conflict)
+    ended = run("forget", "--all", "--url", admin.url)
+    assert (ended.code, ended.out) == (1, "1 of 2 done\n")
+    assert ended.err == f"relay: {EVENT} cannot be forgotten: it is still to be sent\n"
+    [done, failure] = run("forget", "--all", "--json", "--url", admin.url).json
+    assert (done["id"], failure) == (LONE, {"id": EVENT, **conflict})
+
+
+def test_what_no_route_wants_is_counted_and_no_failure(admin: StandIn) -> None:
+    conflict = {"error": "conflict", "detail": f"{EVENT} cannot be replayed: no route wants it"}
     admin.answers[f"POST /events/{EVENT}/replay"] = lambda query, handler: (409, conflict)
     ended = run("replay", "--all", "--url", admin.url)
-    assert (ended.code, ended.out) == (1, "1 of 2 done\n")
-    assert ended.err == f"relay: {EVENT} cannot be replayed: no route wants it\n"
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == "1 event replayed\n1 event that no route wants was passed over\n"

@@ -82,6 +82,19 @@ def test_the_demo_delivers_a_sample_of_each_source_and_ends_with_0(tmp_path: Pat
         assert "WRONG" not in "\n".join(demo.lines)
 
 
+def test_a_demo_says_which_sample_was_a_duplicate(tmp_path: Path) -> None:
+    path, _, _ = example(tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace("type: strapi\n", "type: strapi\n    dedup: {key: \"'always'\", window: 1h}\n", 1))
+    assert path.read_text() != text
+    for repeat in ("", " (a duplicate: not delivered again)"):
+        with talking(tmp_path, "demo", "--config", path) as demo:
+            demo.wait_for("demo: running")
+            assert f"demo: sent a strapi sample to /in/strapi -> 200{repeat}" in demo.lines
+            assert "demo: sent a prismic sample to /in/prismic -> 200" in demo.lines
+            assert demo.end() == 0
+
+
 def test_a_demo_whose_sink_cannot_listen_says_so(tmp_path: Path) -> None:
     path, _, sink = example(tmp_path)
     with socket.socket() as taken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from relay.cli import colour, screen, term
+from relay.cli import colour, routes, screen, term
 from tests.cli.running import TOP, free_ports, items_when, run, serving
+from tests.cli.standin import log_item, standing_in
 from tests.cli.test_daemon_verbs import at_terminal, sent_id
 from tests.harness import RelayProcess, write_config
 
@@ -117,3 +119,124 @@ def test_check_as_json_has_the_place_of_each_mistake(tmp_path: Path) -> None:
     assert ended.json["warnings"]
     path.write_text("{}")
     assert run("check", path, "--json").json == {"ok": True, "problems": [], "warnings": []}
+
+
+LONG = {"source": "a-source-of-a-length", "model": "landing-page", "entry_id": "b2f1c0de-0000-4000-8000-000000000000"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "header"),
+    [
+        (60, "ID UTC STATUS ROUTE TRIES CODE"),
+        (80, "ID TIME (UTC) STATUS ROUTE EVENT ATTEMPTS CODE"),
+        (100, "ID TIME (UTC) STATUS ROUTE SOURCE EVENT ENTRY_ID ATTEMPTS CODE"),
+        (120, "ID TIME (UTC) STATUS ROUTE SOURCE EVENT MODEL ENTRY_ID ATTEMPTS CODE"),
+    ],
+)
+def test_the_log_keeps_what_matters_at_every_width(columns: int, header: str) -> None:
+    error = {"code": "http_error", "message": "HTTP 503 " + "x" * 200}
+    said = {**LONG, "route": "rebuild-the-whole-site", "attempts": 12, "code": 503, "error": error}
+    ids = ("dlv_01M85CA5GE9CETFWDHANEQSGCC", "dlv_01M85CA5GE9CETVWDHANEQSGCC")
+    with standing_in({}) as there:
+        there.answers["GET /logs"] = lambda *_: {"items": [log_item(one, **said) for one in ids], "next": None}
+        head, first, error_line, second, _ = at_terminal(columns, "logs", "--url", there.url)
+    assert head.split() == header.split()
+    assert "…" not in head
+    for line, id_text in ((first, ids[0]), (second, ids[1])):
+        assert len(line) <= columns
+        assert id_text.startswith(line.split()[0])
+        assert len(line.split()[0]) >= 14
+        assert "delivered  rebuild" in line
+        assert line.split()[-2:] == ["12", "503"]
+    assert error_line.startswith("    http_error: HTTP 503 xxx")
+
+
+def test_ids_stay_apart_where_there_is_room_for_that() -> None:
+    ids = ("dlv_01M85CA5GE9CETFWDHANEQSGCC", "dlv_01M85CA5GE9CETVWDHANEQSGCC")
+    header, rows = ("id", "status", "event"), [(one, "delivered", "e" * 40) for one in ids]
+    assert [line.split()[0] for line in screen.table(header, rows, ("event",), 60)[1:]] == [one[:19] for one in ids]
+    assert [line.split()[0] for line in screen.table(header, rows, ("event",), 120)[1:]] == list(ids)
+
+
+@pytest.mark.parametrize("columns", [60, 70, 80, 100, 120])
+def test_windows_keep_when_they_are_due_and_whether_they_are_held(columns: int) -> None:
+    window = {
+        "id": "dlv_01M85CA5GE9CETFWDHANEQSGCC", "route": "rebuild-the-whole-site", "events": ["a"] * 12, "held": True,
+        "opened_at": "2026-11-23T20:00:00.000Z", "due_at": "2026-11-24T21:00:00.000Z",
+    }  # fmt: skip
+    with standing_in({"GET /windows": lambda *_: {"items": [window]}}) as there:
+        head, line = at_terminal(columns, "windows", "--url", there.url)
+    assert head.split()[:3] == ["ID", "ROUTE", "EVENTS"]
+    assert head.split()[-2:] == ["DUE_AT", "HELD"]
+    assert max(len(head), len(line)) <= columns
+    assert line.split()[2] == "12"
+    assert re.search(r"11-24[ T]21:00:00", line)
+    assert line.endswith("yes")
+
+
+ROUTES = """
+server: {{listen: "127.0.0.1:0"}}
+sources: {{open: {{type: generic, verify: none}}}}
+admin: {{listen: "127.0.0.1:{}"}}
+routes:
+  - {{name: up, to: {{url: "http://127.0.0.1:1/up"}}, description: all that happens}}
+  - {{name: down, to: {{url: "http://127.0.0.1:1/down"}}}}
+"""
+
+
+def health(name: str, **said: Any) -> dict[str, Any]:
+    """A route of `GET /routes`."""
+    return {
+        "name": name, "state": "healthy", "reason": None, "since": None, "pending": 0, "held": 0,
+        "consecutive_failures": 0, "last_success_at": None, "last_error": None, "next_probe_at": None,
+    } | said  # fmt: skip
+
+
+def test_routes_say_how_they_are_doing_where_a_daemon_answers(tmp_path: Path) -> None:
+    path = write_config(tmp_path, ROUTES.format(*free_ports(1)))
+    error = {"code": "timeout", "message": "no answer within 10 s"}
+    down = health("down", state="unhealthy", pending=1234, held=7, last_error=error, since="2026-11-23T20:00:00.000Z")
+    with standing_in({"GET /routes": lambda *_: {"routes": [health("up"), down], "removed": []}}) as there:
+        where = ["--config", str(path), "--url", there.url]
+        shown = run("routes", *where).out.splitlines()
+        assert shown[0].split("  ")[0] == "ROUTE"
+        assert [word for word in shown[0].split() if word != "ENABLED"] == (
+            ["ROUTE", "STATE", "PENDING", "HELD", "SOURCES", "TO", "LAST", "ERROR", "DESCRIPTION"]
+        )
+        assert shown[2].split()[2:5] == ["unhealthy", "1234", "7"]
+        assert shown[2].endswith("timeout: no answer within 10 s")
+        assert [route["health"] for route in run("routes", "--json", *where).json] == [health("up"), down]
+        assert "health" not in run("routes", "--expanded", *where).json[0]
+        for columns in (60, 80, 120):
+            lines = at_terminal(columns, "routes", *where)
+            assert max(map(len, lines)) <= columns
+            assert {"ROUTE", "STATE", "PENDING", "HELD", "LAST"} <= set(lines[0].split())
+            assert {"unhealthy", "1234", "7", "timeout:"} <= set(lines[2].split())
+
+
+def test_routes_need_no_daemon(tmp_path: Path) -> None:
+    path = write_config(tmp_path, ROUTES.format(*free_ports(1)))
+    ended = run("routes", "--config", path)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines()[0].split() == ["ROUTE", "ENABLED", "SOURCES", "TO", "DESCRIPTION"]
+    assert "health" not in run("routes", "--config", path, "--json").json[0]
+    ended = run("routes", "--config", path, "--url", "http://127.0.0.1:1")
+    assert (ended.code, len(ended.out.splitlines()), len(ended.err.splitlines())) == (0, 3, 1)
+    with standing_in({"GET /routes": lambda *_: (401, {"error": "unauthorized", "detail": "no"})}) as there:
+        ended = run("routes", "--config", path, "--url", there.url)
+    assert (ended.code, len(ended.out.splitlines())) == (0, 3)
+    assert "wants a token" in ended.err
+    path = write_config(tmp_path, ROUTES.format(0))
+    ended = run("routes", "--config", path)
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_routes_do_not_wait_for_a_daemon_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "_PATIENCE", 0.1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        path = write_config(tmp_path, ROUTES.format(silent.getsockname()[1]))
+        ended = run("routes", "--config", path)
+    assert (ended.code, ended.err) == (0, "")
+    assert len(ended.out.splitlines()) == 3

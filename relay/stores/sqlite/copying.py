@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from relay.clock import rfc3339
-from relay.store import CannotCopy, Progress
+from relay.store import CannotCopy, Progress, Unusable
 from relay.stores.sqlite import opening
 from relay.stores.sqlite.deltas import Deltas
 
@@ -23,7 +23,8 @@ _SPARE = 8 << 20
 
 
 def copy(source: Path, to: Path, now: datetime, progress: Progress, *, replace: bool) -> int:
-    """Copy a store; the size of the copy. Raises CannotCopy, and then nothing stands at `to` that was not there."""
+    """Copy a store; the size of the copy. Raises CannotCopy, or Unusable for a damaged one, and then nothing stands at
+    `to` that was not there."""
     to = to.absolute()
     if to.exists() and (to.samefile(source) or not to.is_file()):
         raise CannotCopy(f"{to} is the store itself, or no file: name another one")
@@ -49,6 +50,8 @@ def copy(source: Path, to: Path, now: datetime, progress: Progress, *, replace: 
     except OSError as error:
         raise CannotCopy(f"{to} cannot be written: {error.strerror}") from None
     except sqlite3.Error as error:
+        if opening.is_damage(error):
+            raise opening.refusal(source, error, "copy") from error
         raise CannotCopy(f"{source} cannot be copied to {to}: {error}") from None
 
 
@@ -63,7 +66,7 @@ def _copied(source: Path, part: Path, now: datetime, progress: Progress) -> None
             writing.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (MARK, rfc3339(now)))
         [said] = writing.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":
-            raise CannotCopy(f"the copy of {source} is damaged ({said}): run 'relay db check'")
+            raise Unusable(f"cannot copy the store {source}: it is damaged ({said}): restore a backup")
     _sync(part)
 
 

@@ -113,9 +113,15 @@ def connect_to_look(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
 
 
-def refusal(path: Path, error: Exception) -> Exception:
+def is_damage(error: sqlite3.Error) -> bool:
+    """True where the file itself is to blame. Python's own errors, as for text that is none, have no code."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def refusal(path: Path, error: Exception, verb: str = "open") -> Exception:
     """Why a file cannot be opened, in words for the operator."""
-    where = f"cannot open the store {path}"
+    where = f"cannot {verb} the store {path}"
     if isinstance(error, Unusable):
         return Unusable(f"{where}: {error}")
     if isinstance(error, OSError):
@@ -130,6 +136,8 @@ def refusal(path: Path, error: Exception) -> Exception:
             why = f"it is damaged ({error}): restore a backup"
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             why = f"{error}: relay must be able to write the file and its directory"
+        case 0 if isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode"):
+            why = f"it is damaged ({error}): restore a backup"
         case _:
             why = str(error)
     return Unusable(f"{where}: {why}")
