@@ -35,6 +35,7 @@ from relay.retention import Retention
 from relay.runtime import Runtime
 from relay.store import Store, Unavailable
 from relay.stores import open_store
+from relay.web import stream
 from relay.web.admin import Admin
 from relay.web.desk import Desk
 from relay.web.health import Health
@@ -179,7 +180,7 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
         if first.tls is not None:
             first.tls.sni_callback = lambda connection, name, context: _newest_certificate(connection, reloader)
         handed_over = systemd.sockets()
-        followers = Followers(store)
+        followers = Followers(store, stream.message)
         retention = Retention(store, clock, lambda: reloader.runtime.config.store)
         admin = Admin(
             Desk(

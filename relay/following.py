@@ -1,6 +1,7 @@
 """Followers of the log: each gets what its filters want, as it happens, through a queue of its own that is bounded.
 
-One that does not keep up loses what its queue cannot hold, and is told so: nobody waits for it.
+One that does not keep up loses what its queue cannot hold, and is told so: nobody waits for it. What happened is put
+into words once, however many follow.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from relay.store import Store
 
 MOST_FOLLOWERS = 100
 _MOST_WAITING = 5000
+_MOST_BYTES = 4 << 20  # that wait for one; what several wait for is in memory once
 
 Wanted = Callable[[LogItem], bool]
+Words = Callable[[LogItem], bytes]
 
 
 class TooMany(Exception):
@@ -27,39 +30,42 @@ class Follower:
     """Somebody who follows: what happened and has not been seen yet."""
 
     def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
-        self._items: deque[LogItem] = deque()
+        self.wanted = wanted
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
         self._lost = 0
         self._news = asyncio.Event()
         self.ended = False
         """Nothing more comes: relay stops."""
 
-    async def next(self, seconds: float) -> tuple[list[LogItem], int]:
-        """What happened since the last time, oldest first, and how much of it was lost; nothing when for so long
-        nothing happened, or it has ended."""
+    async def next(self, seconds: float) -> tuple[list[bytes], int]:
+        """What happened since the last time, in words, oldest first, and how much of it was lost; nothing when for so
+        long nothing happened, or it has ended."""
         try:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
         except TimeoutError:
             return [], 0
-        items, lost = list(self._items), self._lost
-        self._items.clear()
-        self._lost = 0
+        found, lost = list(self._waiting), self._lost
+        self._waiting.clear()
+        self._bytes = self._lost = 0
         if not self.ended:
             self._news.clear()
-        return items, lost
+        return found, lost
 
-    def tell(self, items: Sequence[LogItem], more: bool) -> None:
-        """Something happened."""
-        for item in items:
-            if self._wanted(item):
-                if len(self._items) >= _MOST_WAITING:
-                    self._items.popleft()
-                    self._lost += 1
-                self._items.append(item)
-        self._lost += more
-        if self._items or self._lost:
-            self._news.set()
+    def tell(self, words: bytes) -> None:
+        """Something happened that it wants."""
+        self._waiting.append(words)
+        self._bytes += len(words)
+        while len(self._waiting) > _MOST_WAITING or (self._bytes > _MOST_BYTES and len(self._waiting) > 1):
+            self._bytes -= len(self._waiting.popleft())
+            self._lost += 1
+        self._news.set()
+
+    def lose(self) -> None:
+        """More happened than can be told."""
+        self._lost += 1
+        self._news.set()
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -70,8 +76,9 @@ class Follower:
 class Followers:
     """All who follow. While there is none, the store is asked for nothing."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, words: Words) -> None:
         self._store = store
+        self._words = words
         self._followers: set[Follower] = set()
         self._changing = asyncio.Lock()
         self._watching = False
@@ -111,5 +118,12 @@ class Followers:
             follower.end()
 
     def _tell(self, items: Sequence[LogItem], more: bool) -> None:
-        for follower in self._followers:
-            follower.tell(items, more)
+        for item in items:
+            wanting = [follower for follower in self._followers if follower.wanted(item)]
+            if wanting:
+                words = self._words(item)
+                for follower in wanting:
+                    follower.tell(words)
+        if more:
+            for follower in self._followers:
+                follower.lose()

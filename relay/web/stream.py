@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 
-import orjson
 from aiohttp import web
 
+from relay.delivery import LogItem
 from relay.following import TooMany
+from relay.logline import as_json
 from relay.store import Unavailable
 from relay.web import logquery, shape
 from relay.web.answer import PRIVATE
@@ -71,10 +72,10 @@ class Stream:
                 await _send(answer, f"retry: {_AGAIN_MS}\n: following\n\n".encode())
                 # Who may look was asked at the beginning: where the config says it anew, it is asked anew.
                 while not follower.ended:
-                    items, lost = await follower.next(_KEEP_ALIVE)
+                    told, lost = await follower.next(_KEEP_ALIVE)
                     if desk.reloader.runtime.gate != gate:
                         break
-                    await _send(answer, _messages([shape.item(item) for item in items], lost))
+                    await _send(answer, _messages(told, lost))
         except TooMany as error:
             raise Unavailable(str(error)) from None
         except ConnectionError:  # the client is gone
@@ -85,11 +86,16 @@ class Stream:
         return answer
 
 
-def _messages(items: list[dict[str, object]], lost: int) -> bytes:
-    messages = [b"data: " + orjson.dumps(item) + b"\n\n" for item in items]
+def message(item: LogItem) -> bytes:
+    """An item as it is told."""
+    return b"data: " + as_json(shape.item(item)) + b"\n\n"
+
+
+def _messages(told: list[bytes], lost: int) -> bytes:
+    messages = list(told)
     if lost:
         detail = {"detail": f"{lost} states or more were passed over: /logs has them"}
-        messages.insert(0, b"event: lost\ndata: " + orjson.dumps(detail) + b"\n\n")
+        messages.insert(0, b"event: lost\ndata: " + as_json(detail) + b"\n\n")
     return b"".join(messages) or b": nothing new\n\n"
 
 
