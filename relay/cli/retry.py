@@ -46,7 +46,7 @@ def command(**given: Any) -> None:
     if done["passed_over"]:
         click.echo(
             f"{term.count(done['passed_over'], 'delivery')} passed over:"
-            " something newer of the same entry was sent or waits (order: latest)"
+            " something newer of the same entry was sent or waits (order: latest), or the body is no longer kept"
         )
 
 

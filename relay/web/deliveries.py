@@ -29,7 +29,7 @@ RETRY_ALL = Operation(
     {
         200: gives(
             "How many; and how many were passed over, because their route sends only what is newest and that was sent "
-            "or waits (`order: latest`).",
+            "or waits (`order: latest`), or because the body of their event is no longer kept.",
             closed({"count": COUNT, "passed_over": COUNT}),
         )
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,15 @@ def test_a_hostile_payload_is_text_in_live_rows_too(driver: Chrome, stage: Stage
     until(driver, lambda: driver.find_elements(By.ID, f"row-{item['id']}"))
     assert "<script>" in one(driver, f"#row-{item['id']}").text
     assert (driver.title, driver.execute_script("return document.images.length")) == ("Log · relay", 0)
+    # Short enough to be whole in each cell.
+    image = "<img src=x>"
+    answer = stage.shop(event=image, model=image, action="publish", stage=image, id=image)
+    [item] = stage.logs(f"?event_id={answer['id']}&route=search", bool)
+    row = f"#row-{item['id']}"
+    until(driver, partial(driver.find_elements, By.CSS_SELECTOR, f"{row} .status"))
+    assert one(driver, row).text.count(image) >= 2
+    assert not driver.find_elements(By.CSS_SELECTOR, f"{row} img")
+    assert driver.execute_script("return document.images.length") == 0
 
 
 def test_what_is_long_pushes_nothing_out_of_sight(driver: Chrome, stage: Stage) -> None:

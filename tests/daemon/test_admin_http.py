@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from relay.web import server
+from relay.web.dashboard import navigation
 from tests.daemon.test_admin import OPERATE, READ, TOKENS, bearer
 from tests.daemon.test_openapi import ENDLESS, ENTRIES, GUARDED, reading
-from tests.harness import PATIENCE, relay_process
+from tests.harness import PATIENCE, relay_here, relay_process
 
 PATHS = {
     "/logs": "GET,HEAD",
@@ -170,3 +172,76 @@ async def test_broken_and_huge_requests_are_refused_in_json_by_either_parser_of_
     async with relay_process(tmp_path, text, environ=parser) as relay:
         await asyncio.to_thread(hold_against, relay.admin)
         assert not [line for line in relay.lines() if line.get("level") == "error"]
+
+
+# -- bounds ----------------------------------------------------------------------------------------------------------
+
+
+async def test_half_a_request_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server._Server, "head_timeout", 0.2)
+    monkeypatch.setattr(navigation, "_PATIENCE", 0.2)
+    head = b"POST /routes/pause HTTP/1.1\r\nHost: %s\r\nAccept: text/html\r\nSec-Fetch-Mode: navigate\r\n"
+    form = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 50\r\n\r\nreason="
+    async with relay_here(tmp_path, "sources: {open: {type: generic, verify: none}}\n") as running:
+        host, _, port = running.admin.rpartition("/")[2].partition(":")
+        for said, status in (
+            (b"GET /logs HTTP/1.1\r\nHost: ", b""),
+            (head % b"localhost" + form, b"408"),
+            (head % b"evil.example" + form, b"421"),
+        ):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(said)
+            async with asyncio.timeout(PATIENCE):
+                answered = await reader.read()
+            assert answered[9:12] == status, said
+            writer.close()
+
+
+async def test_so_many_connections_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_ADMIN_CONNECTIONS", 3)
+    async with relay_here(tmp_path, "sources: {open: {type: generic, verify: none}}\n") as running:
+        host, _, port = running.admin.rpartition("/")[2].partition(":")
+        held = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+        reader, writer = await asyncio.open_connection(host, int(port))
+        async with asyncio.timeout(PATIENCE):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        assert (await running.post("/in/open"))[0] == 200, "senders have their own"
+        for _, each in (*held, (reader, writer)):
+            each.close()
+
+
+async def test_an_answer_that_nobody_reads_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_UNTAKEN", 0.2)
+    async with relay_here(tmp_path, "sources: {open: {type: generic, verify: none}}\n") as running:
+        event = (await running.post("/in/open", b'{"a": "%s"}' % (b"x" * 900_000)))[1]["id"]
+        host, _, port = running.admin.rpartition("/")[2].partition(":")
+        _, writer = await asyncio.open_connection(host, int(port), limit=1)
+        writer.write(b"GET /logs/%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % event.encode() * 20)
+        reading = writer.transport
+        assert isinstance(reading, asyncio.ReadTransport)
+        reading.pause_reading()
+        async with asyncio.timeout(PATIENCE):
+            while running.running is not None and running.running.admin._handler.connections:
+                await asyncio.sleep(0.01)
+        writer.close()
+
+
+async def test_a_page_of_the_log_is_bounded_also_where_senders_say_much(tmp_path: Path) -> None:
+    text = "sources: {open: {type: generic, verify: none, map: {model: body.model}}}\n"
+    async with relay_here(tmp_path, text) as running:
+        ids = [
+            (await running.post("/in/open", b'{"model": "%d%s"}' % (number, b"m" * 900_000)))[1]["id"]
+            for number in range(12)
+        ]
+        found: list[str] = []
+        query = "/logs?status=unmatched&limit=1000"
+        cursor = ""
+        while True:
+            page = await running.get(query + cursor)
+            assert 1 <= len(page["items"]) <= 5
+            found += [item["id"] for item in page["items"]]
+            if page["next"] is None:
+                break
+            cursor = f"&cursor={page['next']}"
+        assert found == ids[::-1]

@@ -876,3 +876,46 @@ def test_every_key_that_may_hold_a_secret_holds_a_canary_in_that_config(
     expected = {(model, key) for model, key in known() if model.startswith("relay.") and "._" not in model}
     assert len(expected) > 50
     assert expected - set(held(load(write_config(tmp_path, text)).config, canary)) == NOTHING_SECRET.keys()
+
+
+async def test_a_secret_that_a_sender_says_is_masked_wherever_it_is_shown(tmp_path: Path) -> None:
+    """Somebody's webhook was pointed at the wrong source, or an entry has a strange name: also of a secret that was
+    replaced since."""
+    old, new = "the-token-of-yesterday-71", "the-token-of-today-and-on"
+    text = """
+sources:
+  closed: {type: generic, token: %s}
+  open:
+    type: generic
+    verify: none
+    map: {event: body.event, model: body.model, entry_id: body.id, stage: body.stage}
+routes: [{name: r, match: {where: "body.id != `x`"}, to: {url: "http://127.0.0.1:9/"}, retry: none}]
+"""
+    async with relay_process(tmp_path, text % old) as relay, aiohttp.ClientSession() as session:
+        (tmp_path / "config.yaml").write_text((tmp_path / "config.yaml").read_text().replace(old, new))
+        async with session.post(f"{relay.admin}/reload") as response:
+            assert response.status == 200
+        said = json.dumps({"event": old, "model": f"a {new} b", "id": old, "stage": new, "more": {"deep": [old]}})
+        headers = {"Content-Type": "application/json", "X-Api": new, "Authorization": f"Bearer {old}"}
+        async with session.post(f"{relay.public}/in/open", data=said, headers=headers) as response:
+            event = (await response.json())["id"]
+        async with session.post(f"{relay.public}/in/closed", data=said, headers=headers | {"X-Old": old}) as response:
+            assert response.status == 401
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                async with session.get(f"{relay.admin}/logs?status=failed,rejected") as response:
+                    items = (await response.json())["items"]
+                if {item["status"] for item in items} == {"failed", "rejected"}:
+                    break
+                await asyncio.sleep(0.01)
+        paths = ["/logs?format=text", "/logs?format=ndjson", "/ui/logs", "/", f"/logs/{event}", f"/ui/logs/{event}"]
+        paths += [f"/ui/logs/{event}/raw", *(f"/logs/{item['id']}" for item in items)]
+        paths += [f"/ui/logs/{item['id']}" for item in items]
+        seen = [json.dumps(items)]
+        for path in paths:
+            async with session.get(relay.admin + path, headers={"Accept": "text/html"}) as response:
+                assert response.status == 200, path
+                seen.append(f"{path}: {await response.text()}")
+        await relay.stop()
+        seen.append(relay.log.read_text())
+    assert [one[:200] for one in seen if old in one or new in one] == []
