@@ -481,3 +481,13 @@ async def test_the_last_hour_is_told_by_the_minute(desk: Desk) -> None:
         (0, 1, 1, 0),
         (1, 1, 0, 1),
     ]
+
+
+async def test_what_is_owed_anew_is_newer_than_all_that_was_stored_before(desk: Desk) -> None:
+    """Who reads page after page, oldest first, must meet it, whenever its id was drawn."""
+    [first] = await desk.add("www")
+    early = desk.owed(first.event)
+    [later] = await desk.add("www")
+    await desk.store.owe(first.event.id, [early])
+    page = await desk.store.search(LogQuery(ascending=True, before=later.id))
+    assert [item.event_id for item in page.items] == [desk.store.ids.text(EVENT, first.event.id)]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from itertools import pairwise
+
+import pytest
 
 from relay.delivery import Delivery, HeldReason, Mark, Rejection
 from relay.ids import RejectionId
 from relay.lane import Order
-from relay.store import LogQuery, Pruned
+from relay.store import LogQuery, Pruned, WrongState
 from relay.window import debounce
 from tests.contract.desk import SECOND, Desk, again, delivered, failed
 from tests.fakes import NOON
@@ -158,3 +161,29 @@ async def test_what_may_be_retried_meanwhile_is_looked_at_again(desk: Desk) -> N
     assert (found is None) or found.item.status == "pending"
     await desk.settle("www", kept={"www": HeldReason.DISABLED})
     assert sum(pending + held for pending, held in desk.counts().values()) == (0 if found is None else 1)
+
+
+async def test_nothing_older_follows_what_may_have_been_pruned(desk: Desk) -> None:
+    await desk.follow(index=Order.LATEST)
+    event = desk.about()
+    old = [desk.owed(event, "index"), desk.owed(event, "frozen")]
+    await desk.store.add(event, old)
+    await desk.store.record(failed(await desk.take(old[0].delivery) or old[0].delivery))
+    deletion = await desk.tell(desk.about(stage=None, action="delete"), "index")
+    await desk.send(deletion)
+    desk.wait(2 * DAY.total_seconds())
+    assert (await prune(desk)).events == 1, "the deletion; the old event is still owed to somebody"
+    with pytest.raises(WrongState, match="may have been pruned"):
+        await desk.store.retry(old[0].delivery.id, desk.clock.now())
+    assert await desk.store.retry(old[1].delivery.id, desk.clock.now()) == "frozen"
+
+
+async def test_large_bodies_are_removed_a_few_at_a_time(desk: Desk) -> None:
+    for _ in range(40):
+        [delivery] = await desk.add("www", body=b"x" * 200_000)
+        await desk.store.record(delivered(delivery))
+    desk.wait(2 * DAY.total_seconds())
+    heard: list[int] = []
+    await desk.store.prune(desk.clock.now(), DAY, DAY, lambda so_far: heard.append(so_far.events))
+    assert heard[-1] == 40
+    assert max(after - before for before, after in pairwise([0, *heard])) <= 2

@@ -1,0 +1,61 @@
+"""When what is past its time is removed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from relay.retention import Retention
+from relay.schema import Store as Section
+from relay.store import LogQuery, Pruned
+from relay.stores.sqlite import SqliteStore, open_store
+from tests.contract.desk import Desk, delivered
+from tests.fakes import ManualClock
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    clock = ManualClock()
+    store = await open_store(tmp_path / "relay.db", clock=clock)
+
+    async def never() -> SqliteStore:
+        raise AssertionError
+
+    yield Desk(store, clock, never)
+    await store.close()
+
+
+async def ended(desk: Desk) -> None:
+    [delivery] = await desk.add("www")
+    await desk.store.record(delivered(delivery))
+
+
+async def test_a_clock_that_is_set_ahead_removes_no_history(desk: Desk) -> None:
+    retention = Retention(desk.store, desk.clock, Section)
+    await ended(desk)
+    desk.clock.advance(400 * DAY.total_seconds())
+    desk.clock.tick(-400 * DAY.total_seconds())  # by mistake: no time has passed
+    assert await retention.once() == Pruned()
+    desk.clock.tick(31 * DAY.total_seconds())
+    assert (await retention.once()).events == 1
+
+
+async def test_what_the_config_says_now_counts_and_passes_go_on(desk: Desk) -> None:
+    section = Section()
+    retention = Retention(desk.store, desk.clock, lambda: section)
+    await ended(desk)
+    desk.clock.advance(2 * DAY.total_seconds())
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(retention.run())
+        section = Section(retention=DAY)
+        async with asyncio.timeout(20):
+            while (await desk.store.search(LogQuery())).items:
+                desk.clock.advance(1)
+                await asyncio.sleep(0)
+        running.cancel()
