@@ -133,15 +133,14 @@ class _Deliveries:
         if self._query.q is None:
             driven_by, branches = await self._smallest(candidates)
             return await self._first(branches, driven_by)
-        meanings = [branches async for branches in self._any_of(self._query.q)]
+        meanings = [meaning async for meaning in self._any_of(self._query.q)]
         counted = [(await self._count(branches), driven_by, branches) for driven_by, branches in candidates]
         if counted and min(counted)[0] < _COUNTED:
             # The other filters leave few: each of them is looked at.
             _, driven_by, branches = min(counted)
-            also = _either(*(branch for some in meanings for branch in some))
-            return await self._first(branches, driven_by, also)
+            return await self._first(branches, driven_by, _either(*(filter_ for _, filter_ in meanings)))
         found: set[int] = set()
-        for branches in meanings:
+        for branches, _ in meanings:
             found.update(await self._first(branches))
         return _ordered(found, self._query)
 
@@ -187,32 +186,35 @@ class _Deliveries:
                 break
         return total
 
-    async def _any_of(self, q: str) -> AsyncIterator[list[_Clause]]:
-        """What `q` may mean, each with its branches."""
+    async def _any_of(self, q: str) -> AsyncIterator[tuple[list[_Clause], _Clause]]:
+        """What `q` may mean: each with its branches, and as a filter of what something else drives."""
         for column, prefix, index in (("d.id", DELIVERY, None), ("d.event_id", EVENT, "delivery_event")):
             if (between := id_range(q, prefix)) is not None:
-                yield [_Clause(f"{column} BETWEEN ? AND ?", between, index)]
+                meant = _Clause(f"{column} BETWEEN ? AND ?", between, index)
+                yield [meant], meant
         entries = _begins("entry_id", q)
         some = f"SELECT id FROM delivery INDEXED BY delivery_entry WHERE {entries.sql} LIMIT {_GATHERED}"  # noqa: S608
         number = (await self._ask(f"SELECT count(*) FROM ({some})", entries.values))[0][0]  # noqa: S608
-        yield [_Clause(f"d.id IN ({some})", entries.values) if number < _GATHERED else _begins("d.entry_id", q)]
-        yield [_Clause(_OF_SEVERAL.format(id="d.event_id", clause=entries.sql), entries.values, "delivery_event")]
+        begins = _begins("d.entry_id", q)
+        yield [_Clause(f"d.id IN ({some})", entries.values) if number < _GATHERED else begins], begins
+        several = _Clause(_OF_SEVERAL.format(id="d.event_id", clause=entries.sql), entries.values, "delivery_event")
+        yield [several], several
         named = _begins("event", q)
         found = await self._ask(f"SELECT id FROM shape WHERE {named.sql}", named.values)  # noqa: S608
-        yield [_is("d.shape", number, "delivery_shape") for (number,) in found]
+        numbers = [number for (number,) in found]
+        one_of = _Clause(f"d.shape IN ({', '.join(map(str, numbers))})")
+        yield [_is("d.shape", number, "delivery_shape") for number in numbers], one_of
         if await self._others():
             event = _begins("e.event", q)
             exists = _event_with(event.sql)
-            yield [_Clause(f"d.shape = {shapes.OTHERS} AND {exists}", event.values, "delivery_shape")]
+            other = _Clause(f"(d.shape = {shapes.OTHERS} AND {exists})", event.values, "delivery_shape")
+            yield [other], other
         within, values = _joined(_range(replace(self._query, before=None), "d.id"))
         oldest = f"SELECT d.id FROM delivery d WHERE {within} ORDER BY d.id DESC LIMIT 1 OFFSET {ERRORS_IN - 1}"  # noqa: S608
         floor = await self._ask(oldest, values)
-        yield [
-            _Clause(
-                "d.id >= ? AND (d.error_message LIKE ? ESCAPE '\\' OR d.error_code = ?)",
-                (floor[0][0] if floor else 0, _part(q), q),
-            )
-        ]
+        failed = "(d.id >= ? AND (d.error_message LIKE ? ESCAPE '\\' OR d.error_code = ?))"
+        error = _Clause(failed, (floor[0][0] if floor else 0, _part(q), q))
+        yield [error], error
 
     # -- filters -----------------------------------------------------------------------------------------------------
 
