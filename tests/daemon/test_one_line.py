@@ -224,7 +224,13 @@ async def everything_nasty(relay: Daemon) -> list[str]:
     async with asyncio.timeout(PATIENCE):
         while (await relay.ask("GET", "/logs?status=pending&limit=1"))[1]["items"]:
             await asyncio.sleep(0.02)
-    items = (await relay.ask("GET", "/logs?status=failed&limit=1000"))[1]["items"]
+    items: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"next": ""}
+    while page["next"] is not None:  # names of a megabyte make short pages
+        page = (await relay.ask("GET", "/logs?status=failed&limit=1000" + page["next"]))[1]
+        items += page["items"]
+        if page["next"] is not None:
+            page["next"] = f"&cursor={page['next']}"
     assert len(items) == 15
     rejected = (await relay.ask("GET", "/logs?status=rejected"))[1]["items"]
     assert len(rejected) == 4
