@@ -89,9 +89,16 @@ class Stage:
         self._folder, self._config, self._clock = folder, config, clock
         self._loop = asyncio.new_event_loop()
         self._ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),), daemon=True)
+        self._thread = threading.Thread(target=self._turn, daemon=True)
         self.mood = Mood({})
         self.relay: Relay
+
+    def _turn(self) -> None:
+        try:
+            self._loop.run_until_complete(self._run())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
+            self._loop.close()
 
     async def _run(self) -> None:
         self._over = asyncio.Event()
