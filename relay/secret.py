@@ -110,12 +110,14 @@ class Redactor:
 
 
 def redact_bytes(content: bytes, redact: Redactor) -> bytes:
-    """The same for bytes; those that are no text are left as they are."""
+    """A sender's body where it shows a secret as it is; bytes that are no text are left as they are.
+
+    Only then is every form of every secret looked for: a body may be large, and somebody waits."""
     try:
         text = content.decode()
     except UnicodeDecodeError:
         return content
-    return redact(text).encode() if redact.finds(text) else content
+    return redact(text).encode() if redact.finds_raw(text) else content
 
 
 def _as_urls_write(value: str) -> re.Pattern[str]:

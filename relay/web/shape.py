@@ -121,4 +121,6 @@ def masked(found: dict[str, Any], redact: Redactor) -> dict[str, Any]:
     one of them in it."""
     headers = [[name, redact(value)] for name, value in found.get("headers", ())]
     body = found.get("body")
-    return {**found, "headers": headers, **({"body": redact(body)} if isinstance(body, str) else {})}
+    if isinstance(body, str) and redact.finds_raw(body):
+        found = {**found, "body": redact(body)}
+    return {**found, "headers": headers}
