@@ -174,8 +174,9 @@ class Listener:
         self._handler.pre_shutdown()
 
     async def close(self, timeout: float) -> None:
-        """Wait for what is being answered, then close."""
+        """Wait for what is being answered, then close: idle connections at once, others after their answer."""
         self._server.close()
+        self._handler.pre_shutdown()
         await self._handler.shutdown(timeout)
 
 
