@@ -42,7 +42,7 @@ def copy(source: Path, to: Path, now: datetime, progress: Progress, *, replace: 
             if to.exists() and not replace:
                 raise CannotCopy(f"{to} has come into being meanwhile: name another file, or say --force")
             part.rename(to)
-            _sync(to.parent)
+            opening.sync(to.parent)
         except BaseException:
             _remove(part)
             raise
@@ -67,7 +67,7 @@ def _copied(source: Path, part: Path, now: datetime, progress: Progress) -> None
         [said] = writing.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":
             raise Unusable(f"cannot copy the store {source}: it is damaged ({said}): restore a backup")
-    _sync(part)
+    opening.sync(part)
 
 
 def _room(source: Path, folder: Path) -> None:
@@ -81,14 +81,6 @@ def _room(source: Path, folder: Path) -> None:
 def _remove(part: Path) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         part.with_name(part.name + suffix).unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def unmark(connection: sqlite3.Connection, deltas: Deltas) -> None:

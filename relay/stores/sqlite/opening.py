@@ -165,12 +165,13 @@ def _create(path: Path) -> None:
         schema.create(connection)
     if path.exists():
         shutil.copymode(path, new)
-    _sync(new)
+    sync(new)
     new.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """What was written to a file, or a directory's entries, is on disk when this returns."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
