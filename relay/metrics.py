@@ -229,7 +229,8 @@ class _Gauges(Collector):
         yield _by(
             "route",
             "relay_route_stopped",
-            "1 while relay itself keeps a route from sending: it is unhealthy, or was paused by disable_after, a 410 or a restored backup",
+            "1 while relay itself keeps a route from sending: it is unhealthy, or was paused by disable_after, a 410"
+            " or a restored backup",
             {route: float(route in now.stopped_routes) for route in now.route_states},
         )
         yield _by(
