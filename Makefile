@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+# tests at once
+JOBS ?= 3
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
@@ -18,8 +20,9 @@ DEV := $(VENV)/.dev
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
 
+# A file's tests stay together: they share a browser, or a store. More at once than processors, since many wait.
 test: $(DEV)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: lint types test
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -51,7 +51,17 @@ def entry_id() -> str:
 def until(driver: Chrome, condition: Callable[[], Any]) -> Any:
     """Wait until it is so; an element that is gone meanwhile is looked for again."""
     waiting = WebDriverWait(driver, PATIENCE, 0.05, ignored_exceptions=[StaleElementReferenceException])
-    return waiting.until(lambda _: condition())
+    return waiting.until(lambda _: _unless_gone(condition))
+
+
+def _unless_gone(condition: Callable[[], Any]) -> Any:
+    """Chromium has no name of its own for an element whose page was left while it was being asked about."""
+    try:
+        return condition()
+    except WebDriverException as error:
+        if "does not belong to the document" not in str(error.msg):
+            raise
+        return None
 
 
 def said(driver: Chrome) -> str:
