@@ -75,9 +75,8 @@ $(BUNDLER): requirements-bundle.lock | $(BIN)/python
 bundle: $(BUNDLE)
 
 # A fixed seed: the same source and tools make the same files.
-$(BUNDLE): $(BUNDLER) packaging/bundle.spec packaging/start.py config.example.yaml $(shell find relay -type f ! -name '*.pyc')
-	PYTHONHASHSEED=0 build/bundler/bin/pyinstaller --noconfirm --log-level WARN --distpath dist/bundle --workpath build/bundle packaging/bundle.spec
-	@touch $@
+$(BUNDLE): $(BUNDLER) packaging/bundle.py packaging/bundle.spec packaging/program.c packaging/start.py config.example.yaml $(shell find relay -type f ! -name '*.pyc')
+	PYTHONHASHSEED=0 build/bundler/bin/python packaging/bundle.py
 
 lock: | $(BIN)/python
 	$(BIN)/pip install --quiet 'pip-tools>=7.4'
