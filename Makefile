@@ -4,6 +4,7 @@
 # make fmt    mend the formatting
 # make lock   renew the locked versions
 # make bundle   dist/bundle/relay: a directory that runs without Python, on this machine's libc or a later one
+# make binary   dist/relay: one executable that runs on any Linux of this architecture (needs a C compiler, zstd and libzstd-dev)
 # make screenshots   the pictures of the dashboard in docs/images (needs Debian's chromium and chromium-driver)
 
 PYTHON ?= python3
@@ -13,10 +14,11 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 BUNDLER := build/bundler/.ready
 BUNDLE := dist/bundle/relay/relay
+BINARY := dist/relay
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
-.PHONY: run test check lint types fmt lock schema bench hostile bundle screenshots clean
+.PHONY: run test check lint types fmt lock schema bench hostile bundle binary screenshots clean
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -77,6 +79,11 @@ bundle: $(BUNDLE)
 # A fixed seed: the same source and tools make the same files.
 $(BUNDLE): $(BUNDLER) packaging/bundle.py packaging/bundle.spec packaging/program.c packaging/start.py config.example.yaml $(shell find relay -type f ! -name '*.pyc')
 	PYTHONHASHSEED=0 build/bundler/bin/python packaging/bundle.py
+
+binary: $(BINARY)
+
+$(BINARY): $(BUNDLE) packaging/onefile.py packaging/launcher.c
+	build/bundler/bin/python packaging/onefile.py
 
 lock: | $(BIN)/python
 	$(BIN)/pip install --quiet 'pip-tools>=7.4'
