@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.server
 import json
 import os
 import pty
@@ -12,8 +13,10 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +28,7 @@ import pytest
 
 from relay import __version__
 from relay.cli.sources import known
+from tests.certificates import write_authority, write_certificate
 from tests.cli.running import free_ports
 from tests.harness import PATIENCE
 
@@ -193,6 +197,34 @@ def manager(root: Root) -> Iterator[Callable[[], tuple[str, int]]]:
 
 
 @contextlib.contextmanager
+def https_server(context: ssl.SSLContext) -> Iterator[int]:
+    """A destination that likes everything; its port."""
+
+    class Yes(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    class Quiet(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            pass  # a client that does not trust us goes away
+
+    with Quiet(("127.0.0.1", 0), Yes) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
 def opened(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -247,6 +279,33 @@ def test_the_demo_knows_the_example_config(warm: Root) -> None:
         assert "the sink cannot listen on 127.0.0.1:9099" in err
         return
     pytest.skip("port 9099 is in use")
+
+
+@pytest.mark.parametrize("system", ["no list at all", "etc/ssl/cert.pem", "etc/pki/tls/certs/ca-bundle.crt"])
+def test_it_trusts_whom_the_machine_trusts(warm: Root, tmp_path: Path, system: str) -> None:
+    """Wherever that is written down: the OpenSSL inside was built for one system alone."""
+    [warm.admin] = free_ports(1)
+    ca = write_authority(tmp_path, "Authority")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*write_certificate(tmp_path, "destination", by=ca))
+    with https_server(context) as port:
+        (warm.path / "config.yaml").write_text(
+            f"server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:{warm.admin}'}}\n"
+            "sources: {any: {type: generic, verify: none}}\n"
+            f"routes: [{{name: out, to: {{url: 'https://127.0.0.1:{port}/'}}, retry: {{policy: none}}}}]\n"
+        )
+        if system != "no list at all":
+            (warm.path / system).parent.mkdir(parents=True)
+            shutil.copyfile(ca.path, warm.path / system)
+        process = warm.start("serve")
+        until(lambda: warm.get("/health/ready")[0] == 200, process)
+        code, out, err = warm.run("test", "out", "--url", f"http://127.0.0.1:{warm.admin}")
+        if system == "no list at all":
+            assert code == 1
+            assert "this machine trusts nobody: install its ca-certificates" in out + err
+        else:
+            assert code == 0, out + err
+        end(process)
 
 
 # --- one process ------------------------------------------------------------------------------------------------------
