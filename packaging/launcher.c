@@ -35,6 +35,7 @@ static char base[PATH_MAX];      /* the cache, without symbolic links */
 static char name[64];            /* the folder in it that is ours */
 static char interpreter[PATH_MAX + 128], libraries[PATH_MAX + 128];
 static char refusals[8192];      /* why no place so far was good enough, a line each */
+static unsigned long long chance; /* for names beside: process ids are the same in many containers */
 
 static int refuse(const char *path, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static int refuse(const char *path, const char *format, ...)
@@ -162,8 +163,7 @@ static int write_all(int fd, const char *from, size_t size)
 static int write_file(int folder, const struct content *content, const char *bytes)
 {
     char beside[PATH_MAX];
-    snprintf(beside, sizeof beside, "%s.%ld", content->path, (long)getpid());
-    unlinkat(folder, beside, 0);
+    snprintf(beside, sizeof beside, "%s.%016llx", content->path, chance);
     int fd = openat(folder, beside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return 0;
@@ -213,7 +213,11 @@ static int fill(int folder)
 static int hold(int cache, const char *entry)
 {
     struct stat held, named;
-    int fd = openat(cache, entry, O_RDONLY | O_DIRECTORY | O_NOFOLLOW); /* stays open in what we become */
+    int low = openat(cache, entry, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (low < 0)
+        return -1;
+    int fd = fcntl(low, F_DUPFD, 3); /* stays open in what we become, and is not its standard output */
+    close(low);
     if (fd < 0)
         return -1;
     if (fstat(fd, &held) != 0 || !trusted(&held, 1)) {
@@ -255,7 +259,7 @@ static void tidy(int cache)
         if (fstat(fd, &found) == 0 && found.st_uid == geteuid() && flock(fd, LOCK_EX | LOCK_NB) == 0
             && (!left || time(NULL) - found.st_mtime > STALE_SECONDS)) {
             char gone[64];
-            snprintf(gone, sizeof gone, "%sgone-%ld", UNPACKING, (long)getpid());
+            snprintf(gone, sizeof gone, "%sgone-%016llx", UNPACKING, chance);
             if (left || renameat(cache, item->d_name, cache, gone) == 0)
                 remove_tree(cache, left ? item->d_name : gone);
         }
@@ -268,12 +272,12 @@ static void tidy(int cache)
 static int unpack(int cache)
 {
     char beside[64];
-    snprintf(beside, sizeof beside, "%s%ld-%ld", UNPACKING, (long)getpid(), (long)time(NULL));
+    snprintf(beside, sizeof beside, "%s%016llx", UNPACKING, chance);
     if (mkdirat(cache, beside, 0755) != 0)
         return refuse(base, "%s", strerror(errno));
     int fd = openat(cache, beside, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int done = fd >= 0 && flock(fd, LOCK_EX) == 0 && fchmod(fd, 0755) == 0 && fill(fd);
-    if (done && renameat(cache, beside, cache, name) == 0) {
+    if (done && flock(fd, LOCK_SH) == 0 && renameat(cache, beside, cache, name) == 0) {
         fsync(cache);
         close(fd);
         tidy(cache);
@@ -367,9 +371,10 @@ int main(int argc, char **argv)
 {
     (void)argc;
     if (getauxval(AT_SECURE)) {
-        fputs("relay: not with the rights of its file's owner: remove the setuid bit\n", stderr);
+        fputs("relay: not with rights that its file gives: remove the setuid bit or the capabilities\n", stderr);
         return 1;
     }
+    memcpy(&chance, (const void *)getauxval(AT_RANDOM), sizeof chance);
     const char *said = getenv("RELAY_CACHE");
     if (said != NULL && said[0] != '\0') {
         try_cache(said, argv);
