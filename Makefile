@@ -3,6 +3,8 @@
 # make check  what CI runs: formatting, lint, types, tests
 # make fmt    mend the formatting
 # make lock   renew the locked versions
+# make bundle   dist/bundle/relay: a directory that runs without Python, on this machine's libc or a later one
+# make binary   dist/relay: one executable that runs on any Linux of this architecture (needs a C compiler, zstd and libzstd-dev)
 # make screenshots   the pictures of the dashboard in docs/images (needs Debian's chromium and chromium-driver)
 
 PYTHON ?= python3
@@ -12,10 +14,13 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 # tests at once
 JOBS ?= 3
+BUNDLER := build/bundler/.ready
+BUNDLE := dist/bundle/relay/relay
+BINARY := dist/relay
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
-.PHONY: run test check lint types fmt lock schema bench hostile screenshots clean
+.PHONY: run test check lint types fmt lock schema bench hostile bundle binary screenshots clean
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -65,10 +70,29 @@ $(DEV): $(RUNTIME) requirements-dev.lock
 screenshots: $(DEV)
 	$(BIN)/python -m tests.browser.screenshots docs/images $(ARGS)
 
+# What goes into the bundle is what requirements.lock says, and nothing that only tests need: hence an environment of its own.
+$(BUNDLER): requirements-bundle.lock | $(BIN)/python
+	@echo "installing what makes the bundle into build/bundler …"
+	@$(BIN)/python -m venv --clear build/bundler
+	@build/bundler/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bundle.lock
+	@touch $@
+
+bundle: $(BUNDLE)
+
+# A fixed seed: the same source and tools make the same files.
+$(BUNDLE): $(BUNDLER) packaging/bundle.py packaging/bundle.spec packaging/program.c packaging/start.py config.example.yaml $(shell find relay -type f ! -name '*.pyc')
+	PYTHONHASHSEED=0 build/bundler/bin/python packaging/bundle.py
+
+binary: $(BINARY)
+
+$(BINARY): $(BUNDLE) packaging/onefile.py packaging/launcher.c
+	build/bundler/bin/python packaging/onefile.py
+
 lock: | $(BIN)/python
 	$(BIN)/pip install --quiet 'pip-tools>=7.4'
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -o requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --allow-unsafe --extra bundle -c requirements.lock -o requirements-bundle.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
