@@ -44,6 +44,7 @@ from relay.web.server import Listener, application_server, ingest_server, listen
 
 _PATIENCE = 15.0  # seconds
 _ANSWERS = 5.0  # seconds for answers that are being written when relay stops
+_LAST_REQUESTS = 0.2  # seconds for what is on its way on connections that were just made
 _KEEP_EVERY = 5.0
 _LOOK_EVERY = 1.0
 _WAKE_EVERY = 0.25
@@ -65,7 +66,12 @@ class Running:
 
     async def wind_down(self) -> None:
         """Take nothing new, and let attempts in flight finish."""
-        self.ingest.closing = self.health.closing = True
+        self.health.closing = True
+        if self.public.kept and not self.ingest.closing:
+            # Nobody is refused: who comes from now on waits for the next relay, who came just before is served.
+            self.public.stop_listening()
+            await asyncio.sleep(_LAST_REQUESTS)
+        self.ingest.closing = True
         await self.public.stop_accepting()
         await self.dispatcher.stop()
         self.followers.end()

@@ -73,9 +73,12 @@ def handed_over() -> HandedOver:
         if count == 1 and name not in found:
             name = "public"  # the only one of a unit that does not say
         if name not in found:
+            where = bound_to(listening)
+            for each in (listening, *found["public"], *found["admin"]):
+                each.close()
             raise BadHandOver(
-                f"systemd handed over a socket named {name!r} ({bound_to(listening)}): FileDescriptorName= must be"
-                " public or admin, so that relay knows whom to serve on it"
+                f"systemd handed over a socket named {name!r} ({where}): FileDescriptorName= must be public or admin, so"
+                " that relay knows whom to serve on it"
             )
         found[name].append(listening)
     return HandedOver.of(found["public"], found["admin"])

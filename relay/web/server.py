@@ -158,10 +158,12 @@ class _AdminRunner(web.AppRunner):
 class Listener:
     """A server and the sockets it listens on."""
 
-    def __init__(self, handler: web.Server, address: str, *servers: asyncio.Server) -> None:
+    def __init__(self, handler: web.Server, address: str, *servers: asyncio.Server, kept: bool = False) -> None:
         self._handler = handler
         self._servers = servers
         self.address = address
+        self.kept = kept
+        """Whether the sockets outlive relay: systemd has them, and who connects meanwhile waits."""
 
     @property
     def local(self) -> bool:
@@ -171,16 +173,17 @@ class Listener:
 
     async def stop_accepting(self) -> None:
         """Close the socket and idle connections; requests being answered go on."""
-        self._close()
+        self.stop_listening()
         self._handler.pre_shutdown()
 
     async def close(self, timeout: float) -> None:
         """Wait for what is being answered, then close: idle connections at once, others after their answer."""
-        self._close()
+        self.stop_listening()
         self._handler.pre_shutdown()
         await self._handler.shutdown(timeout)
 
-    def _close(self) -> None:
+    def stop_listening(self) -> None:
+        """Close the sockets: no new connections. Those there are go on."""
         for server in self._servers:
             server.close()
 
@@ -224,7 +227,7 @@ async def listen(
         if handed_over:
             address = " and ".join(map(bound_to, handed_over))
             taken = [await loop.create_server(server, sock=each, backlog=_BACKLOG, ssl=context) for each in handed_over]
-            return Listener(server, f"{address} (by systemd)", *taken)
+            return Listener(server, f"{address} (by systemd)", *taken, kept=True)
         if isinstance(where, UnixAddress):
             path = Path(where.unix)
             _remove_stale(path)

@@ -67,6 +67,25 @@ def test_reload_takes_a_good_file_and_fails_for_a_bad_one(relay: Relay) -> None:
     assert relay.pid == pid
 
 
+def test_with_notify_reload_the_command_ends_with_the_reload(relay: Relay) -> None:
+    version = int(relay.machine.run("systemctl", "--version").split()[1])
+    if version < 253:
+        pytest.skip(f"systemd {version} is older than 253: name a newer root in RELAY_TEST_ROOT")
+    name = "10-notify-reload.conf"
+    relay.drop_in("relay.service", (UNITS / "relay.service.d" / name).read_text(), name)
+    relay.systemctl("start", "relay")
+    assert relay.show("Type") == "notify-reload"
+    relay.configure("{name: one, to: {url: 'http://127.0.0.1:9'}}")
+    relay.systemctl("reload", "relay")
+    assert relay.show("StatusText") == "generation 2"
+    relay.configure("{name: one, too: {}}")
+    assert relay.machine.ask("systemctl", "reload", "relay").returncode != 0
+    assert (relay.show("ActiveState"), relay.generation()) == ("active", 2)
+    relay.configure()
+    relay.systemctl("reload", "relay")
+    assert relay.show("StatusText") == "generation 3"  # one signal for each reload
+
+
 def test_one_that_stands_still_is_ended_by_the_watchdog_and_its_data_survive(relay: Relay) -> None:
     relay.drop_in("relay.service", QUICK)
     relay.systemctl("start", "relay")
@@ -192,7 +211,7 @@ def test_the_files_of_sysusers_and_tmpfiles_make_user_and_folders(relay: Relay) 
     assert owned("/etc/relay/credentials") == "root:root 700"
     assert owned("/var/lib/relay") == "relay:relay 700"
     assert owned("/var/lib/relay/relay.db") == "relay:relay 600"
-    assert relay.machine.run("ps", "-o", "user=", "-p", str(relay.pid)).strip() == "relay"
+    assert owned(f"/proc/{relay.pid}").startswith("relay:relay ")
 
 
 def test_systemd_has_no_complaints_about_the_units(relay: Relay) -> None:
