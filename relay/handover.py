@@ -77,8 +77,8 @@ def handed_over() -> HandedOver:
             for each in (listening, *found["public"], *found["admin"]):
                 each.close()
             raise BadHandOver(
-                f"systemd handed over a socket named {name!r} ({where}): FileDescriptorName= must be public or admin, so"
-                " that relay knows whom to serve on it"
+                f"systemd handed over a socket named {name!r} ({where}): FileDescriptorName= must be public or"
+                " admin, so that relay knows whom to serve on it"
             )
         found[name].append(listening)
     return HandedOver.of(found["public"], found["admin"])
