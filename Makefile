@@ -4,6 +4,7 @@
 # make fmt    mend the formatting
 # make dist   the wheel and the sdist, in dist/
 # make lock   renew the locked versions
+# make bundle   dist/bundle/relay: a directory that runs without Python, on this machine's libc or a later one
 # make screenshots   the pictures of the dashboard in docs/images (needs Debian's chromium and chromium-driver)
 
 PYTHON ?= python3
@@ -11,10 +12,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+BUNDLER := build/bundler/.ready
+BUNDLE := dist/bundle/relay/relay
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
-.PHONY: run test check lint types fmt lock schema bench hostile screenshots dist clean
+.PHONY: run test check lint types fmt lock schema bench hostile bundle screenshots clean
+.PHONY: dist deb
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -70,6 +74,20 @@ dist: $(DEV)
 screenshots: $(DEV)
 	$(BIN)/python -m tests.browser.screenshots docs/images $(ARGS)
 
+# What goes into the bundle is what requirements.lock says, and nothing that only tests need: hence an environment of its own.
+$(BUNDLER): requirements-bundle.lock | $(BIN)/python
+	@echo "installing what makes the bundle into build/bundler …"
+	@$(BIN)/python -m venv --clear build/bundler
+	@build/bundler/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bundle.lock
+	@touch $@
+
+bundle: $(BUNDLE)
+
+# A fixed seed: the same source and tools make the same files.
+$(BUNDLE): $(BUNDLER) packaging/bundle.spec packaging/start.py config.example.yaml $(shell find relay -type f ! -name '*.pyc')
+	PYTHONHASHSEED=0 build/bundler/bin/pyinstaller --noconfirm --log-level WARN --distpath dist/bundle --workpath build/bundle packaging/bundle.spec
+	@touch $@
+
 COMPILE = $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 # setuptools alone is locked in requirements-build.lock: what builds the wheel, here and in the Dockerfile
@@ -78,6 +96,7 @@ lock: | $(BIN)/python
 	$(COMPILE) -o requirements.lock pyproject.toml
 	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 	$(COMPILE) --allow-unsafe --only-build-deps --build-deps-for wheel --build-deps-for sdist -o requirements-build.lock pyproject.toml
+	$(COMPILE) --allow-unsafe --extra bundle -c requirements.lock -o requirements-bundle.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
