@@ -60,7 +60,7 @@ def elf_files(folder: Path) -> Iterator[Path]:
                     yield path
 
 
-def run(*command: str | Path) -> None:
+def run(*command: object) -> None:
     """Run a tool; its failure is ours."""
     done = subprocess.run([str(word) for word in command], check=False)
     if done.returncode:

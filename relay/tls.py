@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+from relay import authorities
 from relay.unreachable import Stage, reached
 from relay.wireschema import ClientTls
 
@@ -87,20 +88,19 @@ def _read(key: str, path: str) -> bytes:
 def _system_store() -> object:
     """What tells when the machine's own list of authorities has been renewed."""
     found = []
-    paths = ssl.get_default_verify_paths()
-    for path in (paths.cafile, paths.capath):
+    for path in authorities.places():
         try:
-            status = os.stat(path) if path is not None else None
+            status = os.stat(path)
         except OSError:
-            status = None
-        found.append((path, status.st_mtime_ns, status.st_size) if status is not None else None)
+            continue  # it has gone this moment
+        found.append((path, status.st_mtime_ns, status.st_size))
     return tuple(found)
 
 
 def system_context() -> ssl.SSLContext:
     """What this machine trusts, for another protocol than HTTP."""
     context = _blank()
-    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    authorities.trust(context)
     return context
 
 
@@ -118,7 +118,7 @@ def _context(section: ClientTls, ca: bytes | None) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif ca is None:
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        authorities.trust(context)
     if ca is not None:
         # A certificate that is named is trusted as it is, also one whose own issuer is not.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from relay import authorities
+
 _NAMES_SHOWN = 5
 
 # X509_V_ERR_… of OpenSSL
@@ -84,7 +86,10 @@ def _certificate_message(error: ssl.SSLCertVerificationError, host: str) -> str:
     if code == _SELF_SIGNED_IN_CHAIN or code in _UNKNOWN_ISSUER:
         issuer = _issuer(shown[-1]) if shown else None
         by = f", {issuer}" if issuer else ""
-        return f"the certificate is from an unknown authority{by} (name its certificate as to.tls.ca to trust it)"
+        message = f"the certificate is from an unknown authority{by} (name its certificate as to.tls.ca to trust it)"
+        if not authorities.places():
+            message += "; this machine trusts nobody: install its ca-certificates, or name a file by SSL_CERT_FILE"
+        return message
     return f"the certificate is not to be trusted: {error.verify_message}"
 
 
