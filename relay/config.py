@@ -49,6 +49,8 @@ class Loaded:
     file: str
     """The file, as messages name it."""
     marks: yamlfile.Marks
+    complete: bool = True
+    """Whether every value was looked up, so that it can be run."""
 
     def place(self, path: Place) -> yamlfile.Mark:
         """Line and column of the value at a path."""
@@ -77,17 +79,19 @@ def load(
     name: str | None = None,
     environ: Mapping[str, str] = os.environ,
     no_secrets: bool = False,
+    no_credentials: bool = False,
     try_samples: bool = False,
 ) -> Loaded:
     """The config in a file, or in bytes; `name` is the file as messages show it. Raises ConfigError.
 
-    With `no_secrets` no variable, file or credential is looked up, and what they would say is not judged. With
-    `try_samples` payloads are tried on the samples of the sources, and warned of where they fail.
+    With `no_secrets` no variable, file or credential is looked up, and what they would say is not judged; with
+    `no_credentials` no credential. With `try_samples` payloads are tried on the samples of the sources, and warned of
+    where they fail.
     """
     file = name or (str(origin) if isinstance(origin, Path) else "config.yaml")
     data = origin if isinstance(origin, bytes) else contents(origin, file)
     try:
-        document = yamlfile.read(data, environ, no_secrets=no_secrets)
+        document = yamlfile.read(data, environ, no_secrets=no_secrets, no_credentials=no_credentials)
     except yamlfile.NotYaml as error:
         fault = error.fault
         raise ConfigError([Problem(file, fault.line, fault.col, "", fault.message)]) from None
@@ -143,7 +147,9 @@ class _Reading:
         )
         config._secret_paths = frozenset(self._document.secret_paths)
         config._secrets = frozenset(self._document.secrets)
-        return Loaded(config, tuple(warnings), secrets, digest, self._file, self._document.marks)
+        return Loaded(
+            config, tuple(warnings), secrets, digest, self._file, self._document.marks, not self._document.unresolved
+        )
 
     # --- the first pass ---
 

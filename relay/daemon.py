@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from relay import __version__, journal, systemd
+from relay import __version__, handover, journal, systemd
 from relay.client import HttpTransport, Transport
 from relay.clock import Clock, SystemClock, rfc3339
 from relay.dispatcher import Dispatcher
@@ -81,7 +81,8 @@ async def run(
     """Run until SIGTERM or SIGINT; SIGHUP reloads the config. `on_ready` is called when both sides listen. `held`
     pauses all routes before anything is sent.
 
-    Raises ConfigError, Unusable, Locked, CannotListen or Unavailable before that, and then nothing was taken in.
+    Raises ConfigError, BadHandOver, Unusable, Locked, CannotListen or Unavailable before that, and then nothing was
+    taken in.
     """
     async with running(path, clock or SystemClock(), held=held) as relay:
         # What was built so far stays for good: the collector need not look at it again and again.
@@ -105,7 +106,7 @@ async def run(
                 group.create_task(_reload_on(hangup, relay.reloader), name="reload"),
                 group.create_task(_watch(relay.health, relay.store), name="watch"),
             )
-            systemd.ready(f"generation {relay.reloader.runtime.generation}")
+            systemd.ready(relay.reloader.status)
             if on_ready is not None:
                 on_ready(relay)
             await stop.wait()
@@ -124,9 +125,10 @@ async def run(
 @contextlib.asynccontextmanager
 async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncIterator[Running]:
     """A whole relay, from its config file; leaving the context stops it. Raises as `run` does."""
+    handed_over = handover.handed_over()
     first = read(path, 1, clock.now())
     configure_journal(first)
-    for warning in first.warnings:
+    for warning in (*first.warnings, *handed_over.differences(first.config)):
         journal.config_warning(warning)
     async with contextlib.AsyncExitStack() as stack:
         config = first.config
@@ -140,7 +142,7 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
         metrics = Metrics()
         for minute in await store.pace(clock.now() - HOUR):
             metrics.pace.seed(minute)
-        reloader = Reloader(path, first, clock, lambda result: metrics.reloads.labels(result).inc())
+        reloader = Reloader(path, first, clock, lambda result: metrics.reloads.labels(result).inc(), handed_over)
         transport = await stack.enter_async_context(HttpTransport(config.server.egress.policy()))
         notices = await stack.enter_async_context(
             Notices(clock, counted=lambda name, outcome: metrics.notifications.labels(name, outcome).inc())
@@ -179,7 +181,6 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
         reloader.on_swap = swap
         if first.tls is not None:
             first.tls.sni_callback = lambda connection, name, context: _newest_certificate(connection, reloader)
-        handed_over = systemd.sockets()
         followers = Followers(store, stream.message)
         retention = Retention(store, clock, lambda: reloader.runtime.config.store)
         admin = Admin(
@@ -199,14 +200,13 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
         )
         runner, admin_server = await application_server(admin.application())
         stack.push_async_callback(runner.cleanup)
-        admin_side = await listen(admin_server, config.admin.listen, handed_over.get("admin"))
+        admin_side = await listen(admin_server, config.admin.listen, handed_over.admin)
         stack.push_async_callback(admin_side.close, _ANSWERS)
         if not admin_side.local:
             reloader.exposed = admin_side.address
             reloader.refuse_unguarded(first)
-        public_socket = handed_over.get("public") or (handed_over.get("fd0") if len(handed_over) == 1 else None)
         public_server = ingest_server(ingest.handle, config.server.read_timeout.total_seconds())
-        public_side = await listen(public_server, config.server.listen, public_socket, first.tls)
+        public_side = await listen(public_server, config.server.listen, handed_over.public, first.tls)
         stack.push_async_callback(public_side.close, _ANSWERS)
         health.listening = True
         journal.started(
@@ -328,11 +328,15 @@ def _notifiers(runtime: Runtime, transport: Transport, clock: Clock) -> dict[str
 
 
 async def _watch(health: Health, store: Store) -> None:
-    """Feed systemd's watchdog while loop and store get on; say when the store's trouble begins and ends."""
-    period = systemd.watchdog_period()
+    """Feed systemd's watchdog while loop and store get on; say when the store's trouble begins and ends.
+
+    A store that cannot write is no reason to be restarted, one that hangs is. It may take as long for a commit as
+    the watchdog lets relay be silent.
+    """
+    limit = systemd.watchdog_limit()
     trouble: str | None = None
     while True:
-        if period is not None and health.alive:
+        if limit is not None and health.alive(limit):
             systemd.watchdog()
         now = store.trouble()
         if now is not None and trouble is None:
@@ -340,4 +344,4 @@ async def _watch(health: Health, store: Store) -> None:
         elif now is None and trouble is not None:
             journal.store_recovered()
         trouble = now
-        await asyncio.sleep(min(period or 1.0, 1.0))
+        await asyncio.sleep(_LOOK_EVERY if limit is None else min(limit / 2, _LOOK_EVERY))

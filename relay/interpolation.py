@@ -30,9 +30,10 @@ class _Missing(Exception):
 class Lookup:
     """Where `${…}` finds its values."""
 
-    def __init__(self, environ: Mapping[str, str], no_secrets: bool) -> None:
+    def __init__(self, environ: Mapping[str, str], no_secrets: bool, no_credentials: bool = False) -> None:
         self._environ = environ
         self._no_secrets = no_secrets
+        self._no_credentials = no_secrets or no_credentials
         self._file = cache(_file_text)
         self.secrets: set[str] = set()
 
@@ -71,7 +72,7 @@ class Lookup:
         if colon and kind == "file" and name:
             return (None, True) if self._no_secrets else (self._secret(name, f"${{{inside}}}"), True)
         if colon and kind == "credential" and _CREDENTIAL.fullmatch(name):
-            return (None, True) if self._no_secrets else (self._credential(name, f"${{{inside}}}"), True)
+            return (None, True) if self._no_credentials else (self._credential(name, f"${{{inside}}}"), True)
         match = _VARIABLE.fullmatch(inside)
         if match is None or "${" in inside:
             raise _Missing(f"'${{{inside[:40]}}}' is not {_FORMS} (a literal ${{ is written $${{)")

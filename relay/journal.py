@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from relay import logline
+from relay import logline, systemd
 from relay.clock import rfc3339
 from relay.delivery import Delivered, Delivery, Outcome, Rejection, Result
 from relay.event import Event
@@ -129,11 +129,11 @@ def configure(level: str, form: str) -> None:
     render: structlog.typing.Processor
     logger_factory: Callable[..., Any]
     if console:
-        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        render = _with_priority(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
         shared.append(logline.for_terminal)
         logger_factory = structlog.WriteLoggerFactory(_Text(outlet))  # type: ignore[arg-type]
     else:
-        render = structlog.processors.JSONRenderer(serializer=logline.as_json)
+        render = _with_priority(structlog.processors.JSONRenderer(serializer=logline.as_json))
         logger_factory = structlog.BytesLoggerFactory(outlet)  # type: ignore[arg-type]
     global _log  # noqa: PLW0603 - bound once per configuration: a lazy proxy would bind on every line
     structlog.configure(
@@ -145,6 +145,21 @@ def configure(level: str, form: str) -> None:
     _log = structlog.get_logger().bind()
     # aiohttp and asyncio speak through the standard library: only their complaints are of interest.
     logging.basicConfig(level=logging.ERROR, handlers=[_Bridge()], force=True)
+
+
+def _with_priority(render: structlog.typing.Processor) -> structlog.typing.Processor:
+    """For journald, which takes each line's priority off its front. Elsewhere nothing is added."""
+    if not systemd.priority("info"):
+        return render
+
+    def prefixed(logger: object, method: str, line: MutableMapping[str, Any]) -> str | bytes:
+        before = systemd.priority(line["level"])
+        text = render(logger, method, line)
+        if isinstance(text, bytes):
+            return before.encode() + text
+        return "\n".join(f"{before}{each}" for each in str(text).split("\n"))
+
+    return prefixed
 
 
 class _Bridge(logging.Handler):

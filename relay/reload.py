@@ -17,6 +17,7 @@ from relay import config as config_file
 from relay import journal, systemd
 from relay.clock import Clock
 from relay.config import ConfigError, Loaded
+from relay.handover import HandedOver
 from relay.problems import Problem
 from relay.runtime import Runtime, build
 
@@ -44,8 +45,16 @@ class Reloaded:
 class Reloader:
     """Holds the Runtime and replaces it."""
 
-    def __init__(self, path: Path, first: Runtime, clock: Clock, counted: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        first: Runtime,
+        clock: Clock,
+        counted: Callable[[str], None],
+        handed_over: HandedOver | None = None,
+    ) -> None:
         self.path = path
+        self.handed_over = handed_over or HandedOver()
         self.runtime = first
         self._started_with = first
         self._clock = clock
@@ -58,8 +67,16 @@ class Reloader:
 
     @property
     def pending_restart(self) -> tuple[str, ...]:
-        """Keys of the file whose new value takes effect at the next start only."""
-        return pending_restart(self._started_with, self.runtime)
+        """Keys of the file whose new value takes effect at the next start only. With a socket of systemd's in its
+        place a value never does."""
+        waiting = pending_restart(self._started_with, self.runtime)
+        return tuple(key for key in waiting if key not in self.handed_over.names)
+
+    @property
+    def status(self) -> str:
+        """Which config runs, and why not the newest, for `systemctl status`."""
+        running = f"generation {self.runtime.generation}"
+        return running if self.last.ok else f"config REJECTED {self.last.error}; running {running}"
 
     async def reload(self) -> Reloaded:
         """Read the file again and take it, wholly or not at all. Never raises for what is in the file."""
@@ -68,8 +85,7 @@ class Reloader:
             try:
                 return await self._reload()
             finally:
-                state = f"generation {self.runtime.generation}"
-                systemd.ready(state if self.last.ok else f"config REJECTED: {self.last.error}; running {state}")
+                systemd.ready(self.status)
 
     async def _reload(self) -> Reloaded:
         now = self._clock.now()
@@ -93,14 +109,15 @@ class Reloader:
                 source.inherit(old.sources[name])
         self.runtime = new
         self.last = LastReload(True, now)
-        for warning in new.warnings:
+        warnings = (*new.warnings, *self.handed_over.differences(new.config))
+        for warning in warnings:
             journal.config_warning(warning)
         if self.on_swap is not None:
             await self.on_swap(new)
         changes = differences(old, new)
         journal.config_loaded(new.generation, new.sha256, changes, self.pending_restart)
         self._counted("taken")
-        return Reloaded(new.generation, (), new.warnings, changes, self.pending_restart)
+        return Reloaded(new.generation, (), warnings, changes, self.pending_restart)
 
     def refuse_unguarded(self, runtime: Runtime) -> None:
         """Raises ConfigError for a config that would leave the admin side open to other machines.

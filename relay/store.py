@@ -27,6 +27,9 @@ from relay.ids import DeliveryId, EventId, Ids
 from relay.lane import Order
 from relay.pace import Minute
 
+STALLED = 30.0
+"""Seconds in which a commit ends on any disk that works."""
+
 
 class Unavailable(Exception):
     """The store could not take it: nothing was promised. The message says why."""
@@ -435,9 +438,9 @@ class Store(LogReader, Protocol):
         """What an operator should know of this store and would not guess: said once, at start-up."""
         ...
 
-    def stalled(self) -> str | None:
-        """Since when a commit has not ended, or None. Ask each second or so: what stands still is told by looking
-        twice. A restart may help against this, unlike against a full disk."""
+    def stalled(self, within: float = STALLED) -> str | None:
+        """Since when a commit has not ended, if that is longer ago than so many seconds, or None. Ask each second or
+        so: what stands still is told by looking twice. A restart may help against this, unlike against a full disk."""
         ...
 
     def trouble(self) -> str | None:

@@ -127,16 +127,19 @@ class Document:
     """Texts that were not looked up, or led nowhere: no secrets."""
 
 
-def read(data: bytes, environ: Mapping[str, str] = os.environ, *, no_secrets: bool = False) -> Document:
+def read(
+    data: bytes, environ: Mapping[str, str] = os.environ, *, no_secrets: bool = False, no_credentials: bool = False
+) -> Document:
     """The document in a file. Raises NotYaml where nothing can be made of it; all else is in `faults`.
 
-    With `no_secrets` nothing is looked up: a value with `${…}` becomes `Unresolved`.
+    With `no_secrets` nothing is looked up: a value with `${…}` becomes `Unresolved`. With `no_credentials` that is so
+    for `${credential:…}` alone.
     """
     text = _decoded(data)
     composer = _Composer(text)
     root = composer.compose()
     document = Document(None, Marks(root), composer.faults)
-    lookup = Lookup(environ, no_secrets)
+    lookup = Lookup(environ, no_secrets, no_credentials)
     document.value = _Builder(document, lookup).build(root, ())
     document.secrets = lookup.secrets
     document.faults.sort(key=lambda fault: (fault.line, fault.col))

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 @term.config_option
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--no-secrets", is_flag=True, help="Check all but the values that come from outside: for CI.")
+@click.option(
+    "--no-credentials",
+    is_flag=True,
+    help="Check all but the values of systemd's credentials: for ExecReload=, which cannot read them.",
+)
 @term.json_option
-def command(config: Path | None, file: Path | None, no_secrets: bool, as_json: bool) -> None:
+def command(config: Path | None, file: Path | None, no_secrets: bool, no_credentials: bool, as_json: bool) -> None:
     """Check the config by the code that the daemon uses, and say every mistake with its line and column.
 
     Exits with 78 if the daemon would not take it. Warnings alone do not count.
@@ -39,36 +44,31 @@ def command(config: Path | None, file: Path | None, no_secrets: bool, as_json: b
         raise click.UsageError("name the config once: --config, or the file alone")
     try:
         path = find_config(file or config)
-        loaded = _loaded(path, no_secrets)
+        loaded = _loaded(path, no_secrets, no_credentials)
     except ConfigError as error:
         if as_json:
             click.echo(json.dumps(_report(error.problems, error.warnings), indent=2))
         else:
-            _say(error.problems, error.warnings)
+            term.say_problems(error.problems, error.warnings)
         sys.exit(term.OPERATOR)
     if as_json:
         click.echo(json.dumps(_report((), loaded.warnings), indent=2))
         return
-    _say((), loaded.warnings)
+    term.say_problems((), loaded.warnings)
     counts = f"{term.count(len(loaded.config.sources), 'source')}, {term.count(len(loaded.config.routes), 'route')}"
     click.echo(f"{path}: {colour.word('ok')} ({counts})")
 
 
-def _loaded(path: Path, no_secrets: bool) -> Loaded:
-    """The config, which can also be built. Raises ConfigError."""
+def _loaded(path: Path, no_secrets: bool, no_credentials: bool) -> Loaded:
+    """The config, which can also be built where all its values are at hand. Raises ConfigError."""
     from relay import config as config_file
     from relay.clock import SystemClock
     from relay.runtime import build
 
-    loaded = config_file.load(path, no_secrets=no_secrets, try_samples=True)
-    if not no_secrets:
+    loaded = config_file.load(path, no_secrets=no_secrets, no_credentials=no_credentials, try_samples=True)
+    if loaded.complete:
         build(loaded, 1, SystemClock().now())
     return loaded
-
-
-def _say(problems: Sequence[Problem], warnings: Sequence[Problem]) -> None:
-    for found in (*problems, *warnings):
-        click.echo(term.printable(str(found)), err=True)
 
 
 def _report(problems: Sequence[Problem], warnings: Sequence[Problem]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from collections.abc import Coroutine
 from pathlib import Path
 
@@ -29,12 +30,16 @@ def command(config: Path | None, held: bool) -> None:
     """
     from relay import daemon
     from relay.config import find_config
+    from relay.handover import BadHandOver
     from relay.store import Locked, Unavailable, Unusable
     from relay.web.server import CannotListen
 
+    # Should the watchdog end it, the log says what each thread was at.
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)
     try:
         run(daemon.run(find_config(config), held=held))
-    except Unusable as error:
+    except (Unusable, BadHandOver) as error:
         term.fail(str(error), term.OPERATOR)
     except (Locked, Unavailable, CannotListen) as error:
         term.fail(str(error))

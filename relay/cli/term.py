@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -18,6 +18,10 @@ from relay.plaintext import plain as plain
 from relay.plaintext import printable as printable
 from relay.plaintext import table as table
 from relay.plaintext import widths as widths
+from relay.systemd import priority
+
+if TYPE_CHECKING:
+    from relay.problems import Problem
 
 FAILED = 1
 USAGE = 2
@@ -36,7 +40,12 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
 
 def complain(message: str) -> None:
     """One line on standard error."""
-    click.echo(f"relay: {printable(message)}", err=True)
+    say(f"relay: {message}")
+
+
+def say(message: str, level: str = "error") -> None:
+    """One line on standard error, which journald files under its level."""
+    click.echo(f"{priority(level)}{printable(message)}", err=True)
 
 
 def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,11 +85,18 @@ def config_errors(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except ConfigError as error:
-            for problem in (*error.problems, *error.warnings):
-                click.echo(printable(str(problem)), err=True)
+            say_problems(error.problems, error.warnings)
             sys.exit(OPERATOR)
 
     return wrapper
+
+
+def say_problems(problems: Sequence[Problem], warnings: Sequence[Problem]) -> None:
+    """What is wrong with a config, a line for each mistake."""
+    for problem in problems:
+        say(str(problem))
+    for warning in warnings:
+        say(str(warning), "warning")
 
 
 def one_of(what: str, name: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from relay.store import Counts, Store, StoreStatus, Unavailable
 from relay.web import shape
 
 _STUCK = 30.0
+_LEAST = 15.0  # seconds: a dispatcher with nothing to do looks around every 5
 _OVERDUE = timedelta(minutes=5)
 _LITTLE_DISK = 256 << 20
 _REFRESH = 1.0  # seconds for which the store's figures are good enough
@@ -53,14 +54,13 @@ class Health:
         """Store open, config loaded, listening, and not on the way out."""
         return self.listening and not self.closing
 
-    @property
-    def alive(self) -> bool:
-        """Whether loop and store get on: what the watchdog stands for."""
-        return self._stuck() is None and self._store.stalled() is None
+    def alive(self, within: float) -> bool:
+        """Whether dispatcher and store got on within so many seconds: what the watchdog stands for."""
+        return self._stuck(max(within, _LEAST)) is None and self._store.stalled(within) is None
 
-    def _stuck(self) -> str | None:
+    def _stuck(self, within: float = _STUCK) -> str | None:
         idle = self._clock.monotonic() - self._dispatcher.progress_at
-        return f"the dispatcher made no progress for {idle:.0f} s" if idle > _STUCK else None
+        return f"the dispatcher made no progress for {idle:.0f} s" if idle > within else None
 
     async def refresh(self) -> StoreStatus | None:
         """The store's figures, asked for at most once a second; the last ones known while it cannot be read."""
@@ -95,6 +95,8 @@ class Health:
             "sources": self._silent(),
             "overdue": f"a delivery has been due since {shape.when(due)}" if due and now - due > _OVERDUE else None,
         }
+        # Works as somebody set it up, and may still surprise: it is told, and counts for nothing.
+        remarkable = {"listen": "; ".join(self._reloader.handed_over.differences(runtime.config)) or None}
         status = "failing" if any(failing.values()) else "degraded" if any(degraded.values()) else "ok"
         return {
             "status": status,
@@ -122,7 +124,7 @@ class Health:
                 "free_bytes": free,
             },
             "routes": [self.route(name) for name in runtime.routing.routes],
-            "checks": {name: reason or "ok" for name, reason in (failing | degraded).items()},
+            "checks": {name: reason or "ok" for name, reason in (failing | degraded | remarkable).items()},
         }
 
     def route(self, name: str) -> dict[str, Any]:

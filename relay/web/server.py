@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from relay.handover import bound_to
 from relay.schema import TcpAddress, UnixAddress, is_loopback
 from relay.web.answer import answer
 
@@ -155,29 +156,33 @@ class _AdminRunner(web.AppRunner):
 
 
 class Listener:
-    """A server and the socket it listens on."""
+    """A server and the sockets it listens on."""
 
-    def __init__(self, handler: web.Server, address: str, server: asyncio.Server) -> None:
+    def __init__(self, handler: web.Server, address: str, *servers: asyncio.Server) -> None:
         self._handler = handler
-        self._server = server
+        self._servers = servers
         self.address = address
 
     @property
     def local(self) -> bool:
         """Whether only this machine can connect, as the sockets themselves say."""
-        names = [found.getsockname() for found in self._server.sockets]
+        names = [found.getsockname() for server in self._servers for found in server.sockets]
         return all(is_loopback(name[0]) for name in names if isinstance(name, tuple))
 
     async def stop_accepting(self) -> None:
         """Close the socket and idle connections; requests being answered go on."""
-        self._server.close()
+        self._close()
         self._handler.pre_shutdown()
 
     async def close(self, timeout: float) -> None:
         """Wait for what is being answered, then close: idle connections at once, others after their answer."""
-        self._server.close()
+        self._close()
         self._handler.pre_shutdown()
         await self._handler.shutdown(timeout)
+
+    def _close(self) -> None:
+        for server in self._servers:
+            server.close()
 
 
 def ingest_server(
@@ -210,15 +215,16 @@ async def application_server(application: web.Application) -> tuple[web.AppRunne
 async def listen(
     server: web.Server,
     where: TcpAddress | UnixAddress,
-    handed_over: socket.socket | None,
+    handed_over: Sequence[socket.socket],
     context: ssl.SSLContext | None = None,
 ) -> Listener:
-    """Listen where the config says; a socket handed over by systemd wins. Raises CannotListen."""
+    """Listen where the config says; sockets handed over by systemd win. Raises CannotListen."""
     loop = asyncio.get_running_loop()
     try:
-        if handed_over is not None:
-            bound = await loop.create_server(server, sock=handed_over, backlog=_BACKLOG, ssl=context)
-            return Listener(server, f"fd {handed_over.fileno()}", bound)
+        if handed_over:
+            address = " and ".join(map(bound_to, handed_over))
+            taken = [await loop.create_server(server, sock=each, backlog=_BACKLOG, ssl=context) for each in handed_over]
+            return Listener(server, f"{address} (by systemd)", *taken)
         if isinstance(where, UnixAddress):
             path = Path(where.unix)
             _remove_stale(path)

@@ -39,6 +39,19 @@ def test_check_says_that_the_example_is_good() -> None:
     assert (ended.code, ended.out, ended.err) == (0, f"{EXAMPLE}: ok (5 sources, 3 routes)\n", "")
 
 
+def test_check_without_credentials_wants_all_other_values(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    one = "sources: {a: {type: generic, token: '${credential:a}'}, b: {type: generic, token: '${B:-%s}'}}\n"
+    config.write_text(one % "long-enough-to-be-safe")
+    assert run("check", config).code == 78
+    assert run("check", "--no-credentials", config).code == 0
+    config.write_text(one % "")
+    ended = run("check", "--no-credentials", config)
+    assert ended.code == 78
+    assert "${credential:" not in ended.err
+    assert "sources.b.token" in ended.err
+
+
 def test_check_wants_the_secrets_unless_told_not_to(secretive: Path) -> None:
     ended = run("check", secretive)
     assert ended.code == 78

@@ -24,6 +24,7 @@ import relay
 from relay import journal
 from relay.config import ConfigError, load
 from relay.delivery import Code
+from relay.handover import HandedOver
 from relay.runtime import build
 from relay.store import Unavailable
 from relay.web.logquery import FILTERS
@@ -925,7 +926,7 @@ async def test_a_socket_handed_over_that_others_can_reach_needs_a_token_too(
 ) -> None:
     with socket.socket() as open_to_all:
         open_to_all.bind(("0.0.0.0", 0))
-        monkeypatch.setattr("relay.systemd.sockets", lambda: {"admin": open_to_all})
+        monkeypatch.setattr("relay.handover.handed_over", lambda: HandedOver.of(admin=[open_to_all]))
         with pytest.raises(ConfigError, match="a token is needed"):
             async with relay_here(tmp_path, SOURCES):
                 raise AssertionError("it must not start")

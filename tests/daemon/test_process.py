@@ -269,7 +269,10 @@ async def test_it_serves_sockets_that_systemd_hands_over(tmp_path: Path) -> None
         )
         try:
             url = f"http://127.0.0.1:{admin.getsockname()[1]}"
-            assert (await ask(f"{url}/health"))["status"] == "ok"  # the kernel queues it until relay accepts
+            health = await ask(f"{url}/health")  # the kernel queues it until relay accepts
+            assert health["status"] == "ok"
+            at = public.getsockname()[1]
+            assert f"server.listen is 127.0.0.1:0, but systemd listens on 127.0.0.1:{at} " in health["checks"]["listen"]
             async with aiohttp.ClientSession() as session:
                 assert await post(session, f"http://127.0.0.1:{public.getsockname()[1]}", 1) == 200
         finally:

@@ -221,7 +221,7 @@ async def test_every_field_and_check_of_health_and_every_field_of_the_logs_is_do
     told = words(section("Health"))
     assert set(paths(health)) <= told
     assert set(health["config"]["last_reload"]) <= told
-    assert {next(iter(words(row[0]))) for row in rows("Health") if row[1] in ("failing", "degraded")} == set(
+    assert {next(iter(words(row[0]))) for row in rows("Health") if row[1] in ("failing", "degraded", "ok")} == set(
         health["checks"]
     )
     assert set(item) <= words(section("Logs"))

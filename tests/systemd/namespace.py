@@ -226,9 +226,9 @@ def booted(
     """Boot systemd over `root` to multi-user.target, and take all of it down at the end.
 
     `binds`: folders of this machine to be seen inside, read-only, by their path inside. `copies`: the same, but what
-    is written there stays inside. `before`: is called with the new root when it is built and nothing has started yet.
-    `keep_enabled`: leave /etc/systemd/system as it is in `root`; else it is empty, so that nothing that this machine
-    runs is started a second time. Raises CannotBoot.
+    is written there stays inside; a bind may lie in one. `before`: is called with the new root when it is built and
+    nothing has started yet. `keep_enabled`: leave /etc/systemd/system as it is in `root`; else it is empty, so that
+    nothing that this machine runs is started a second time. Raises CannotBoot.
     """
     with contextlib.ExitStack() as stack:
         cgroup = stack.enter_context(_cgroup())
@@ -269,16 +269,16 @@ def booted(
 
 
 def _mounts(binds: Mapping[str, str | Path], copies: Mapping[str, str | Path]) -> Iterator[str]:
-    for inside, outside in binds.items():
-        to = shlex.quote(inside)
-        yield f'mkdir -p "$new"{to}'
-        yield f'mount --rbind {shlex.quote(str(outside))} "$new"{to}'
-        yield f'mount -o remount,bind,ro "$new"{to}'
     for number, (inside, outside) in enumerate(copies.items()):
         to, upper, scratch = shlex.quote(inside), f"$work/copy{number}", f"$work/scratch{number}"
         options = f'"lowerdir="{shlex.quote(str(outside))}",upperdir={upper},workdir={scratch}"'
         yield f'mkdir -p "$new"{to} "{upper}" "{scratch}"'
         yield f'mount -t overlay -o {options} overlay "$new"{to}'
+    for inside, outside in binds.items():
+        to = shlex.quote(inside)
+        yield f'mkdir -p "$new"{to}'
+        yield f'mount --rbind {shlex.quote(str(outside))} "$new"{to}'
+        yield f'mount -o remount,bind,ro "$new"{to}'
 
 
 def _prepare(new: Path, keep_enabled: bool) -> None:

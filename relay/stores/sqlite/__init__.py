@@ -41,6 +41,7 @@ from relay.jsontext import dumps
 from relay.lane import Order
 from relay.pace import Minute
 from relay.store import (
+    STALLED,
     Counts,
     DeliveryDetail,
     LogQuery,
@@ -70,7 +71,6 @@ __all__ = ["SqliteStore", "affected_by_wal_reset_bug", "open_reader", "open_stor
 LOW_WATER = 32 << 20
 _LEAST = 3 << 19  # one and a half of the largest body that is usual
 _LOOK_EVERY = 1.0  # seconds between looks at the disk
-_STALLED = 30.0  # seconds in which a commit ends on any disk that works
 _OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
 
 
@@ -332,12 +332,12 @@ class SqliteStore:
         self._look()
         return self._writer.trouble or self._disk_trouble or self.stalled()
 
-    def stalled(self) -> str | None:
+    def stalled(self, within: float = STALLED) -> str | None:
         running, now = self._writer.running, self._clock.monotonic()
         if running is None or running != self._seen_running[0]:
             self._seen_running = (running, now)
         since = now - self._seen_running[1]
-        return f"a commit has not ended for {since:.0f} s" if since > _STALLED and running is not None else None
+        return f"a commit has not ended for {since:.0f} s" if since > within and running is not None else None
 
     @property
     def commits(self) -> int:
