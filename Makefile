@@ -20,7 +20,7 @@ BINARY := dist/relay
 # make schema renew what is derived from the config's models and docs/configuration.md
 
 .PHONY: run test check lint types fmt lock schema bench hostile bundle binary screenshots clean
-.PHONY: dist deb
+.PHONY: dist
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -33,6 +33,7 @@ check: lint types test
 lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run packaging/dist
 
 types: $(DEV)

@@ -1,19 +1,16 @@
 """Run `relay demo` as a newcomer would, in the folder one stands in, and print the log once something has arrived.
 
-    unshare --map-root-user --net python tests/packaging/demo.py relay demo
+    unshare --map-root-user --net python tests/packaging/alone.py python tests/packaging/demo.py relay demo
 
-The network namespace lets the example config have its ports, 8080, 8081 and 9099, whatever else runs on the machine.
+The network of its own lets the example config have its ports, 8080, 8081 and 9099, whatever else runs on the machine.
 This file is run by itself: it imports nothing of relay.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
@@ -21,11 +18,9 @@ import urllib.request
 from typing import Any
 
 _LIMIT = 60.0
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
 def main(command: list[str]) -> int:
-    _loopback_up()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     items: list[dict[str, Any]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
@@ -40,13 +35,6 @@ def main(command: list[str]) -> int:
         said, _ = demo.communicate(timeout=_LIMIT)
     print(json.dumps({"code": demo.returncode, "said": said, "items": items}))
     return 0
-
-
-def _loopback_up() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        asked = struct.pack("16sh", b"lo", 0)
-        flags = struct.unpack("16sh", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, asked))[1]
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", flags | _IFF_UP))
 
 
 if __name__ == "__main__":

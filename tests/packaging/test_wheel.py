@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email
-import hashlib
 import json
 import os
 import shutil
@@ -19,7 +18,8 @@ import pytest
 
 from relay import __version__
 from relay.source import types as source_types
-from tests.packaging.cache import TOP, kept
+from tests.packaging.cache import TOP
+from tests.packaging.wheels import wheelhouse
 
 DIST = TOP / "dist"
 BIN = Path(sys.executable).parent
@@ -45,23 +45,8 @@ def built(name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheelhouse() -> Path:
-    """What relay needs in the locked versions, and the pip that pipx wants: whoever installs it asks no index."""
-    lock = TOP / "requirements.lock"
-    name = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
-
-    def fetch(folder: Path) -> None:
-        said = pip("download", "--require-hashes", "--only-binary=:all:", "-r", lock, "-d", folder)
-        if said.returncode == 0:
-            said = pip("download", "--no-deps", "-d", folder, "pip")
-        if said.returncode != 0:
-            pytest.skip(f"pip cannot download what requirements.lock names: {said.stderr[-300:]}")
-
-    return kept(f"wheels-{sys.version_info.major}.{sys.version_info.minor}-{name}", fetch)
-
-
-def pip(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "pip", "-q", *words], capture_output=True, text=True)
+def wheels() -> Path:
+    return wheelhouse(f"{sys.version_info.major}.{sys.version_info.minor}")
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -111,24 +96,24 @@ def test_the_sdist_builds_the_same_wheel(wheel: Path, sdist: Path, tmp_path: Pat
     assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
 
 
-def with_pip(folder: Path, wheel: Path, wheelhouse: Path) -> Path:
+def with_pip(folder: Path, wheel: Path, wheels: Path) -> Path:
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv/bin/python"
-    install(python, "-m", "pip", "-q", "install", "--no-index", "--find-links", wheelhouse, wheel)
+    install(python, "-m", "pip", "-q", "install", "--no-index", "--find-links", wheels, wheel)
     return folder / "venv/bin/relay"
 
 
-def with_pipx(folder: Path, wheel: Path, wheelhouse: Path) -> Path:
+def with_pipx(folder: Path, wheel: Path, wheels: Path) -> Path:
     homes = {"PIPX_HOME": folder / "pipx", "PIPX_BIN_DIR": folder / "bin", "PIPX_MAN_DIR": folder / "man"}
-    options = f"--no-index --find-links {wheelhouse}"
+    options = f"--no-index --find-links {wheels}"
     chosen = ("--backend", "pip", "--python", sys.executable, "--pip-args", options)
     install(BIN / "pipx", "install", *chosen, wheel, **homes)
     return folder / "bin/relay"
 
 
-def with_uv(folder: Path, wheel: Path, wheelhouse: Path) -> Path:
+def with_uv(folder: Path, wheel: Path, wheels: Path) -> Path:
     homes = {"UV_TOOL_DIR": folder / "tools", "UV_TOOL_BIN_DIR": folder / "bin", "UV_CACHE_DIR": folder / "cache"}
-    chosen = ("--no-index", "--find-links", wheelhouse, "--python", sys.executable)
+    chosen = ("--no-index", "--find-links", wheels, "--python", sys.executable)
     install(BIN / "uv", "tool", "install", *chosen, wheel, **homes)
     return folder / "bin/relay"
 
@@ -143,9 +128,9 @@ def install(*command: str | Path, **environment: Path) -> None:
 
 @pytest.mark.parametrize("way", [with_pip, with_pipx, with_uv])
 def test_what_is_installed_works_far_from_the_checkout(
-    way: Callable[[Path, Path, Path], Path], wheel: Path, wheelhouse: Path, tmp_path: Path
+    way: Callable[[Path, Path, Path], Path], wheel: Path, wheels: Path, tmp_path: Path
 ) -> None:
-    relay = way(tmp_path, wheel, wheelhouse)
+    relay = way(tmp_path, wheel, wheels)
     home = tmp_path / "home"
     home.mkdir()
 
@@ -165,8 +150,9 @@ def demo_delivers(relay: Path, folder: Path) -> None:
     alone = ["unshare", "--map-root-user", "--net"]
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode != 0:
         pytest.skip("no network namespace can be made: run this as root, or allow user namespaces")
-    driver = Path(__file__).with_name("demo.py")
-    command = [*alone, sys.executable, "-I", str(driver), str(relay), "demo"]
+    here = Path(__file__).parent
+    command = [*alone, sys.executable, "-I", str(here / "alone.py"), sys.executable, "-I", str(here / "demo.py")]
+    command += [str(relay), "demo"]
     said = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     told = json.loads(said.stdout)
