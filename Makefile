@@ -3,6 +3,7 @@
 # make check  what CI runs: formatting, lint, types, tests
 # make fmt    mend the formatting
 # make dist   the wheel and the sdist, in dist/
+# make deb    dist/relay_VERSION_ARCH.deb: the bundle, the units, a config and the user, for Debian and Ubuntu (needs debhelper)
 # make lock   renew the locked versions
 # make bundle   dist/bundle/relay: a directory that runs without Python, on this machine's libc or a later one
 # make binary   dist/relay: one executable that runs on any Linux of this architecture (needs a C compiler, zstd and libzstd-dev)
@@ -20,7 +21,7 @@ BINARY := dist/relay
 # make schema renew what is derived from the config's models and docs/configuration.md
 
 .PHONY: run test check lint types fmt lock schema bench hostile bundle binary screenshots clean
-.PHONY: dist
+.PHONY: dist deb
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -34,7 +35,7 @@ lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck .ci/run packaging/dist
+	$(BIN)/shellcheck .ci/run packaging/dist packaging/deb packaging/debian/relay.p*
 
 types: $(DEV)
 	$(BIN)/mypy
@@ -69,10 +70,13 @@ $(DEV): $(RUNTIME) requirements-dev.lock requirements-build.lock
 	@touch $@
 
 # the same commit gives the same files
-dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y pyproject.toml)
+dist deb: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y pyproject.toml)
 
 dist: $(DEV)
 	packaging/dist
+
+deb: $(BUNDLE) $(DEV)
+	packaging/deb
 
 screenshots: $(DEV)
 	$(BIN)/python -m tests.browser.screenshots docs/images $(ARGS)
