@@ -234,7 +234,7 @@ static int hold(int cache, const char *entry)
 static int is_version(const char *entry)
 {
     const char *dash = strrchr(entry, '-');
-    return entry[0] != '.' && dash != NULL && strlen(dash + 1) == 16 && strspn(dash + 1, "0123456789abcdef") == 16;
+    return strncmp(entry, "relay-", 6) == 0 && dash != NULL && strlen(dash + 1) == 16 && strspn(dash + 1, "0123456789abcdef") == 16;
 }
 
 /* Other versions that nothing runs from, and what a killed unpacking has left. */
@@ -304,7 +304,7 @@ static void name_ours(void)
         hash = (hash ^ (unsigned char)*from) * 0x100000001b3u;
     for (const char *from = base; *from != '\0'; from++)
         hash = (hash ^ (unsigned char)*from) * 0x100000001b3u;
-    snprintf(name, sizeof name, "%.40s-%016llx", VERSION, hash);
+    snprintf(name, sizeof name, "relay-%.32s-%016llx", VERSION, hash);
     snprintf(interpreter, sizeof interpreter, "%s/%s/%s", base, name, LOADER);
     snprintf(libraries, sizeof libraries, "%s/%s/_internal", base, name);
 }
@@ -313,9 +313,12 @@ static void name_ours(void)
 static int try_cache(const char *wanted, char **argv)
 {
     struct statvfs volume;
+    struct stat found;
     if (wanted[0] != '/' || strlen(wanted) > 900)
         return refuse(wanted, "not an absolute path, or too long a one");
     make_folders(wanted);
+    if (lstat(wanted, &found) == 0 && S_ISLNK(found.st_mode) && found.st_uid != 0 && found.st_uid != geteuid())
+        return refuse(wanted, "a link that somebody else has made");
     if (realpath(wanted, base) == NULL)
         return refuse(wanted, "%s", strerror(errno));
     if (!trusted_way(base))
