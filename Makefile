@@ -2,6 +2,8 @@
 # make test   the tests
 # make check  what CI runs: formatting, lint, types, tests
 # make fmt    mend the formatting
+# make dist   the wheel and the sdist, in dist/
+# make deb    dist/relay_VERSION_ARCH.deb: the bundle, the units, a config and the user, for Debian and Ubuntu (needs debhelper)
 # make lock   renew the locked versions
 # make bundle   dist/bundle/relay: a directory that runs without Python, on this machine's libc or a later one
 # make binary   dist/relay: one executable that runs on any Linux of this architecture (needs a C compiler, zstd and libzstd-dev)
@@ -21,6 +23,7 @@ BINARY := dist/relay
 # make schema renew what is derived from the config's models and docs/configuration.md
 
 .PHONY: run test check lint types fmt lock schema bench hostile bundle binary screenshots clean
+.PHONY: dist deb
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -34,6 +37,8 @@ check: lint types test
 lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/shellcheck .ci/run packaging/dist packaging/deb packaging/debian/relay.p*
 
 types: $(DEV)
 	$(BIN)/mypy
@@ -62,10 +67,19 @@ $(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-$(DEV): $(RUNTIME) requirements-dev.lock
+$(DEV): $(RUNTIME) requirements-dev.lock requirements-build.lock
 	@echo "installing what the tests need into $(VENV) …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock -r requirements-build.lock
 	@touch $@
+
+# the same commit gives the same files
+dist deb: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y pyproject.toml)
+
+dist: $(DEV)
+	packaging/dist
+
+deb: $(BUNDLE) $(DEV)
+	packaging/deb
 
 screenshots: $(DEV)
 	$(BIN)/python -m tests.browser.screenshots docs/images $(ARGS)
@@ -88,11 +102,15 @@ binary: $(BINARY)
 $(BINARY): $(BUNDLE) packaging/onefile.py packaging/launcher.c
 	build/bundler/bin/python packaging/onefile.py
 
+COMPILE = $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+
+# setuptools alone is locked in requirements-build.lock: what builds the wheel, here and in the Dockerfile
 lock: | $(BIN)/python
 	$(BIN)/pip install --quiet 'pip-tools>=7.4'
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -o requirements.lock pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --allow-unsafe --extra bundle -c requirements.lock -o requirements-bundle.lock pyproject.toml
+	$(COMPILE) -o requirements.lock pyproject.toml
+	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(COMPILE) --allow-unsafe --only-build-deps --build-deps-for wheel --build-deps-for sdist -o requirements-build.lock pyproject.toml
+	$(COMPILE) --allow-unsafe --extra bundle -c requirements.lock -o requirements-bundle.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

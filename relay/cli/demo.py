@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+import relay
 from relay.cli import term
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from relay.daemon import Running
     from relay.runtime import Runtime
 
-_EXAMPLE = "config.example.yaml"
+_EXAMPLE = Path(relay.__file__).with_name("config.example.yaml")
 
 
 @click.command("demo")
@@ -39,7 +40,7 @@ def command(config: Path | None) -> None:
     from relay.store import Locked, Unavailable, Unusable
     from relay.web.server import CannotListen
 
-    path = config or _example()
+    path = config or _EXAMPLE
     clock = SystemClock()
     runtime = read(path, 1, clock.now())
     try:
@@ -48,15 +49,6 @@ def command(config: Path | None) -> None:
         term.fail(str(error), term.OPERATOR)
     except (Locked, Unavailable, CannotListen) as error:
         term.fail(str(error))
-
-
-def _example() -> Path:
-    """The example config: beside the code, or in the folder that the user stands in."""
-    places = (Path(__file__).resolve().parents[2] / _EXAMPLE, Path(_EXAMPLE))
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
-        term.fail(f"there is no {_EXAMPLE} here: name one with --config", term.USAGE)
-    return found
 
 
 def _sinks(runtime: Runtime) -> list[tuple[str, int]]:
