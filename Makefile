@@ -2,6 +2,7 @@
 # make test   the tests
 # make check  what CI runs: formatting, lint, types, tests
 # make fmt    mend the formatting
+# make docs   the documentation as a site, in dist/docs
 # make lock   renew the locked versions
 # make screenshots   the pictures of the dashboard in docs/images (needs Debian's chromium and chromium-driver)
 
@@ -15,7 +16,7 @@ JOBS ?= 3
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
-.PHONY: run test check lint types fmt lock schema bench hostile screenshots clean
+.PHONY: run test check lint types fmt lock schema docs bench hostile screenshots clean
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -39,6 +40,9 @@ fmt: $(DEV)
 
 schema: $(DEV)
 	$(BIN)/python -m tests.docs.test_schema
+
+docs: $(DEV)
+	$(BIN)/sphinx-build --builder html --conf-dir docs --doctree-dir dist/.doctrees --fail-on-warning --keep-going --quiet . dist/docs
 
 bench: $(DEV)
 	$(BIN)/python -m bench.end_to_end $(ARGS)
