@@ -42,7 +42,7 @@ schema: $(DEV)
 	$(BIN)/python -m tests.docs.test_schema
 
 docs: $(DEV)
-	$(BIN)/sphinx-build --builder html --conf-dir docs --doctree-dir dist/.doctrees --fail-on-warning --keep-going --quiet . dist/docs
+	$(BIN)/sphinx-build --builder html --conf-dir docs --doctree-dir dist/.doctrees --fresh-env --write-all --fail-on-warning --keep-going --quiet . dist/docs
 
 bench: $(DEV)
 	$(BIN)/python -m bench.end_to_end $(ARGS)

@@ -38,7 +38,7 @@ html_css_files = ["relay.css"]
 html_theme_options = {"top_of_page_buttons": []}
 
 TREE = {
-    "Begin": ["docs/quickstart", "docs/installing", "docs/README"],
+    "Begin": ["docs/README", "docs/quickstart", "docs/installing"],
     "Content systems": [f"docs/senders/{name}" for name in
                         ("storyblok", "strapi", "contentstack", "prismic", "hygraph", "others")],
     "Recipes": ["docs/recipes/README", "docs/recipes/*"],
