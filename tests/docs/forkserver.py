@@ -42,6 +42,8 @@ def _answer(asking: socket.socket, cli: object) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environ"])
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    asking.sendall(b"%d\n" % os.getpid())
     code = 1
     try:
         cli(args=asked["args"], prog_name="relay")  # type: ignore[operator]
@@ -50,7 +52,7 @@ def _answer(asking: socket.socket, cli: object) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        asking.sendall(b"%d" % code)
+        asking.sendall(b"%d\n" % code)
         os._exit(code)
 
 
@@ -59,7 +61,10 @@ def ask(path: str, args: list[str]) -> int:
         asking.connect(path)
         message = json.dumps({"args": args, "folder": os.getcwd(), "environ": dict(os.environ)}).encode()
         socket.send_fds(asking, [message], [0, 1, 2])
-        return int(asking.recv(16) or b"1")
+        with asking.makefile() as said:
+            number = int(said.readline())
+            signal.signal(signal.SIGTERM, lambda *_: os.kill(number, signal.SIGTERM))
+            return int(said.readline() or 143)  # ended by the signal
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A terminal for a page's commands: bash with a network, a process tree and a view of the file system of its own.
+"""Terminals for the pages' commands: bash with a network, processes and a view of the file system of its own.
 
 What the commands write, also to /etc and /var, nobody else sees, and the fixed ports of the examples are free. There is
 no way out: what a command would fetch or ask of the machine's services is answered by stand-ins (`standins/`), which
-check that the command line is one that exists.
+check that the command line is one that exists. `relay` itself is real, forked by a process that has imported it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -22,11 +22,10 @@ from tests.docs.pages import ROOT
 from tests.harness import PATIENCE
 
 STANDINS = Path(__file__).parent / "standins"
-RUNS_ON = {"demo": "demo: running", "sink": "sink: listening", "sink of refusals": "sink: listening", "follow": ""}
-"""What runs until Ctrl-C, and what it says when it is ready."""
 
-# The layers lie on a file system of their own: an overlay cannot write into another one.
-_INSIDE = r"""
+# The layers lie on a file system of their own: an overlay cannot write into another one. Each line that it reads is the
+# folder of a page, whose terminal then has standard input until it is closed.
+_MACHINE = r"""
 set -eu
 mount -t tmpfs tmpfs "$LAYERS"
 for top in etc var opt usr/local; do
@@ -34,14 +33,21 @@ for top in etc var opt usr/local; do
   mount -t overlay overlay -o "lowerdir=/$top,upperdir=$LAYERS/$top,workdir=$LAYERS/$top.work" "/$top"
 done
 mkdir -p /etc/bash_completion.d
-mount --rbind "$FOLDER" "$FOLDER"
+mount --rbind "$FOLDERS" "$FOLDERS"
 mount -o remount,bind,ro /
 ip link set lo up
-cd "$SCRATCH"
 "$PYTHON" -m tests.docs.forkserver "$SOCKET" &
 set +eu
 echo ready
-while IFS= read -r file; do . "$file" > "$file.out" 2>&1 < /dev/null; echo $?; done
+while IFS= read -r page; do . "$page/environ"; bash -c "$TERMINAL"; done
+"""
+_TERMINAL = r"""
+cd "$SCRATCH"
+while IFS= read -r file; do
+  [ "$file" != close ] || exit
+  . "$file" > "$file.out" 2>&1 < /dev/null
+  echo $?
+done
 """
 
 
@@ -54,89 +60,103 @@ class Running:
     output: Path
 
 
-class Terminal:
-    def __init__(self, folder: Path, *, copied: bool = False) -> None:
-        """In a folder that looks like a checkout: `copied` is one that may be changed, whose relay is what runs."""
-        self.scratch = folder / "checkout"
-        self._state = folder / "state"
-        self._count = 0
-        self.running: list[Running] = []
-        self.scratch.mkdir()
-        self._state.mkdir()
-        (folder / "layers").mkdir()
-        (folder / "home").mkdir()
-        for path in ROOT.iterdir():
-            if path.name not in (".git", ".venv", "dist", "config.yaml", "relay.db"):
-                if copied and path.is_dir():
-                    ignored = shutil.ignore_patterns("__pycache__", "node_modules", "images")
-                    shutil.copytree(path, self.scratch / path.name, ignore=ignored)
-                else:
-                    (self.scratch / path.name).symlink_to(path)
+class Machine:
+    """Namespaces, with the process that relay is forked from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.errors = folder / "errors"
+        layers = folder / "layers"
+        layers.mkdir()
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "PYTEST_"))}
         environ |= {
             "PATH": f"{STANDINS}:{environ['PATH']}",
             "PYTHON": sys.executable,
-            "PYTHONPATH": str(self.scratch if copied else ROOT),
+            "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
-            "HOME": str(folder / "home"),
-            "FOLDER": str(folder),
-            "TMPDIR": str(folder / "home"),
-            "SCRATCH": str(self.scratch),
-            "LAYERS": str(folder / "layers"),
-            "SOCKET": str(self._state / "relay.sock"),
-            "JOURNAL": str(self._state / "journal"),
             "CHECKOUT": str(ROOT),
-            "COPIED": "1" if copied else "",
+            "FOLDERS": str(folder),
+            "LAYERS": str(layers),
+            "SOCKET": str(folder / "relay.sock"),
+            "TERMINAL": _TERMINAL,
         }
-        with (self._state / "errors").open("wb") as errors:
+        with self.errors.open("wb") as errors:
             self._bash = subprocess.Popen(
-                [*_unshare(), "bash", "-c", _INSIDE],
+                [*_unshare(), "bash", "-c", _MACHINE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
                 env=environ,
             )
-        assert self._line() == "ready", (self._state / "errors").read_text()
-        deadline = time.monotonic() + PATIENCE
-        while not (self._state / "relay.sock").exists():
-            assert time.monotonic() < deadline, (self._state / "errors").read_text()
-            time.sleep(0.01)
+        assert self.answer() == "ready", self.errors.read_text()
+        _until((folder / "relay.sock").exists, self.errors.read_text)
 
-    def _line(self) -> str:
+    def type(self, line: str) -> None:
+        assert self._bash.stdin is not None
+        print(line, file=self._bash.stdin, flush=True)
+
+    def answer(self) -> str:
         assert self._bash.stdout is not None
         return self._bash.stdout.readline().strip()
+
+    def close(self) -> None:
+        self._bash.kill()
+        self._bash.communicate()
+
+
+class Terminal:
+    """In a folder that looks like a checkout: `copied` is one that may be changed, whose relay is what runs."""
+
+    def __init__(self, machine: Machine, *, copied: bool) -> None:
+        self._machine = machine
+        self._state = machine.folder / f"page-{len(list(machine.folder.iterdir()))}"
+        self.scratch = self._state / "checkout"
+        self.scratch.mkdir(parents=True)
+        (self._state / "home").mkdir()
+        self._count = 0
+        self.running: list[Running] = []
+        for path in ROOT.iterdir():
+            if path.name in (".git", ".venv", "dist", "build", "config.yaml", "relay.db"):
+                continue
+            if copied and path.is_dir():
+                ignored = shutil.ignore_patterns("__pycache__", "node_modules", "images")
+                shutil.copytree(path, self.scratch / path.name, ignore=ignored)
+            else:
+                (self.scratch / path.name).symlink_to(path)
+        environ = {
+            "SCRATCH": self.scratch,
+            "HOME": self._state / "home",
+            "TMPDIR": self._state / "home",
+            "JOURNAL": self._state / "journal",
+            "COPIED": self.scratch if copied else "",
+            "PYTHONPATH": self.scratch if copied else ROOT,
+        }
+        (self._state / "environ").write_text("".join(f"export {name}='{value}'\n" for name, value in environ.items()))
+        machine.type(str(self._state))
 
     def run(self, command: str) -> tuple[int, str]:
         """Type a command; gives its exit code and all that it printed."""
         self._count += 1
         file = self._state / f"{self._count}.sh"
         file.write_text(command + "\n")
-        assert self._bash.stdin is not None
-        print(file, file=self._bash.stdin, flush=True)
-        code = self._line()
-        assert code.isdigit(), (self._state / "errors").read_text()
+        self._machine.type(str(file))
+        code = self._machine.answer()
+        assert code.isdigit(), self._machine.errors.read_text()
         return int(code), (self._state / f"{self._count}.sh.out").read_text(errors="replace")
 
-    def start(self, command: str, kind: str) -> None:
-        """Type a command into another terminal, and wait until it is ready. What has its addresses is ended before."""
+    def start(self, command: str, kind: str, ready: str) -> None:
+        """Type a command into another terminal, and wait until it says that it is ready. Its like is ended before."""
         self.end(None if kind == "demo" else kind)
         output = self._state / f"{self._count + 1}.txt"
         output.touch()
-        said = f"> {output} 2>&1" if kind != "serve" else f"> {output} 2>> {self._state}/journal"
-        code, number = self.run(f"( {command}\n) {said} < /dev/null &\necho $!")
+        code, number = self.run(f"( {command}\n) > {output} 2>&1 < /dev/null &\necho $!")
         assert code == 0, number
         self.running.append(Running(kind, number.strip(), output))
-        said_so = RUNS_ON.get(kind, "")
-        deadline = time.monotonic() + PATIENCE
-        while not (
-            said_so in output.read_text(errors="replace")
-            if kind in RUNS_ON
-            else self.run("/usr/bin/curl -sf localhost:8081/health/ready")[0] == 0
-        ):
-            journal = self._state / "journal"
-            assert time.monotonic() < deadline, output.read_text() + (journal.read_text() if journal.exists() else "")
-            time.sleep(0.01)
+        _until(lambda: ready in output.read_text(errors="replace"), output.read_text)
+        if kind == "serve":
+            (self._state / "journal").unlink(missing_ok=True)
+            (self._state / "journal").symlink_to(output)
 
     def printed(self) -> str:
         """What all that runs has printed."""
@@ -149,8 +169,15 @@ class Terminal:
             self.running.remove(one)
 
     def close(self) -> None:
-        self._bash.kill()
-        self._bash.communicate()
+        self.end()
+        self._machine.type("close")
+
+
+def _until(condition: Callable[[], bool], why: Callable[[], str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.01)
 
 
 def _unshare() -> list[str]:
@@ -161,20 +188,32 @@ def _unshare() -> list[str]:
 @cache
 def missing() -> str:
     """Why this machine has no such terminals; empty where it has."""
-    for tool, package in {"unshare": "util-linux", "ip": "iproute2", "curl": "curl", "jq": "jq"}.items():
+    tools = {"unshare": "util-linux", "ip": "iproute2", "pkill": "procps", "curl": "curl", "jq": "jq"}
+    for tool, package in tools.items():
         if shutil.which(tool) is None:
             return f"{tool} is missing: apt-get install {package}"
+    overlay = "mount -t overlay overlay -o lowerdir=/etc,upperdir=/mnt/up,workdir=/mnt/work /etc"
     tried = subprocess.run(
-        [*_unshare(), "bash", "-ec", "mount -t tmpfs tmpfs /mnt; mkdir /mnt/up /mnt/work; "
-         "mount -t overlay overlay -o lowerdir=/etc,upperdir=/mnt/up,workdir=/mnt/work /etc"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return tried.stderr.strip() and f"namespaces with overlays are not allowed here (run it as root): {tried.stderr}"
+        [*_unshare(), "bash", "-ec", f"mount -t tmpfs tmpfs /mnt; mkdir /mnt/up /mnt/work; {overlay}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"needs namespaces with overlays (run it as root): {tried.stderr.strip()}" if tried.returncode else ""
 
 
 @contextmanager
-def terminal(folder: Path, *, copied: bool = False) -> Iterator[Terminal]:
-    made = Terminal(folder, copied=copied)
+def machine(folder: Path) -> Iterator[Machine]:
+    made = Machine(folder)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def terminal(on: Machine, *, copied: bool = False) -> Iterator[Terminal]:
+    made = Terminal(on, copied=copied)
     try:
         yield made
     finally:

@@ -17,6 +17,7 @@ import json
 import re
 import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from relay.cli import VERBS
 from relay.cli import relay as cli
 from tests.docs import terminal
 from tests.docs.pages import ROOT, SHELL, Block, blocks, commands, pages, spans
-from tests.docs.terminal import Terminal
+from tests.docs.terminal import Machine, Terminal
 from tests.harness import PATIENCE
 
 STAGE = Path(__file__).with_name("stage.yaml").read_text()
@@ -36,21 +37,27 @@ FAILS_ON_STAGE = {"relay test --all": 1}  # two of its destinations take nothing
 ID = re.compile(r"\b(evt|dlv)_[0-9A-Z]{26}\b")
 
 
-@pytest.mark.skipif(bool(terminal.missing()), reason=terminal.missing())
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    if terminal.missing():
+        pytest.skip(terminal.missing())
+    with terminal.machine(tmp_path_factory.mktemp("machine")) as made:
+        yield made
+
+
 @pytest.mark.parametrize("page", TYPED)
-def test_every_command_of_a_page_works(page: str, tmp_path: Path) -> None:
+def test_every_command_of_a_page_works(page: str, machine: Machine) -> None:
     files = [block.file for block in blocks(page) if block.file is not None]
     extends = any(file.startswith("relay/") for file in files)
-    with terminal.terminal(tmp_path, copied=extends) as typing:
+    with terminal.terminal(machine, copied=extends) as typing:
         session = Session(typing, staged=not extends and "config.yaml" not in files)
         for block in blocks(page):
             session.take(block)
         assert not session.failures, "\n".join(session.failures)
 
 
-@pytest.mark.skipif(bool(terminal.missing()), reason=terminal.missing())
-def test_a_command_that_does_not_work_is_noticed(tmp_path: Path) -> None:
-    with terminal.terminal(tmp_path) as typing:
+def test_a_command_that_does_not_work_is_noticed(machine: Machine) -> None:
+    with terminal.terminal(machine) as typing:
         session = Session(typing, staged=False)
         text = "relay version\nrelay logs --since yesterday\nrelay db check # exit code 78\nfalse # exit code 78\n"
         session.take(Block("page.md", 7, "", "sh", text, ""))
@@ -96,7 +103,7 @@ class Session:
         ready = self._with_ids(command)
         kind = next((kind for kind, form in LONG.items() if re.search(form, command)), None)
         if kind is not None:
-            self._terminal.start(ready, kind)
+            self._terminal.start(ready, kind, READY[kind])
             return
         code, said = self._terminal.run(ready)
         self._said += said
@@ -130,9 +137,9 @@ class Session:
             (here.scratch / name).write_text(sample["body"])
         if sorted(one.kind for one in here.running) != ["serve", "sink", "sink of refusals"]:
             here.end()
-            here.start("relay sink --listen 127.0.0.1:9099", "sink")
-            here.start("relay sink --listen 127.0.0.1:9098 --fail 422:999999", "sink of refusals")
-            here.start("relay serve", "serve")
+            here.start("relay sink --listen 127.0.0.1:9099", "sink", READY["sink"])
+            here.start("relay sink --listen 127.0.0.1:9098 --fail 422:999999", "sink of refusals", READY["sink"])
+            here.start("relay serve", "serve", READY["serve"])
         else:
             self._told("relay reload")
         self._told("relay resume --all")
@@ -168,6 +175,10 @@ LONG = {
     "sink": r"^relay sink\b",
     "follow": r"^relay logs .*(-f|--follow)\b",
 }
+
+
+READY = {"serve": '"started"', "demo": "demo: running", "sink": "sink: listening", "follow": ""}
+"""What each of them says when it is ready."""
 
 
 # -- what is not run ---------------------------------------------------------------------------------------------------
