@@ -74,6 +74,7 @@ class Session:
         self._terminal = typing
         self._staged = staged
         self._section = ""
+        self._changed = True
         self._ids: dict[str, str] = {}
         self._said = ""
         self._typed = False
@@ -91,9 +92,10 @@ class Session:
         self._typed = block.language in SHELL
         if self._typed:
             self._said = ""
-            if self._staged and block.section != self._section:
-                self._section = block.section
+            if self._staged and block.section != self._section and self._changed:
                 self._set_the_stage()
+                self._changed = False
+            self._section = block.section
             for line, command in commands(block.text):
                 self._type(f"{block.page}:{block.line + line}", command)
 
@@ -101,6 +103,7 @@ class Session:
         expected = re.search(r"# exit code (\d+)$", command)
         wanted = int(expected[1]) if expected else FAILS_ON_STAGE.get(command, 0)
         ready = self._with_ids(command)
+        self._changed |= not READING.issuperset(re.findall(r"\brelay (\w+)", command)) or "config.yaml" in command
         kind = next((kind for kind, form in LONG.items() if re.search(form, command)), None)
         if kind is not None:
             self._terminal.start(ready, kind, READY[kind])
@@ -176,6 +179,22 @@ LONG = {
     "follow": r"^relay logs .*(-f|--follow)\b",
 }
 
+
+READING = {
+    "check",
+    "routes",
+    "sources",
+    "explain",
+    "logs",
+    "show",
+    "doctor",
+    "db",
+    "import",
+    "schema",
+    "export",
+    "version",
+}
+"""Verbs that leave everything as it was."""
 
 READY = {"serve": '"started"', "demo": "demo: running", "sink": "sink: listening", "follow": ""}
 """What each of them says when it is ready."""
