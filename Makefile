@@ -4,6 +4,7 @@
 # make fmt    mend the formatting
 # make dist   the wheel and the sdist, in dist/
 # make deb    dist/relay_VERSION_ARCH.deb: the bundle, the units, a config and the user, for Debian and Ubuntu (needs debhelper)
+# make docs   the documentation as a site, in dist/docs
 # make lock   renew the locked versions
 # make bundle   dist/bundle/relay: a directory that runs without Python, on this machine's libc or a later one
 # make binary   dist/relay: one executable that runs on any Linux of this architecture (needs a C compiler, zstd and libzstd-dev)
@@ -22,7 +23,7 @@ BINARY := dist/relay
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
-.PHONY: run test check lint types fmt lock schema bench hostile bundle binary screenshots clean
+.PHONY: run test check lint types fmt lock schema docs bench hostile bundle binary screenshots clean
 .PHONY: dist deb
 
 run: $(RUNTIME)
@@ -49,6 +50,9 @@ fmt: $(DEV)
 
 schema: $(DEV)
 	$(BIN)/python -m tests.docs.test_schema
+
+docs: $(DEV)
+	$(BIN)/sphinx-build --builder html --conf-dir docs --doctree-dir dist/.doctrees --fresh-env --write-all --fail-on-warning --keep-going --quiet . dist/docs
 
 bench: $(DEV)
 	$(BIN)/python -m bench.end_to_end $(ARGS)

@@ -1,6 +1,7 @@
 """The config's JSON Schema: says what docs/configuration.md says, takes every good config, and knows a wrong shape.
 
-`python -m tests.docs.test_schema` writes anew what is derived: relay/configtexts.json and docs/config.schema.json.
+`python -m tests.docs.test_schema` writes anew what is derived: relay/configtexts.json, docs/config.schema.json and
+docs/reference/configuration.md.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from relay.fields import Section
 from relay.routeschema import Alternative
 from relay.yamlfile import NotYaml, read
 from tests.cli.running import run
+from tests.docs.reference import reference
 from tests.docs.test_configuration import PAGE, SECTIONS, examples, words
 
 ROOT = Path(__file__).parent.parent.parent
 TEXTS = ROOT / "relay" / "configtexts.json"
+REFERENCE = ROOT / "docs" / "reference" / "configuration.md"
 COMMITTED = ROOT / "docs" / "config.schema.json"
 CONFIGS = ROOT / "tests" / "configs"
 
@@ -85,6 +88,17 @@ def test_the_committed_schema_is_the_verbs() -> None:
     ended = run("schema")
     assert ended.code == 0
     assert ended.out == COMMITTED.read_text()
+
+
+def test_the_reference_is_that_of_the_models() -> None:
+    assert REFERENCE.read_text() == reference()
+
+
+def test_the_reference_has_every_key_of_every_section() -> None:
+    schema = config_schema()
+    told = re.findall(r"^\| `(\w+)` \|", REFERENCE.read_text(), re.MULTILINE)
+    keys = [key for form in (schema, *schema["$defs"].values()) for key in form.get("properties", {})]
+    assert sorted(told) == sorted(keys)
 
 
 def test_the_example_points_to_it() -> None:
@@ -177,6 +191,7 @@ def test_what_is_by_meaning_is_there() -> None:
 def write() -> None:
     TEXTS.write_text(json.dumps(texts(), indent=1, ensure_ascii=False) + "\n")
     COMMITTED.write_text(json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n")
+    REFERENCE.write_text(reference())
 
 
 if __name__ == "__main__":
