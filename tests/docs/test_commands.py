@@ -7,7 +7,8 @@ it as it was, with events of which something waits, failed and arrived.
 
 - A command succeeds, unless a comment behind it says otherwise: `# exit code 1`.
 - Ids in commands are those of something that the verb can be done to.
-- A `text` block that comes next after commands is what they print, here or in another terminal; `…` is anything.
+- A `text` block that comes next, in the section of the commands, is what they print, here or in another terminal; `…`
+  is anything.
 - What runs until Ctrl-C goes on in another terminal, while the next commands are typed.
 """
 
@@ -87,7 +88,7 @@ class Session:
             path = self._terminal.scratch / block.file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text)
-        if block.language == "text" and self._typed:
+        if block.language == "text" and self._typed and block.section == self._section:
             self._expect(block)
         self._typed = block.language in SHELL
         if self._typed:
