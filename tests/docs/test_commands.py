@@ -60,7 +60,7 @@ def test_every_command_of_a_page_works(page: str, machine: Machine) -> None:
 def test_a_command_that_does_not_work_is_noticed(machine: Machine) -> None:
     with terminal.terminal(machine) as typing:
         session = Session(typing, staged=False)
-        text = "relay version\nrelay logs --since yesterday\nrelay db check # exit code 78\nfalse # exit code 78\n"
+        text = "relay version\nrelay logs --since yesterday\nrelay show nothing # exit code 2\nfalse # exit code 78\n"
         session.take(Block("page.md", 7, "", "sh", text, ""))
         assert [failure.partition("\n")[0] for failure in session.failures] == [
             "page.md:8: relay logs --since yesterday",
@@ -121,7 +121,9 @@ class Session:
             deadline = time.monotonic() + PATIENCE
             while not form.search(printed := self._said + self._terminal.printed()):
                 if time.monotonic() > deadline:
-                    self.failures.append(f"{block.page}:{block.line + number}: nothing prints {line}, but\n{printed}")
+                    self.failures.append(
+                        f"{block.page}:{block.line + number}: nothing prints {line}, but\n{printed[-3000:]}"
+                    )
                     break
                 time.sleep(0.01)
 
