@@ -17,9 +17,12 @@ def serve(path: str) -> None:
 
     from relay.cli import VERBS
     from relay.cli import relay as cli
+    from relay.config import load
 
     for verb in VERBS:
         importlib.import_module(f"relay.cli.{verb}_" if keyword.iskeyword(verb) else f"relay.cli.{verb}")
+    with open("config.example.yaml", "rb") as example:  # finds and compiles all types and presets
+        load(example.read(), environ={}, no_secrets=True)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()

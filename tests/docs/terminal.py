@@ -165,7 +165,7 @@ class Terminal:
     def end(self, kind: str | None = None) -> None:
         """Ctrl-C to all that runs, or to all of a kind."""
         for one in [one for one in self.running if kind in (None, one.kind)]:
-            self.run(f"pkill -TERM -P {one.number} || kill -TERM {one.number}; wait {one.number}")
+            self.run(f"pkill -TERM -P {one.number}; kill -TERM {one.number}; wait {one.number}")
             self.running.remove(one)
 
     def close(self) -> None:

@@ -7,7 +7,8 @@ it as it was, with events of which something waits, failed and arrived.
 
 - A command succeeds, unless a comment behind it says otherwise: `# exit code 1`.
 - Ids in commands are those of something that the verb can be done to.
-- A `text` block that comes next after commands is what they print, here or in another terminal; `…` is anything.
+- A `text` block that comes next, in the section of the commands, is what they print, here or in another terminal; `…`
+  is anything.
 - What runs until Ctrl-C goes on in another terminal, while the next commands are typed.
 """
 
@@ -59,7 +60,7 @@ def test_every_command_of_a_page_works(page: str, machine: Machine) -> None:
 def test_a_command_that_does_not_work_is_noticed(machine: Machine) -> None:
     with terminal.terminal(machine) as typing:
         session = Session(typing, staged=False)
-        text = "relay version\nrelay logs --since yesterday\nrelay db check # exit code 78\nfalse # exit code 78\n"
+        text = "relay version\nrelay logs --since yesterday\nrelay show nothing # exit code 2\nfalse # exit code 78\n"
         session.take(Block("page.md", 7, "", "sh", text, ""))
         assert [failure.partition("\n")[0] for failure in session.failures] == [
             "page.md:8: relay logs --since yesterday",
@@ -87,7 +88,7 @@ class Session:
             path = self._terminal.scratch / block.file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text)
-        if block.language == "text" and self._typed:
+        if block.language == "text" and self._typed and block.section == self._section:
             self._expect(block)
         self._typed = block.language in SHELL
         if self._typed:
@@ -120,7 +121,9 @@ class Session:
             deadline = time.monotonic() + PATIENCE
             while not form.search(printed := self._said + self._terminal.printed()):
                 if time.monotonic() > deadline:
-                    self.failures.append(f"{block.page}:{block.line + number}: nothing prints {line}, but\n{printed}")
+                    self.failures.append(
+                        f"{block.page}:{block.line + number}: nothing prints {line}, but\n{printed[-3000:]}"
+                    )
                     break
                 time.sleep(0.01)
 
