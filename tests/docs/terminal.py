@@ -146,8 +146,10 @@ class Terminal:
         return int(code), (self._state / f"{self._count}.sh.out").read_text(errors="replace")
 
     def start(self, command: str, kind: str, ready: str) -> None:
-        """Type a command into another terminal, and wait until it says that it is ready. Its like is ended before."""
+        """Type a command into another terminal, and wait until it says that it is ready. Its like is ended before,
+        and a demo, which has all ports."""
         self.end(None if kind == "demo" else kind)
+        self.end("demo")
         output = self._state / f"{self._count + 1}.txt"
         output.touch()
         code, number = self.run(f"( {command}\n) > {output} 2>&1 < /dev/null &\necho $!")
