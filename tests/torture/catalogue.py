@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import crashes
+from tests.torture import crashes, disks
 from tests.torture.row import Row
 
 ROWS: tuple[Row, ...] = (
@@ -23,4 +23,36 @@ ROWS: tuple[Row, ...] = (
         crashes.power,
     ),
     Row("D3", "P1", "negative control of D2", "the same under libeatmydata", "it loses", crashes.control),
+    Row(
+        "D6",
+        "P1",
+        "the disk gives errors",
+        "strace makes fdatasync, then pwrite, fail with EIO ninety times",
+        "no 2xx for what is not stored; /health says so within 2 s; well again by itself",
+        disks.io_errors,
+    ),
+    Row(
+        "D7",
+        "P1 P8",
+        "the disk is full",
+        "a tmpfs of 64 MiB is filled by events of 100 kB, then made larger",
+        "503 with Retry-After before it is full; 0 lost; well within 10 s of room, without a restart or many lines",
+        disks.full,
+    ),
+    Row(
+        "D8",
+        "P8",
+        "the disk is slow",
+        "strace delays each fdatasync by 200 ms",
+        "the event loop is never held up; one sync serves many events",
+        disks.slow,
+    ),
+    Row(
+        "D9",
+        "P1",
+        "the disk dies, or the file is read-only",
+        "FS_IOC_SHUTDOWN under load; chattr +i",
+        "503 and the reason in /health; exit 78 at a start; the file is never made anew; 0 lost when it is back",
+        disks.dead,
+    ),
 )

@@ -39,13 +39,14 @@ class Ledger:
     acknowledged: set[int] = field(default_factory=set)
     refused: Counter[int] = field(default_factory=Counter)
     crashes: int = 0
+    body: bytes = b'{"id":%d}'
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     async def _send(self, session: aiohttp.ClientSession, url: str) -> None:
         while True:
             number = next(self._numbers)
             try:
-                async with session.post(f"{url}/in/any", data=b'{"id":%d}' % number) as response:
+                async with session.post(f"{url}/in/any", data=self.body % number) as response:
                     await response.read()
             except (aiohttp.ClientError, TimeoutError):
                 return

@@ -70,6 +70,7 @@ __all__ = ["SqliteStore", "affected_by_wal_reset_bug", "open_reader", "open_stor
 LOW_WATER = 32 << 20
 _LEAST = 3 << 19  # one and a half of the largest body that is usual
 _LOOK_EVERY = 1.0  # seconds between looks at the disk
+_LOOK_AFTER = 1 << 20  # bytes of events, which may come faster
 _STALLED = 30.0  # seconds in which a commit ends on any disk that works
 _OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
 
@@ -89,6 +90,7 @@ class SqliteStore:
         """For the queue; for people's searches, which may take seconds; for what `/health` asks, which may not wait."""
         self._file = identity(path)
         self._looked = float("-inf")
+        self._unseen = 0  # bytes that were added since then
         self._seen_running: tuple[int | None, float] = (None, 0.0)
         self._disk_trouble: str | None = None
         self._no_space: str | None = None
@@ -102,6 +104,7 @@ class SqliteStore:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
+        self._unseen += len(event.body)
         self._look()
         if self._no_space is not None:
             raise Unavailable(self._no_space)
@@ -368,11 +371,11 @@ class SqliteStore:
                 self._closed = True
 
     def _look(self) -> None:
-        """Look at the disk, at most once a second: is there room, is the file still ours?"""
+        """Look at the disk, now and then: is there room, is the file still ours?"""
         now = self._clock.monotonic()
-        if now - self._looked < _LOOK_EVERY:
+        if now - self._looked < _LOOK_EVERY and self._unseen < _LOOK_AFTER:
             return
-        self._looked = now
+        self._looked, self._unseen = now, 0
         replaced = identity(self.path) != self._file
         self._disk_trouble = explain(Replaced()) if replaced else None
         free, mark = _space(self.path)
