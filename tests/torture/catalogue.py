@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.torture import crashes, disks
-from tests.torture.row import Row
+from tests.torture import crashes, disks, sweep
+from tests.torture.row import Row, by_tests
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -23,6 +23,22 @@ ROWS: tuple[Row, ...] = (
         crashes.power,
     ),
     Row("D3", "P1", "negative control of D2", "the same under libeatmydata", "it loses", crashes.control),
+    Row(
+        "D4",
+        "P1",
+        "the process crashes at each system call",
+        "strace kills relay at the nth pwrite and the nth fdatasync: accepting, migrating, backing up, pruning",
+        "0 lost, the file sound, at every point",
+        sweep.crash_points,
+    ),
+    Row(
+        "D5",
+        "P1",
+        "an answer comes too soon",
+        "strace notes each read, sync and answer of a thousand requests",
+        "between a request and its 200 the log is synced, each time",
+        by_tests("tests/faults/test_sync_before_answer.py"),
+    ),
     Row(
         "D6",
         "P1",

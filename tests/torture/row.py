@@ -63,7 +63,7 @@ def by_tests(*nodes: str) -> Trial:
 
     async def trial(place: Place) -> Figure:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pytest", "-q", "-rs", "--no-header", "-p", "no:cacheprovider", *nodes),
+            *(sys.executable, "-m", "pytest", "-rs", "--no-header", "-p", "no:cacheprovider", *nodes),
             cwd=TOP,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
