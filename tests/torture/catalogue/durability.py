@@ -1,9 +1,15 @@
-"""The catalogue: every fault and attack that relay is tried with, in order."""
+"""D: what was acknowledged is on disk, whatever happens to the process, the disk and the file."""
 
 from __future__ import annotations
 
 from tests.torture import crashes, disks, sweep
 from tests.torture.row import Row, by_tests
+
+
+def in_store(*names: str) -> tuple[str, ...]:
+    """Tests of the store on SQLite."""
+    return tuple(f"tests/test_sqlite_store.py::test_{name}" for name in names)
+
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -70,5 +76,43 @@ ROWS: tuple[Row, ...] = (
         "FS_IOC_SHUTDOWN under load; chattr +i",
         "503 and the reason in /health; exit 78 at a start; the file is never made anew; 0 lost when it is back",
         disks.dead,
+    ),
+    Row(
+        "D10",
+        "P1",
+        "the file is replaced, removed, cut short, garbage, foreign or newer",
+        "mv, rm, other files in its place, live and at a start",
+        "noticed live within 5 s, and at a start with exit 78 and one line; never written over",
+        by_tests(
+            *in_store("a_file_replaced_under_us_takes_nothing_more", "a_replaced_file_is_noticed_without_a_write"),
+            *in_store(
+                "a_file_that_cannot_be_used_is_refused_and_left_alone", "only_a_file_with_nothing_in_it_is_made_anew"
+            ),
+            "tests/daemon/test_process.py::test_a_foreign_file_is_refused_with_78_and_left_as_it_was",
+        ),
+    ),
+    Row(
+        "D11",
+        "P1",
+        "bytes of a stored body rot",
+        "other bytes are written into the file",
+        "it is never sent: failed, `corrupt_body`",
+        by_tests(
+            *in_store(
+                "a_body_that_rotted_is_never_handed_out_as_intact", "a_body_that_is_gone_is_not_handed_out_as_intact"
+            ),
+            *in_store("a_body_that_rotted_spoils_the_whole_window_it_is_sent_with"),
+        ),
+    ),
+    Row(
+        "D12",
+        "P1",
+        "two daemons on one file",
+        "the second is started while the first runs; the first is killed",
+        "the second names the first and ends with 1; kill -9 frees the lock",
+        by_tests(
+            *in_store("a_second_relay_is_told_who_has_the_file", "a_waiting_relay_takes_over_when_the_other_leaves"),
+            *in_store("a_killed_relay_leaves_no_lock_behind", "two_stores_in_one_process_exclude_each_other"),
+        ),
     ),
 )
