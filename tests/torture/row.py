@@ -31,10 +31,16 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row may write, and how often it is to repeat itself: 1 is the quick run."""
+    """Where a row may write, how often it is to repeat itself (1 is the quick run), and where series are kept."""
 
     folder: Path
     count: int = 1
+    results: Path | None = None
+
+    def result(self, name: str, text: str) -> None:
+        """Keep a series of figures, where results are kept."""
+        if self.results is not None:
+            (self.results / name).write_text(text)
 
 
 @dataclass(frozen=True, slots=True)
