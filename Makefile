@@ -15,7 +15,7 @@ JOBS ?= 3
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
-.PHONY: run test check lint types fmt lock schema bench hostile screenshots clean
+.PHONY: run test check lint types fmt lock schema bench torture hostile screenshots clean
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -42,6 +42,10 @@ schema: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python -m bench.end_to_end $(ARGS)
+
+# faults and attacks, a line for each: docs/reliability.md
+torture: $(DEV)
+	$(BIN)/python -m tests.torture $(ARGS)
 
 # what hostile destinations cost: fault, code, seconds, memory
 hostile: $(DEV)
