@@ -47,11 +47,11 @@ class Disk:
 
     def again(self) -> None:
         """The machine comes up again. Nobody may have a file of it open."""
-        _run("umount", self.path)
+        run("umount", self.path)
         self.mount()
 
     def mount(self) -> None:
-        _run("mount", "-o", "loop", self.image, self.path)
+        run("mount", "-o", "loop", self.image, self.path)
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
     path = folder / "disk"
     path.mkdir()
     try:
-        _run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path)
+        run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path)
     except Failed as error:
         raise Skipped(f"nothing can be mounted here: {error}") from error
     try:
@@ -73,7 +73,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 
 def grow(path: Path, size: int) -> None:
     """Make room, as an operator would."""
-    _run("mount", "-o", f"remount,size={size}", path)
+    run("mount", "-o", f"remount,size={size}", path)
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def disk(folder: Path, size: int = 4 << 30) -> Iterator[Disk]:
     made.path.mkdir()
     made.image.touch()
     os.truncate(made.image, size)
-    _run("mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", made.image)
+    run("mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", made.image)
     try:
         made.mount()
     except Failed as error:
@@ -95,7 +95,8 @@ def disk(folder: Path, size: int = 4 << 30) -> Iterator[Disk]:
         subprocess.run(["umount", "--lazy", made.path], check=False, capture_output=True)
 
 
-def _run(*command: str | Path) -> str:
+def run(*command: str | Path) -> str:
+    """What a program says. Raises Failed where it did not do what it was told."""
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise Failed(f"{' '.join(map(str, command))}: {done.stderr.strip()}")

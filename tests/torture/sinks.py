@@ -3,7 +3,8 @@
     python -m tests.torture.sinks ADDRESS PORT FILE BEHAVIOUR...
 
 One port for each behaviour, from PORT on (0: free ones). Each request that was read to its end is a line of FILE:
-number, `webhook-id`, and the monotonic clock, which is one for all processes of a machine.
+number, `webhook-id`, the port, how many requests are under way there now, and the monotonic clock, which is one for all
+processes of a machine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,9 @@ from typing import TextIO
 
 from tests.torture.row import TOP
 
-WELL, BROKEN, HANG, RESET, DRIP = "well", "500", "hang", "reset", "drip"
+WELL, SLOW, BROKEN, HANG, RESET, DRIP = "well", "slow", "500", "hang", "reset", "drip"
+ABRUPT = "abrupt"  # well, and its connections end with a reset that is sent once
+_SLOW = 0.02  # seconds
 _ANSWERS = {
     WELL: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     BROKEN: b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
@@ -38,14 +42,26 @@ _PATIENCE = 60.0
 class _Peer(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, behaviour: str, out: TextIO) -> None:
+    def __init__(self, behaviour: str, under_way: Counter[int], out: TextIO) -> None:
         self._behaviour = behaviour
+        self._under_way = under_way
         self._out = out
         self._data = b""
+        self._asked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if self._behaviour == ABRUPT:
+            self._abruptly()
+        self._port = transport.get_extra_info("sockname")[1]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._answered()
+
+    def _answered(self) -> None:
+        self._under_way[self._port] -= self._asked
+        self._asked = False
 
     def data_received(self, data: bytes) -> None:
         self._data += data
@@ -58,7 +74,10 @@ class _Peer(asyncio.Protocol):
             self._data = rest[size:]
             number, identity = _NUMBER.search(rest[:size]), _ID.search(head)
             if number is not None and identity is not None:
-                self._out.write(f"{number[1].decode()} {identity[1].decode()} {monotonic()}\n")
+                self._under_way[self._port] += not self._asked
+                self._asked = True
+                where = f"{self._port} {self._under_way[self._port]}"
+                self._out.write(f"{number[1].decode()} {identity[1].decode()} {where} {monotonic()}\n")
             self._answer()
 
     def _answer(self) -> None:
@@ -66,13 +85,24 @@ class _Peer(asyncio.Protocol):
             case "hang":
                 return
             case "reset":
-                raw = self._transport.get_extra_info("socket")
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self._abruptly()
                 self._transport.abort()
             case "drip":
                 self._drip(0)
-            case known:
-                self._transport.write(_ANSWERS[known])
+            case "slow":
+                asyncio.get_running_loop().call_later(_SLOW, self._say, WELL)
+            case "500":
+                self._say(BROKEN)
+            case _:
+                self._say(WELL)
+
+    def _abruptly(self) -> None:
+        raw = self._transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def _say(self, answer: str) -> None:
+        self._answered()
+        self._transport.write(_ANSWERS[answer])
 
     def _drip(self, place: int) -> None:
         if not self._transport.is_closing():
@@ -85,10 +115,11 @@ async def serve(address: str, first: int, file: Path, behaviours: Sequence[str])
     loop = asyncio.get_running_loop()
     with file.open("a", buffering=1) as out:
         ports = []
+        under_way = Counter[int]()
         for place, behaviour in enumerate(behaviours):
 
             def peer(behaviour: str = behaviour) -> _Peer:
-                return _Peer(behaviour, out)
+                return _Peer(behaviour, under_way, out)
 
             server = await loop.create_server(peer, address, first + place if first else 0, backlog=1024)
             ports.append(server.sockets[0].getsockname()[1])
@@ -102,6 +133,8 @@ class Arrival:
 
     number: int
     id: str
+    port: int
+    under_way: int
     at: float
 
 
@@ -116,7 +149,10 @@ class Sinks:
     def arrivals(self) -> list[Arrival]:
         """What has come so far."""
         lines = self.file.read_text().split("\n")[:-1]  # the last line may not be whole
-        return [Arrival(int(number), id_, float(at)) for number, id_, at in map(str.split, lines)]
+        return [
+            Arrival(int(number), id_, int(port), int(under_way), float(at))
+            for number, id_, port, under_way, at in map(str.split, lines)
+        ]
 
     async def wait_for(
         self, condition: Callable[[list[Arrival]], object], patience: float = _PATIENCE

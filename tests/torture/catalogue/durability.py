@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import crashes, disks, sweep
+from tests.torture import backlog, copies, crashes, disks, starve, sweep
 from tests.torture.row import Row, by_tests
 
 
@@ -114,5 +114,30 @@ ROWS: tuple[Row, ...] = (
             *in_store("a_second_relay_is_told_who_has_the_file", "a_waiting_relay_takes_over_when_the_other_leaves"),
             *in_store("a_killed_relay_leaves_no_lock_behind", "two_stores_in_one_process_exclude_each_other"),
         ),
+    ),
+    Row(
+        "D13",
+        "P8",
+        "readers keep the log from being checkpointed",
+        "pages of the log are read all the time under load; then another program keeps a transaction open",
+        "the -wal file within 64 MiB and five seconds of writing; within 64 MiB when the stranger has left; 0 lost",
+        starve.read,
+    ),
+    Row(
+        "D14",
+        "P6 P8",
+        "very many deliveries wait",
+        "a store filled with 200,000 (with --count 5 a million) for ten destinations that hang",
+        "ready within 2 s; under 150 MiB; a claim under 5 ms, by its index; p99 of another route at most twice that"
+        " without; worked off from one at a time on, never more than `concurrency` at once",
+        backlog.million,
+    ),
+    Row(
+        "D16",
+        "P1",
+        "backups under load, and one is restored",
+        "`relay db backup` again and again under load; relay is started on the last copy",
+        "each sound, with all that was acknowledged before it began; restored, it waits for a person, then sends all",
+        copies.copied,
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import farm
+from tests.torture import farm, partition
 from tests.torture.row import Row, by_tests
 
 _FAULTS = "tests/faults/test_hostile_destinations.py"
@@ -60,6 +60,14 @@ ROWS: tuple[Row, ...] = (
         "getaddrinfo that hangs, fails, answers otherwise the second time, with a thousand addresses",
         "a healthy destination is not delayed; nobody connects to a denied address",
         by_tests(_NAMES),
+    ),
+    Row(
+        "N7",
+        "P2 P6",
+        "the network breaks",
+        "a network namespace whose firewall drops all, what comes in, or what goes out; and half-open connections",
+        "all delivered within the longest backoff and 5 s of its end, under one id each; no socket stuck",
+        partition.broken,
     ),
     Row(
         "N9",
