@@ -64,6 +64,16 @@ def needs(*programs: str, root: bool = False, package: str = "") -> None:
             raise Skipped(f"needs {program}: apt-get install {package or program}")
 
 
+def together(*trials: Trial) -> Trial:
+    """A row that takes more than one trial: each must pass."""
+
+    async def trial(place: Place) -> Figure:
+        figures = [await each(place) for each in trials]
+        return Figure("; ".join(figure.text for figure in figures), all(figure.passed for figure in figures))
+
+    return trial
+
+
 def by_tests(*nodes: str) -> Trial:
     """A row that tests of the suite prove; the figure is how many there are."""
 

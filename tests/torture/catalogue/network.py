@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.torture import farm, partition
-from tests.torture.row import Row, by_tests
+from tests.torture import farm, lookups, partition
+from tests.torture.row import Row, by_tests, together
 
 _FAULTS = "tests/faults/test_hostile_destinations.py"
 _NAMES = "tests/faults/test_hostile_names.py"
@@ -57,9 +57,9 @@ ROWS: tuple[Row, ...] = (
         "N6",
         "P6 P7",
         "names hang, are not found, turn to other addresses",
-        "getaddrinfo that hangs, fails, answers otherwise the second time, with a thousand addresses",
-        "a healthy destination is not delayed; nobody connects to a denied address",
-        by_tests(_NAMES),
+        "a name server that is silent about 50 names; getaddrinfo that fails, changes its mind, has 1000 addresses",
+        "another name is not delayed by 100 ms; nobody connects to a denied address",
+        together(lookups.hung, by_tests(_NAMES)),
     ),
     Row(
         "N7",
