@@ -79,7 +79,14 @@ class SqliteStore:
     """The Store in a SQLite file. See relay.store.Store for what each verb promises."""
 
     def __init__(
-        self, path: Path, clock: Clock, ids: Ids, held: Lock, write: Writer, readers: tuple[Reader, Reader, Reader]
+        self,
+        path: Path,
+        clock: Clock,
+        ids: Ids,
+        held: Lock,
+        write: Writer,
+        readers: tuple[Reader, Reader, Reader],
+        notes: Sequence[str] = (),
     ) -> None:
         self.ids = ids
         self.path = path
@@ -88,6 +95,7 @@ class SqliteStore:
         self._writer = write
         self._claims, self._logs, self._glances = readers
         """For the queue; for people's searches, which may take seconds; for what `/health` asks, which may not wait."""
+        self._notes = tuple(notes)
         self._file = identity(path)
         self._looked = float("-inf")
         self._unseen = 0  # bytes that were added since then
@@ -324,8 +332,9 @@ class SqliteStore:
     def notes(self) -> Sequence[str]:
         version = sqlite3.sqlite_version
         if not affected_by_wal_reset_bug(version):
-            return ()
+            return self._notes
         return (
+            *self._notes,
             f"SQLite {version} has the WAL-reset bug: two connections that write can damage a database. relay writes on"
             f" one connection alone, which keeps clear of it; let no other program write to {self.path} while relay"
             " runs",
@@ -418,9 +427,16 @@ async def open_store(
     Unavailable for what may pass; the file is then as it was.
     """
     path = opening.place(path)
+    kept: list[str] = []
+
+    def migrating(version: int, to: int) -> None:
+        if on_migrate is not None:
+            on_migrate(version, to)
+        kept.append(copying.keep(path, version, clock.now()))
+
     held = await lock(path, clock, wait_for_lock, on_lock_wait)
     try:
-        opened = await asyncio.to_thread(opening.open_file, path, on_migrate)
+        opened = await asyncio.to_thread(opening.open_file, path, migrating)
         try:
             async with AsyncExitStack() as opening_them:
                 readers = []
@@ -436,7 +452,7 @@ async def open_store(
         held.release()
         raise
     claims, logs, glances = readers
-    return SqliteStore(path, clock, opened.ids, held, write, (claims, logs, glances))
+    return SqliteStore(path, clock, opened.ids, held, write, (claims, logs, glances), kept)
 
 
 async def open_url(
