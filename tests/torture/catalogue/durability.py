@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.torture import backlog, copies, crashes, disks, starve, sweep
-from tests.torture.row import Row, by_tests
+from tests.torture import backlog, copies, crashes, disks, starve, sweep, upgrade
+from tests.torture.row import Row, by_tests, together
 
 
 def in_store(*names: str) -> tuple[str, ...]:
@@ -131,6 +131,23 @@ ROWS: tuple[Row, ...] = (
         "ready within 2 s; under 150 MiB; a claim under 5 ms, by its index; p99 of another route at most twice that"
         " without; worked off from one at a time on, never more than `concurrency` at once",
         backlog.million,
+    ),
+    Row(
+        "D15",
+        "P1",
+        "upgrade and downgrade",
+        "stores that relays of every released schema wrote; strace kills the upgrade at each sync and between",
+        "all rows and bodies as before; a copy is made first; a newer store is refused and left as it was",
+        together(
+            upgrade.stepped,
+            by_tests(
+                "tests/test_released_schemas.py",
+                *in_store(
+                    "a_file_that_cannot_be_used_is_refused_and_left_alone",
+                    "a_migration_that_fails_changes_nothing",
+                ),
+            ),
+        ),
     ),
     Row(
         "D16",
