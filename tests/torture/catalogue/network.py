@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import farm, lookups, partition
+from tests.torture import encrypted, farm, lookups, outage, partition
 from tests.torture.row import Row, by_tests, together
 
 _FAULTS = "tests/faults/test_hostile_destinations.py"
@@ -28,6 +28,17 @@ ROWS: tuple[Row, ...] = (
             f"{_FAULTS}::test_the_status_decides_and_of_the_body_only_response_body_is_kept",
             f"{_FAULTS}::test_a_failure_is_known_by_its_status_whatever_its_body_does",
             f"{_FAULTS}::test_an_idle_connection_that_answers_without_end_is_closed",
+        ),
+    ),
+    Row(
+        "N3",
+        "P7",
+        "a destination's TLS is not to be trusted",
+        "expired, self-signed, of an unknown authority, for another name, TLS 1.1, a stalled handshake, no TLS; tapped",
+        "refused each time, each with a reason of its own; nothing is sent in clear",
+        together(
+            encrypted.refused,
+            by_tests(*(f"{_FAULTS}::test_each_fault_has_its_code_and_says_why[{fault}]" for fault in encrypted.FAULTS)),
         ),
     ),
     Row(
@@ -68,6 +79,15 @@ ROWS: tuple[Row, ...] = (
         "a network namespace whose firewall drops all, what comes in, or what goes out; and half-open connections",
         "all delivered within the longest backoff and 5 s of its end, under one id each; no socket stuck",
         partition.broken,
+    ),
+    Row(
+        "N8",
+        "P6",
+        "a destination is dead, and comes back",
+        "nobody listens on its port for 5 minutes (a 30th of all times in the quick run)",
+        "attempts by the schedule and its jitter; unhealthy after 5; then one probe at a time, after 30 s, 60 s, 120 s;"
+        " afterwards one at first, one more with each success",
+        outage.over,
     ),
     Row(
         "N9",
