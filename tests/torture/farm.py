@@ -116,6 +116,8 @@ async def hundred(place: Place) -> Figure:
 async def hanging(place: Place) -> Figure:
     """One of ten destinations never answers."""
     found, took = await _beside(place, 9, [HANG], _ONCE, Rounds(15, 1.2, 1.2))
+    if not took:
+        return Figure("no attempt failed with `timeout`", False)
     worst = max(took, key=lambda seconds: abs(seconds - TIMEOUT))
     return Figure(
         f"{len(took)} attempts failed with `timeout`, after {median(took):.2f} s of {TIMEOUT:g} s (furthest off:"

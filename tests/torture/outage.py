@@ -12,6 +12,7 @@ from typing import Any
 from relay import health
 from tests.harness import Received, Relay, relay_here, sink
 from tests.torture.row import Figure, Place
+from tests.torture.sinks import began_slowly
 
 _FASTER = 30  # times, in the quick run: all of the policy, the probes and the outage; the long one is at full length
 _OUTAGE = 300.0  # seconds
@@ -106,8 +107,7 @@ async def over(place: Place) -> Figure:
         wrong.append(f"{len(probes)} probes")
     if not _UNWELL_AFTER <= len(ordinary) < _UNWELL_AFTER + _CONCURRENCY:
         wrong.append(f"{len(ordinary)} ordinary attempts before it was found unhealthy")
-    grew = all(count <= n for n, count in enumerate(under_way, start=1))
-    if later[len(tried)]["trigger"] != "probe" or not grew or max(under_way) > _CONCURRENCY:
+    if later[len(tried)]["trigger"] != "probe" or not began_slowly(under_way) or max(under_way) > _CONCURRENCY:
         wrong.append(f"it began with {under_way[:10]} at once")
     pace = f"{times} times as fast" if times > 1 else "at full length"
     return Figure(

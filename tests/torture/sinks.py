@@ -138,6 +138,12 @@ class Arrival:
     at: float
 
 
+def began_slowly(under_way: Sequence[int]) -> bool:
+    """Whether a destination got one request at first, and one more at once for each that it had answered: `under_way`
+    is how many there were at each arrival, itself counted."""
+    return all(count <= 1 + n - count for n, count in enumerate(under_way, start=1))
+
+
 @dataclass(frozen=True, slots=True)
 class Sinks:
     """The destinations of one process."""
