@@ -23,7 +23,7 @@ BINARY := dist/relay
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
-.PHONY: run test check lint types fmt lock schema docs bench hostile bundle binary screenshots clean
+.PHONY: run test check lint types fmt lock schema docs bench torture hostile bundle binary screenshots clean
 .PHONY: dist deb
 
 run: $(RUNTIME)
@@ -56,6 +56,10 @@ docs: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python -m bench.end_to_end $(ARGS)
+
+# faults and attacks, a line for each: docs/reliability.md
+torture: $(DEV)
+	$(BIN)/python -m tests.torture $(ARGS)
 
 # what hostile destinations cost: fault, code, seconds, memory
 hostile: $(DEV)

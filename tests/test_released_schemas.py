@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -70,6 +71,39 @@ async def test_a_file_that_was_brought_up_to_date_is_as_a_new_one(tmp_path: Path
     assert rows(old, "PRAGMA user_version") == [(schema.VERSION,)]
     assert rows(old, "PRAGMA integrity_check") == [("ok",)]
     assert rows(old, "PRAGMA foreign_key_check") == []
+
+
+@pytest.mark.parametrize("number", SCHEMAS[:-1])
+async def test_what_an_older_relay_wrote_is_kept_before_it_is_brought_up_to_date(tmp_path: Path, number: int) -> None:
+    path = written(tmp_path, number)
+    everything = ("SELECT * FROM event", "SELECT * FROM body", "SELECT * FROM delivery", "SELECT * FROM attempt")
+    before = [rows(path, query) for query in everything]
+    store = await open_store(path, clock=ManualClock(SOON))
+    kept = tmp_path / f"relay.db.schema-{number}"
+    assert f"is kept in {kept}" in "".join(store.notes())
+    assert await store.restored() is None
+    await store.close()
+    assert [rows(kept, query) for query in everything] == before
+    assert rows(kept, "PRAGMA user_version") == [(number,)]
+    assert rows(kept, "PRAGMA integrity_check") == [("ok",)]
+    assert kept.stat().st_mode & 0o777 == 0o600
+    again = await open_store(path, clock=ManualClock(SOON))
+    assert "is kept in" not in "".join(again.notes())
+    await again.close()
+
+
+async def test_a_disk_without_room_for_a_copy_does_not_keep_an_older_store_from_being_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, 1)
+    room = 2 * path.stat().st_size  # enough for one of both
+    disk = os.statvfs_result([1, 1, room, room, room, 0, 0, 0, 0, 255])
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+    store = await open_store(path, clock=ManualClock(SOON))
+    assert "without a copy" in "".join(store.notes())
+    await store.close()
+    assert rows(path, "PRAGMA user_version") == [(schema.VERSION,)]
+    assert [file.name for file in tmp_path.iterdir() if "schema" in file.name] == []
 
 
 @pytest.mark.parametrize("number", SCHEMAS)

@@ -356,6 +356,15 @@ async def test_below_the_low_water_mark_events_are_refused_and_results_written(
     assert desk.store.trouble() is None
 
 
+async def test_a_disk_that_fills_faster_than_a_second_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    await desk.add("www")
+    found = os.statvfs(desk.store.path)  # type: ignore[attr-defined]
+    full = os.statvfs_result([*found[:4], 100, *found[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    with pytest.raises(Unavailable, match="no space"):
+        [await desk.add("www", body=b"x" * 100_000) for _ in range(100)]  # the clock stands still
+
+
 async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "QUERY_SECONDS", 0.01)
     logs = sqlite(desk)._logs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.cli.running import free_ports
 from tests.harness import PATIENCE, Received, relay_process, sink, write_config
 
 ANY = "sources: {any: {type: generic, verify: none, map: {entry_id: body.id}}}\n"
@@ -216,6 +218,29 @@ def test_an_address_in_use_is_named(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+async def test_with_its_standard_streams_closed_it_serves_all_the_same(tmp_path: Path) -> None:
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    public, admin = free_ports(2)
+    async with sink() as destination:
+        listen = f"server: {{listen: '127.0.0.1:{public}'}}\nadmin: {{listen: '127.0.0.1:{admin}'}}\n"
+        config = write_config(tmp_path, listen + route(destination.url))
+        command = [*closed, sys.executable, "-m", "relay", "serve", "--config", str(config)]
+        process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+        try:
+            async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
+                while True:
+                    assert process.poll() is None
+                    with contextlib.suppress(aiohttp.ClientConnectionError):
+                        if await post(session, f"http://127.0.0.1:{public}", 1) == 200:
+                            break
+                    await asyncio.sleep(0.02)
+            await destination.wait_count(1)
+            process.terminate()
+            assert await asyncio.to_thread(process.wait, PATIENCE) == 0
+        finally:
+            process.kill()
 
 
 async def test_the_service_manager_is_told_of_ready_reloading_and_stopping(tmp_path: Path) -> None:

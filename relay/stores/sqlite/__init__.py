@@ -71,6 +71,7 @@ __all__ = ["SqliteStore", "affected_by_wal_reset_bug", "open_reader", "open_stor
 LOW_WATER = 32 << 20
 _LEAST = 3 << 19  # one and a half of the largest body that is usual
 _LOOK_EVERY = 1.0  # seconds between looks at the disk
+_LOOK_AFTER = 1 << 20  # bytes of events, which may come faster
 _OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
 
 
@@ -78,7 +79,14 @@ class SqliteStore:
     """The Store in a SQLite file. See relay.store.Store for what each verb promises."""
 
     def __init__(
-        self, path: Path, clock: Clock, ids: Ids, held: Lock, write: Writer, readers: tuple[Reader, Reader, Reader]
+        self,
+        path: Path,
+        clock: Clock,
+        ids: Ids,
+        held: Lock,
+        write: Writer,
+        readers: tuple[Reader, Reader, Reader],
+        notes: Sequence[str] = (),
     ) -> None:
         self.ids = ids
         self.path = path
@@ -87,8 +95,10 @@ class SqliteStore:
         self._writer = write
         self._claims, self._logs, self._glances = readers
         """For the queue; for people's searches, which may take seconds; for what `/health` asks, which may not wait."""
+        self._notes = tuple(notes)
         self._file = identity(path)
         self._looked = float("-inf")
+        self._unseen = 0  # bytes that were added since then
         self._seen_running: tuple[int | None, float] = (None, 0.0)
         self._disk_trouble: str | None = None
         self._no_space: str | None = None
@@ -102,6 +112,7 @@ class SqliteStore:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
+        self._unseen += len(event.body)
         self._look()
         if self._no_space is not None:
             raise Unavailable(self._no_space)
@@ -321,8 +332,9 @@ class SqliteStore:
     def notes(self) -> Sequence[str]:
         version = sqlite3.sqlite_version
         if not affected_by_wal_reset_bug(version):
-            return ()
+            return self._notes
         return (
+            *self._notes,
             f"SQLite {version} has the WAL-reset bug: two connections that write can damage a database. relay writes on"
             f" one connection alone, which keeps clear of it; let no other program write to {self.path} while relay"
             " runs",
@@ -368,11 +380,11 @@ class SqliteStore:
                 self._closed = True
 
     def _look(self) -> None:
-        """Look at the disk, at most once a second: is there room, is the file still ours?"""
+        """Look at the disk, now and then: is there room, is the file still ours?"""
         now = self._clock.monotonic()
-        if now - self._looked < _LOOK_EVERY:
+        if now - self._looked < _LOOK_EVERY and self._unseen < _LOOK_AFTER:
             return
-        self._looked = now
+        self._looked, self._unseen = now, 0
         replaced = identity(self.path) != self._file
         self._disk_trouble = explain(Replaced()) if replaced else None
         free, mark = _space(self.path)
@@ -415,9 +427,16 @@ async def open_store(
     Unavailable for what may pass; the file is then as it was.
     """
     path = opening.place(path)
+    kept: list[str] = []
+
+    def migrating(version: int, to: int) -> None:
+        if on_migrate is not None:
+            on_migrate(version, to)
+        kept.append(copying.keep(path, version, clock.now()))
+
     held = await lock(path, clock, wait_for_lock, on_lock_wait)
     try:
-        opened = await asyncio.to_thread(opening.open_file, path, on_migrate)
+        opened = await asyncio.to_thread(opening.open_file, path, migrating)
         try:
             async with AsyncExitStack() as opening_them:
                 readers = []
@@ -433,7 +452,7 @@ async def open_store(
         held.release()
         raise
     claims, logs, glances = readers
-    return SqliteStore(path, clock, opened.ids, held, write, (claims, logs, glances))
+    return SqliteStore(path, clock, opened.ids, held, write, (claims, logs, glances), kept)
 
 
 async def open_url(

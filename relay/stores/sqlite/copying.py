@@ -22,9 +22,25 @@ _AT_ONCE = 4096  # pages between two looks at how far it is
 _SPARE = 8 << 20
 
 
-def copy(source: Path, to: Path, now: datetime, progress: Progress, *, replace: bool) -> int:
+def keep(source: Path, version: int, now: datetime) -> str:
+    """Copy a store beside it before it is brought up to date from `version`: there is no other way back to the relay
+    that wrote it. What came of that, for the operator: a disk without room for both must not keep events out. Raises
+    Unusable for a damaged one."""
+    to = source.with_name(f"{source.name}.schema-{version}")
+    try:
+        # What follows may need as much again.
+        copy(source, to, now, lambda done, total: None, replace=True, spare=source.stat().st_size + _SPARE)
+    except CannotCopy as error:
+        return f"the store was brought up to date from schema {version} without a copy of what it was: {error}"
+    return (
+        f"the store was brought up to date from schema {version}; as it was before, it is kept in {to}:"
+        " remove that when there is no going back to the relay that wrote it"
+    )
+
+
+def copy(source: Path, to: Path, now: datetime, progress: Progress, *, replace: bool, spare: int = _SPARE) -> int:
     """Copy a store; the size of the copy. Raises CannotCopy, or Unusable for a damaged one, and then nothing stands at
-    `to` that was not there."""
+    `to` that was not there. `spare` is how much must be left on the disk."""
     to = to.absolute()
     if to.exists() and (to.samefile(source) or not to.is_file()):
         raise CannotCopy(f"{to} is the store itself, or no file: name another one")
@@ -34,7 +50,7 @@ def copy(source: Path, to: Path, now: datetime, progress: Progress, *, replace: 
         raise CannotCopy(f"the directory {to.parent} does not exist: create it")
     part = to.with_name(f"{to.name}.part")
     try:
-        _room(source, to.parent)
+        _room(source, to.parent, spare)
         _remove(part)
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
         try:
@@ -70,8 +86,8 @@ def _copied(source: Path, part: Path, now: datetime, progress: Progress) -> None
     opening.sync(part)
 
 
-def _room(source: Path, folder: Path) -> None:
-    needed = source.stat().st_size + _SPARE
+def _room(source: Path, folder: Path, spare: int) -> None:
+    needed = source.stat().st_size + spare
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     if free < needed:

@@ -1,0 +1,72 @@
+"""O: what operators and machines do to a daemon that runs."""
+
+from __future__ import annotations
+
+from tests.torture import clocks, reloads, soak, unread
+from tests.torture.row import Row, by_tests
+
+_PROCESS = "tests/daemon/test_process.py"
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        "O1",
+        "P5",
+        "a storm of reloads",
+        "a thousand SIGHUPs in 10 s under 200 events/s, the file changing now and then",
+        "0 lost, no answer but 200; the last file runs; memory, tasks and descriptors flat",
+        reloads.storm_of_reloads,
+    ),
+    Row(
+        "O2",
+        "P5",
+        "a config that cannot be taken",
+        "invalid, empty, unreadable, a secret missing; reloaded under load",
+        "the old one serves; file, line and column in the log and in /health; `check` exits with 78",
+        by_tests(
+            "tests/test_bad_configs.py",
+            "tests/test_config.py",
+            f"{_PROCESS}::test_reloads_under_load_valid_and_broken_in_turn_cost_no_answer",
+            f"{_PROCESS}::test_a_wrong_config_is_refused_with_78",
+        ),
+    ),
+    Row(
+        "O3",
+        "P5 P8",
+        "YAML that bombs or twists",
+        "billion laughs, recursion, repeated keys, old YAML's booleans and octals",
+        "refused with its line before it expands",
+        by_tests("tests/test_yamlfile.py"),
+    ),
+    Row(
+        "O4",
+        "P4",
+        "the clock jumps",
+        "libfaketime: a day back, a day on, forty days on, while relay runs",
+        "retries neither stall nor storm; history is kept",
+        clocks.clocks,
+    ),
+    Row(
+        "O5",
+        "P2",
+        "relay is stopped",
+        "SIGTERM with attempts in flight",
+        "they finish; exit 0; nothing is sent twice",
+        by_tests(f"{_PROCESS}::test_sigterm_lets_attempts_in_flight_finish_and_exits_0"),
+    ),
+    Row(
+        "O8",
+        "P8",
+        "nobody reads the log",
+        "standard error is a full pipe; standard error is closed",
+        "answers take less than twice as long; lost lines are counted",
+        unread.logs,
+    ),
+    Row(
+        "O9",
+        "P8",
+        "relay runs for a long time",
+        "mixed traffic with faults, reloads, pages and pruning",
+        "memory, descriptors, tasks and objects flat; SQLite's log bounded",
+        soak.soak,
+    ),
+)
