@@ -27,11 +27,12 @@ def command(config: Path | None, held: bool) -> None:
       relay serve --config /etc/relay/config.yaml
       relay serve --held
     """
-    from relay import daemon
+    from relay import ceilings, daemon
     from relay.config import find_config
     from relay.store import Locked, Unavailable, Unusable
     from relay.web.server import CannotListen
 
+    ceilings.settle()
     try:
         run(daemon.run(find_config(config), held=held))
     except Unusable as error:
