@@ -26,7 +26,6 @@ from tests.torture.row import TOP, Figure, Place, Seen, of_forms
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)")
-_INDIRECT = {"multidict", "yarl"}  # aiohttp's own types, which it promises to have
 _PATIENCE = 300  # seconds
 
 
@@ -73,7 +72,7 @@ async def chain(place: Place) -> Figure:
         wrong = unhashed(TOP / name)
         total = len(pinned(TOP / name))
         seen.append(Seen(f"{name}: versions and hashes", f"{total} packages, {len(wrong)} without", not wrong))
-    missing = imported() - declared() - _INDIRECT
+    missing = imported() - declared()
     idle = declared() - imported()
     seen.append(Seen("imported and not declared", ", ".join(sorted(missing)) or "none", not missing))
     seen.append(Seen("declared and not imported", ", ".join(sorted(idle)) or "none", not idle))
