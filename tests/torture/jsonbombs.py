@@ -21,6 +21,12 @@ DOCUMENTS = {
     "lists 1,000 deep": b'{"a":' + b"[" * 1000 + b"]" * 1000 + b"}",
     "lists 400,000 deep": b"[" * 400_000 + b"]" * 400_000,
     "lists that never end": b"[" * 900_000,
+    # these two take the parser of the standard library
+    "lists 100,000 deep, and half a surrogate pair": b'["\\ud800",' + b"[" * 100_000 + b"]" * 100_001,
+    "objects 100,000 deep, and a long integer": b'{"id":12345678901234567890,"a":'
+    + b'{"a":' * 100_000
+    + b"1"
+    + b"}" * 100_001,
     "an integer of 5,000 digits": b'{"id":' + b"9" * 5000 + b"}",
     "an integer of 4,300 digits": b'{"id":' + b"9" * 4300 + b"}",
     "200 integers of 4,000 digits": b'{"id":[' + b",".join([b"9" * 4000] * 200) + b"]}",

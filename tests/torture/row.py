@@ -44,7 +44,8 @@ class Figure:
 def of_forms(seen: Sequence[Seen], more: str = "", *, passed: bool = True) -> Figure:
     """The figure of an attack that has many forms: all must hold."""
     wrong = [f"{one.form} -> {one.answer}" for one in seen if not one.held]
-    text = f"{len(seen)} forms, {len(wrong)} not held off" + (f" ({'; '.join(wrong[:5])})" if wrong else "")
+    text = f"{len(seen)} forms, {f'{len(wrong)} not held off' if wrong else 'all held off'}"
+    text += f" ({'; '.join(wrong[:5])})" if wrong else ""
     return Figure(f"{text}{more and f'; {more}'}", passed and not wrong, tuple(seen))
 
 
