@@ -23,8 +23,8 @@ BINARY := dist/relay
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
-.PHONY: run test check lint types fmt lock schema docs bench torture hostile bundle binary screenshots clean
-.PHONY: dist deb
+.PHONY: run test check lint types fmt lock schema docs bench torture attacks hostile bundle binary screenshots
+.PHONY: dist deb audit sbom clean
 
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
@@ -64,6 +64,21 @@ torture: $(DEV)
 # what hostile destinations cost: fault, code, seconds, memory
 hostile: $(DEV)
 	$(BIN)/python -m bench.hostile $(ARGS)
+
+# every attack of the catalogue against a real daemon, and docs/attacks.md of what was seen
+ATTACKS := I1,I2,I3,I4,I5,I6,I7,S1,S2,S3,S4,S5,S6,S7,S8,S9,S10,S11
+attacks: $(DEV)
+	@mkdir -p build
+	$(BIN)/python -m tests.torture --only $(ATTACKS) --json build/attacks.json $(ARGS)
+	$(BIN)/python -m tests.torture.attacks_page build/attacks.json
+
+# known vulnerabilities of what the lock names; fails where there is one, not where nobody can be asked
+audit: $(DEV)
+	$(BIN)/python -m tests.torture.supply audit
+
+# what relay is made of, as CycloneDX, into dist/
+sbom: $(DEV)
+	$(BIN)/python -m tests.torture.supply sbom
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "relay needs Python 3.11 or later; say which with PYTHON=python3.12"; exit 1; }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from time import monotonic
 
+from relay.address import parse_address
 from relay.fields import Rate
 
 
@@ -46,6 +48,7 @@ class FailuresByAddress:
 
     def take(self, address: str) -> float:
         """0 while the address is within its rate of failures, else the seconds until it is again."""
+        address = _whose(address)
         bucket = self._buckets.get(address)
         if bucket is None:
             bucket = self._buckets[address] = TokenBucket(self._rate, self._now)
@@ -54,6 +57,14 @@ class FailuresByAddress:
         else:
             self._buckets.move_to_end(address)
         return bucket.take()
+
+
+def _whose(address: str) -> str:
+    """The address, or of IPv6 the network of 64 bits: whoever has one of its addresses has them all."""
+    if ":" not in address:
+        return address
+    parsed = parse_address(address)
+    return f"{int(parsed) >> 64:x}::/64" if isinstance(parsed, IPv6Address) else address
 
 
 class ByteBudget:

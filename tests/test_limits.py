@@ -53,3 +53,10 @@ def test_a_budget_gives_no_more_than_it_has() -> None:
 
 def test_retry_after_is_never_less_than_a_second() -> None:
     assert [whole_seconds(value) for value in (0.0, 0.2, 1.0, 1.01)] == [1, 1, 1, 2]
+
+
+def test_who_has_one_address_of_an_ipv6_network_has_them_all_and_one_rate() -> None:
+    failures = FailuresByAddress(Rate(2, 1), now=lambda: 0.0)
+    assert [failures.take(f"2001:db8::{n}") > 0 for n in range(4)] == [False, False, True, True]
+    assert failures.take("2001:db8:0:1::1") == 0
+    assert failures.take("::ffff:192.0.2.1") == 0

@@ -28,7 +28,7 @@ def command(config: Path | None, held: bool) -> None:
       relay serve --config /etc/relay/config.yaml
       relay serve --held
     """
-    from relay import daemon
+    from relay import ceilings, daemon
     from relay.config import find_config
     from relay.handover import BadHandOver
     from relay.store import Locked, Unavailable, Unusable
@@ -37,6 +37,7 @@ def command(config: Path | None, held: bool) -> None:
     # Should the watchdog end it, the log says what each thread was at.
     if not faulthandler.is_enabled():
         faulthandler.enable(2)
+    ceilings.settle()
     try:
         run(daemon.run(find_config(config), held=held))
     except (Unusable, BadHandOver) as error:

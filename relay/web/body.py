@@ -40,19 +40,20 @@ async def read(request: web.BaseRequest, limit: int, seconds: float, budget: Byt
             if len(body) > limit:
                 raise _too_large(limit)
         else:
-            pieces = bytearray()
+            pieces: list[bytes] = []
             try:
                 async with asyncio.timeout(seconds):
                     async for piece in content.iter_any():
                         held += _take(budget, len(piece))
-                        pieces += piece
-                        if len(pieces) > limit:
+                        pieces.append(piece)
+                        if held > limit:
                             raise _too_large(limit)
             except TimeoutError:
                 raise Refusal(408, "timeout", f"the body did not arrive within {seconds:g} s") from None
             except (web.RequestPayloadError, HttpProcessingError):
                 raise Refusal(400, "malformed_body", "the body's framing is broken", detail="broken framing") from None
-            body = bytes(pieces)
+            body = b"".join(pieces)
+            pieces.clear()  # one copy of a body is what was counted
         if encoding in ("gzip", "x-gzip", "deflate"):
             encoded = len(body)
             body = _decoded(body, encoding, limit)

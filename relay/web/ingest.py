@@ -6,10 +6,11 @@ Runs on aiohttp's low-level server: there is one kind of path, and nothing to ro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 import orjson
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from relay import journal
 from relay.clock import Clock, to_ms
@@ -31,6 +32,7 @@ from relay.web.refusal import Refusal
 _JSON = {"Content-Type": "application/json", "Server": "relay"}
 _IN_FLIGHT = 64 << 20
 _SILENCE = 60.0
+_HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
 
 class Ingest:
@@ -89,10 +91,9 @@ class Ingest:
             raise Refusal(403, "forbidden", "the address is not in allow_ips")
         if self.closing:
             raise Refusal(503, "unavailable", None, retry_after=1)
-        if request.version < HttpVersion11 and "Transfer-Encoding" in request.headers:
-            raise Refusal(
-                400, "malformed_body", "Transfer-Encoding in HTTP/1.0", detail="Transfer-Encoding in HTTP/1.0"
-            )
+        fault = _fault(request)
+        if fault is not None:
+            raise Refusal(400, "malformed_body", fault, detail=fault, close=True)
         server = runtime.config.server
         try:
             async with read(request, server.max_body, server.read_timeout.total_seconds(), self._budget) as body:
@@ -141,7 +142,9 @@ class Ingest:
         self._metrics.events.labels(source.name, refusal.outcome).inc()
         if refusal.reason is None and refusal.outcome == "unauthenticated":
             source.tally.refused("too many failures from one address")
-        if refusal.reason is not None:
+        if refusal.reason is not None and refusal.status != 401 and self._failures.take(client):
+            source.tally.refused(refusal.reason)  # a stranger must not fill disk and log
+        elif refusal.reason is not None:
             now = self._clock.now()
             rejection = Rejection(
                 id=self._store.ids.draw(to_ms(now)),
@@ -166,9 +169,23 @@ class Ingest:
         if refusal.detail is not None:
             body["detail"] = refusal.detail
         response = _answer(refusal.status, body, headers)
-        if not request.content.is_eof():
+        if refusal.close or not request.content.is_eof():
             response.force_close()  # the rest of the body is not wanted
         return response
+
+
+def _fault(request: web.BaseRequest) -> str | None:
+    """What the parser lets pass, but another on the way may read otherwise: two events where it sees one, or none."""
+    if request.version not in (HttpVersion11, HttpVersion10):
+        return "only HTTP/1.1 and HTTP/1.0 are spoken here"
+    coding = request.headers.get("Transfer-Encoding")
+    if coding is not None and request.version == HttpVersion10:
+        return "Transfer-Encoding in HTTP/1.0"
+    if coding is not None and coding.strip().lower() != "chunked":
+        return "a Transfer-Encoding other than chunked"
+    if _HOST.fullmatch(request.headers.get("Host", "")) is None:
+        return "the Host header is no host"
+    return None
 
 
 def _answer(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:

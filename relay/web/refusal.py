@@ -15,6 +15,7 @@ class Refusal(Exception):
         detail: str | None = None,
         retry_after: float | None = None,
         outcome: str | None = None,
+        close: bool = False,
     ) -> None:
         super().__init__(reason)
         self.status = status
@@ -26,3 +27,5 @@ class Refusal(Exception):
         """Seconds until it makes sense to come back."""
         self.outcome = outcome or word
         """How it is counted."""
+        self.close = close
+        """Whether the connection ends with it: nobody can say where the next request begins."""

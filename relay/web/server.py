@@ -1,4 +1,6 @@
-"""Listening: TCP, unix sockets, sockets that systemd hands over; and a limit on how long a request's head may take."""
+"""Listening: TCP, unix sockets, sockets that systemd hands over; bounds on heads that take long, and on how
+many may be connected.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from relay import ceilings
 from relay.handover import bound_to
 from relay.schema import TcpAddress, UnixAddress, is_loopback
 from relay.web.answer import answer
@@ -26,6 +29,8 @@ _BACKLOG = 1024
 _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
 _MOST_HEADER = 16 << 10
 _UNTAKEN = 30.0  # seconds in which somebody reads some of an answer
+_HANDSHAKE = 10.0  # seconds that TLS may take to begin
+_MALFORMED = b'{"error":"malformed_body"}'
 MOST_ADMIN_CONNECTIONS = 256
 """At once; more are closed as they come. 100 of them may follow the log."""
 
@@ -42,13 +47,25 @@ class CannotListen(Exception):
 
 class _Connection(RequestHandler):
     """aiohttp's connection, closed when a request's head is not complete in time, or an answer is not taken: only idle
-    ones may wait long."""
+    ones may wait long, and only after a first request."""
 
-    def __init__(self, manager: web.Server, head_timeout: float, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._head_timeout = head_timeout
+    def __init__(self, server: _Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
         self._head_timer: asyncio.TimerHandle | None = None
         self._untaken_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered here."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._head_timer = self._loop.call_later(self._server.head_timeout, self._too_slow)
+        self._server.make_room(self)
+        if self._task_handler is not None:
+            self._task_handler.add_done_callback(self._ended)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -61,54 +78,16 @@ class _Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        waiting = self._waiter is not None and not self._waiter.done()
-        if waiting and self._head_timer is None:
-            self._head_timer = self._loop.call_later(self._head_timeout, self._too_slow)
-        elif not waiting and self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if not self.idle:
+            self._cancel_head()
+        elif self._head_timer is None:
+            self._head_timer = self._loop.call_later(self._server.head_timeout, self._too_slow)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._server.open.pop(self, None)
+        self._cancel_head()
         self._cancel_untaken()
         super().connection_lost(exc)
-
-    def _too_slow(self) -> None:
-        self._head_timer = None
-        self.force_close()
-
-    def _untaken(self) -> None:
-        """What nobody reads takes up memory for as long as it waits."""
-        self._untaken_timer = None
-        if self.transport is not None:
-            self.transport.abort()
-
-    def _cancel_untaken(self) -> None:
-        if self._untaken_timer is not None:
-            self._untaken_timer.cancel()
-            self._untaken_timer = None
-
-
-class _Server(web.Server):
-    """Makes such connections."""
-
-    head_timeout = 10.0
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, self.head_timeout, loop=self._loop, **self._kwargs)
-
-
-class _AdminConnection(_Connection):
-    """Such a connection, one of so many, which answers what is not HTTP, or too long, in the admin side's own way."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        # Descriptors are one pool: who holds many of these must not take those of senders.
-        if self._manager is not None and len(self._manager.connections) > MOST_ADMIN_CONNECTIONS:
-            assert isinstance(transport, asyncio.Transport)
-            transport.abort()
 
     def handle_error(
         self,
@@ -117,21 +96,86 @@ class _AdminConnection(_Connection):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        """aiohttp would send back what it could not read, however long, and say which versions are at work."""
         super().handle_error(request, status, exc, message)  # which raises where an answer has already begun
-        if status == 400:
-            what = "it is not HTTP as it should be, or a line of its head is longer than 8190 bytes"
-            refused = answer(400, {"error": "malformed_request", "detail": what})
-        else:
-            refused = answer(status, {"error": "internal_error", "detail": "see the log"})
+        refused = self.refusal(status)
         refused.force_close()
         return refused
 
+    def refusal(self, status: int) -> web.Response:
+        """The answer to what is not HTTP, or to what a bug has spoilt."""
+        body = _MALFORMED if status == 400 else b'{"error":"internal_error"}'
+        return web.Response(status=status, body=body, headers={"Content-Type": "application/json", "Server": "relay"})
 
-class _AdminServer(web.Server):
+    def abort(self) -> None:
+        """End it at once, whatever is still to be written."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Where aiohttp's own loop has come to grief over a request, nobody would ever close the connection."""
+        if not task.cancelled() and task.exception() is not None:
+            self.abort()
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        self.force_close()
+
+    def _cancel_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _untaken(self) -> None:
+        """What nobody reads takes up memory for as long as it waits."""
+        self._untaken_timer = None
+        self.abort()
+
+    def _cancel_untaken(self) -> None:
+        if self._untaken_timer is not None:
+            self._untaken_timer.cancel()
+            self._untaken_timer = None
+
+
+class _Server(web.Server):
+    """Makes such connections, and keeps no more than so many of them."""
+
+    head_timeout = 10.0
+    most = 1 << 20
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.open: dict[_Connection, None] = {}  # the oldest first
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def make_room(self, newcomer: _Connection) -> None:
+        """Descriptors are one pool: who holds many connections must take them neither from the store and the
+        destinations, nor from other senders. So the one that has been silent for longest goes; the newcomer where all
+        are being answered."""
+        self.open[newcomer] = None
+        if len(self.open) > self.most:
+            leaving = next((one for one in self.open if one.idle), newcomer)
+            del self.open[leaving]
+            leaving.abort()
+
+
+class _AdminConnection(_Connection):
+    """Such a connection, which answers what is not HTTP, or too long, in the admin side's own way."""
+
+    def refusal(self, status: int) -> web.Response:
+        if status == 400:
+            what = "it is not HTTP as it should be, or a line of its head is longer than 8190 bytes"
+            return answer(400, {"error": "malformed_request", "detail": what})
+        return answer(status, {"error": "internal_error", "detail": "see the log"})
+
+
+class _AdminServer(_Server):
     """Makes such connections."""
 
     def __call__(self) -> RequestHandler:
-        return _AdminConnection(self, _Server.head_timeout, loop=self._loop, **self._kwargs)
+        return _AdminConnection(self, loop=self._loop, **self._kwargs)
 
 
 class _AdminRunner(web.AppRunner):
@@ -152,7 +196,9 @@ class _AdminRunner(web.AppRunner):
                 message = message._replace(headers=CIMultiDictProxy(headers))
             return make_request(message, *others)
 
-        return _AdminServer(made.request_handler, request_factory=without_expect, loop=made._loop, **made._kwargs)
+        server = _AdminServer(made.request_handler, request_factory=without_expect, loop=made._loop, **made._kwargs)
+        server.most = MOST_ADMIN_CONNECTIONS
+        return server
 
 
 class Listener:
@@ -203,6 +249,7 @@ def ingest_server(
         max_field_size=_MOST_HEADER,
     )
     server.head_timeout = head_timeout
+    server.most = ceilings.connections()
     return server
 
 
@@ -223,20 +270,34 @@ async def listen(
 ) -> Listener:
     """Listen where the config says; sockets handed over by systemd win. Raises CannotListen."""
     loop = asyncio.get_running_loop()
+    handshake = _HANDSHAKE if context is not None else None
     try:
         if handed_over:
             address = " and ".join(map(bound_to, handed_over))
-            taken = [await loop.create_server(server, sock=each, backlog=_BACKLOG, ssl=context) for each in handed_over]
+            taken = [
+                await loop.create_server(
+                    server, sock=each, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake
+                )
+                for each in handed_over
+            ]
             return Listener(server, f"{address} (by systemd)", *taken, kept=True)
         if isinstance(where, UnixAddress):
             path = Path(where.unix)
             _remove_stale(path)
             with _umask(0o177):
-                unix = await loop.create_unix_server(server, path, backlog=_BACKLOG, ssl=context)
+                unix = await loop.create_unix_server(
+                    server, path, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake
+                )
             os.chmod(path, where.mode)
             return Listener(server, f"unix:{path}", unix)
         bound = await loop.create_server(
-            server, where.host, where.port, backlog=_BACKLOG, ssl=context, reuse_address=True
+            server,
+            where.host,
+            where.port,
+            backlog=_BACKLOG,
+            ssl=context,
+            ssl_handshake_timeout=handshake,
+            reuse_address=True,
         )
         host, port = bound.sockets[0].getsockname()[:2]
         return Listener(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", bound)

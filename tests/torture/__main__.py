@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.torture.catalogue import ROWS
 from tests.torture.disk import own_mounts
-from tests.torture.row import Place, Row, Skipped
+from tests.torture.row import Figure, Place, Row, Seen, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Result:
     figure: str
     result: str  # pass, fail, skipped
     seconds: float
+    seen: tuple[Seen, ...] = ()
 
 
 def tried(row: Row, folder: Path, count: int, results: Path | None) -> Result:
@@ -43,6 +44,7 @@ def tried(row: Row, folder: Path, count: int, results: Path | None) -> Result:
     began = time.monotonic()
     place = folder / row.id
     place.mkdir()
+    figure = Figure("", False)
     try:
         figure = asyncio.run(row.trial(Place(place, count, results)))
         text, result = figure.text, "pass" if figure.passed else "fail"
@@ -52,7 +54,7 @@ def tried(row: Row, folder: Path, count: int, results: Path | None) -> Result:
         (place / "traceback").write_text(traceback.format_exc())
         text, result = f"{type(error).__name__}: {str(error)[:200]} (all of it: {place / 'traceback'})", "fail"
     seconds = round(time.monotonic() - began, 1)
-    return Result(row.id, row.promise, row.fault, row.injected, row.must, text, result, seconds)
+    return Result(row.id, row.promise, row.fault, row.injected, row.must, text, result, seconds, figure.seen)
 
 
 def main() -> int:
