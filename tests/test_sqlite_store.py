@@ -737,6 +737,28 @@ async def test_a_killed_relay_leaves_no_lock_behind(path: Path) -> None:
         await store.close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+async def test_a_lock_that_root_makes_belongs_to_whom_the_file_belongs_to(path: Path) -> None:
+    await (await open_store(path, clock=SystemClock())).close()
+    lock = path.with_name("relay.db.lock")
+    lock.unlink()
+    os.chown(path, 4321, 8765)
+    await (await open_store(path, clock=SystemClock())).close()
+    assert (lock.stat().st_uid, lock.stat().st_gid) == (4321, 8765)
+    os.chown(lock, 1234, 5678)  # one that was there stays as it is
+    await (await open_store(path, clock=SystemClock())).close()
+    assert (lock.stat().st_uid, lock.stat().st_gid) == (1234, 5678)
+
+
+async def test_a_lock_that_leads_elsewhere_is_not_followed(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_text("precious")
+    path.with_name("relay.db.lock").symlink_to(other)
+    with pytest.raises(Unusable, match=r"relay\.db\.lock: "):
+        await open_store(path, clock=SystemClock())
+    assert other.read_text() == "precious"
+
+
 async def test_two_stores_in_one_process_exclude_each_other(desk: Desk, path: Path) -> None:
     with pytest.raises(Locked):
         await open_store(path, clock=SystemClock(), wait_for_lock=0)

@@ -141,6 +141,7 @@ def test_it_lives_on_a_server_from_install_to_purge(deb: Path, later: Path, root
         remove_keeps_data_and_config(server)
         an_install_after_that_goes_on_with_both(server, deb, first)
         the_sockets_are_the_operators_choice(server)
+        an_upgrade_leaves_the_sockets_open(server, later)
         purge_takes_all(server)
 
 
@@ -218,10 +219,27 @@ def the_sockets_are_the_operators_choice(server: Server) -> None:
     machine.until(lambda: len(server.delivered()) == 3, "relay was started by its socket")
 
 
+def an_upgrade_leaves_the_sockets_open(server: Server, later: Path) -> None:
+    machine = server.machine
+    before = {name: machine.show(name, "ActiveEnterTimestampMonotonic") for name in ("relay.socket", "relay.service")}
+    server.apt("install", f"/later/{later.name}")
+    after = {name: machine.show(name, "ActiveEnterTimestampMonotonic") for name in before}
+    assert after["relay.service"] != before["relay.service"], "the new program runs"
+    assert after["relay.socket"] == before["relay.socket"], "nobody was refused"
+    assert machine.run("systemctl", "is-active", "relay.socket", "relay-admin.socket").split() == ["active"] * 2
+    assert '"listen":"127.0.0.1:8080 (by systemd)"' in machine.journal("--unit=relay.service", "--lines=10")
+
+
 def purge_takes_all(server: Server) -> None:
     machine = server.machine
+    assert server.there("/var/cache/relay") != []
+    data = "/var/lib/relay"
+    machine.run("mount", "--bind", data, data)  # as a disk of its own: it is emptied
     server.apt("purge", "relay")
-    assert server.there("/var/lib/relay", "/etc/relay", "/run/relay", "/usr/lib/relay", "/usr/share/doc/relay") == []
+    machine.run("umount", data)
+    machine.run("rmdir", data)
+    taken = ("/etc/relay", "/var/cache/relay", "/run/relay", "/usr/lib/relay", "/usr/share/doc/relay")
+    assert server.there(*taken) == []
     assert server.processes() == ""
     assert (
         machine.ask("systemctl", "is-active", "relay.socket", "relay-admin.socket").stdout.split() == ["inactive"] * 2

@@ -80,7 +80,9 @@ def test_the_metadata_say_what_an_index_shows(wheel: Path) -> None:
     assert metadata["Author"]
     assert metadata["Summary"]
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert metadata.get_payload() == (TOP / "README.md").read_text()
+    body = metadata.get_payload(decode=True)
+    assert isinstance(body, bytes)
+    assert body.decode() == (TOP / "README.md").read_text()
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
 
 

@@ -111,6 +111,16 @@ def test_an_operator_changes_addresses_by_a_drop_in_and_is_told_where_the_config
     assert (health["checks"]["listen"], health["config"]["pending_restart"]) == ("ok", [])
 
 
+def test_an_operator_changes_the_address_of_one_that_runs(relay: Relay) -> None:
+    listen(relay)
+    relay.systemctl("start", "relay")
+    relay.drop_in("relay.socket", "[Socket]\nListenStream=\nListenStream=127.0.0.1:443\n")
+    relay.systemctl("stop", "relay.socket", "relay")
+    relay.systemctl("start", "relay.socket", "relay")
+    assert relay.status("http://127.0.0.1:443/health") == 200
+    assert [relay.show("ActiveState", f"relay{name}.socket") for name in ("", "-admin")] == ["active"] * 2
+
+
 def test_a_socket_of_another_name_is_refused_in_words(relay: Relay) -> None:
     relay.drop_in("relay-admin.socket", "[Socket]\nFileDescriptorName=metrics\n")
     listen(relay)

@@ -5,6 +5,7 @@ The database itself is never opened for this: closing any descriptor of it would
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Callable
@@ -37,7 +38,7 @@ async def lock(database: Path, clock: Clock, wait: float = 10.0, on_wait: Callab
     """
     path = database.with_name(database.name + ".lock")
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = _open(path, database)
     except OSError as error:
         raise Unusable(f"cannot lock {database}: {path}: {error.strerror}") from None
     try:
@@ -47,6 +48,21 @@ async def lock(database: Path, clock: Clock, wait: float = 10.0, on_wait: Callab
         os.close(descriptor)
         raise
     return Lock(descriptor)
+
+
+def _open(path: Path, database: Path) -> int:
+    # Root's commands must not be led elsewhere by who may write here.
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return os.open(path, flags)
+    if os.geteuid() == 0:
+        # As SQLite does with what it puts beside the file: else a command of root's would lock the daemon out.
+        with contextlib.suppress(OSError):
+            owner = (database if database.exists() else path.parent).stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
 
 
 async def _acquire(
