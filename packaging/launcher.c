@@ -191,6 +191,11 @@ static int write_file(int folder, const struct content *content, const char *byt
     return 1;
 }
 
+static const char *reason(int why)
+{
+    return why == EILSEQ ? "this executable is damaged, take a new copy of it" : strerror(why);
+}
+
 /* Write what is missing or not as it must be; then it is on disk. */
 static int fill(int folder)
 {
@@ -201,6 +206,7 @@ static int fill(int folder)
         if (content->folder) {
             if (!intact(folder, content)) {
                 unlinkat(folder, content->path, 0);
+                remove_tree(folder, content->path); /* with all in it: who could write there may have added something */
                 done = mkdirat(folder, content->path, 0755) == 0 && fchmodat(folder, content->path, 0755, 0) == 0;
             }
             continue;
@@ -304,7 +310,7 @@ static int unpack(int cache)
     remove_tree(cache, beside);
     if (done && (why == EEXIST || why == ENOTEMPTY))
         return 1;
-    return refuse(base, "cannot unpack: %s", strerror(why));
+    return refuse(base, "cannot unpack: %s", reason(why));
 }
 
 static void become(char **argv)
@@ -354,7 +360,7 @@ static int try_cache(const char *wanted, char **argv)
             if (all_intact(held) || fill(held))
                 become(argv);
             else
-                refuse(base, "cannot renew %s: %s", name, strerror(errno));
+                refuse(base, "cannot renew %s: %s", name, reason(errno));
             close(held);
             break;
         }

@@ -426,6 +426,33 @@ def test_what_is_damaged_is_renewed(root: Root) -> None:
         assert victim.read_bytes() == whole, damage
 
 
+@pytest.mark.parametrize("damage", ["writable by others", "somebody's"])
+def test_a_damaged_folder_is_renewed_with_all_that_is_in_it(root: Root, damage: str) -> None:
+    root.run("version")
+    [unpacked] = root.unpacked
+    victim = unpacked / "_internal" / "json"
+    before = sorted(victim.iterdir())
+    (victim / "added.py").touch()
+    if damage == "somebody's":
+        os.chown(victim, SOMEBODY, SOMEBODY)
+    else:
+        victim.chmod(0o777)
+    assert root.run("version") == (0, f"relay {__version__}\n", "")
+    found = victim.stat()
+    assert (found.st_uid, found.st_mode & 0o7777) == (0, 0o755)
+    assert sorted(victim.iterdir()) == before
+
+
+def test_a_damaged_executable_says_so(root: Root) -> None:
+    executable = root.path / "relay"
+    whole = executable.read_bytes()
+    executable.write_bytes(whole[: len(whole) // 2] + bytes(4096) + whole[len(whole) // 2 + 4096 :])
+    code, out, err = root.run("version")
+    assert (code, out) == (1, "")
+    assert "this executable is damaged" in err
+    assert list(root.cache.iterdir()) == []
+
+
 def test_other_versions_go_unless_something_runs_from_them(root: Root) -> None:
     old, used, foreign, other = (
         root.cache / name
