@@ -62,7 +62,12 @@ def elf_files(folder: Path) -> Iterator[Path]:
 
 def run(*command: object) -> None:
     """Run a tool; its failure is ours."""
-    done = subprocess.run([str(word) for word in command], check=False)
+    try:
+        done = subprocess.run([str(word) for word in command], check=False)
+    except FileNotFoundError:
+        raise SystemExit(
+            f"{command[0]} is missing: on Debian and Ubuntu, apt-get install gcc libc6-dev zstd libzstd-dev"
+        ) from None
     if done.returncode:
         raise SystemExit(f"{command[0]} failed")
 

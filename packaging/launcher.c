@@ -59,6 +59,12 @@ static int trusted(const struct stat *found, int last)
     return !(found->st_mode & (S_IWGRP | S_IWOTH)) || (!last && (found->st_mode & S_ISVTX));
 }
 
+static int distrust(const char *part, const struct stat *found, const char *path)
+{
+    return refuse(part, "others may write there (owner %u, mode %04o): it is not used for %s",
+                  (unsigned)found->st_uid, (unsigned)(found->st_mode & 07777), path);
+}
+
 static int trusted_way(const char *path)
 {
     char part[PATH_MAX];
@@ -72,23 +78,32 @@ static int trusted_way(const char *path)
         if (lstat(part, &found) != 0)
             return refuse(part, "%s", strerror(errno));
         if (!trusted(&found, end == length))
-            return refuse(part, "others may write there (owner %u, mode %04o): it is not used for %s",
-                          (unsigned)found.st_uid, (unsigned)(found.st_mode & 07777), path);
+            return distrust(part, &found, path);
     }
     return 1;
 }
 
-/* mkdir -p; what is made is for its owner alone, for others to read where that is root. */
-static void make_folders(const char *path)
+/* mkdir -p; what is made is for its owner alone, for others to read where that is root. Nothing is made in folders of
+ * others, or by way of their links: root would leave there what they cannot remove. */
+static int make_folders(const char *path)
 {
     char part[PATH_MAX];
-    snprintf(part, sizeof part, "%s", path);
-    for (char *slash = part + 1; (slash = strchr(slash, '/')) != NULL; slash++) {
-        *slash = '\0';
-        mkdir(part, geteuid() == 0 ? 0755 : 0700);
-        *slash = '/';
+    struct stat found;
+    size_t length = strlen(path);
+    for (size_t end = 1; end <= length; end++) {
+        if (end != length && path[end] != '/')
+            continue;
+        memcpy(part, path, end);
+        part[end] = '\0';
+        int why = mkdir(part, geteuid() == 0 ? 0755 : 0700) != 0 ? errno : 0;
+        if (lstat(part, &found) != 0)
+            return refuse(part, "%s", strerror(why != 0 ? why : errno));
+        if (S_ISLNK(found.st_mode) && found.st_uid != 0 && found.st_uid != geteuid())
+            return refuse(part, "a link that somebody else has made");
+        if (stat(part, &found) == 0 && S_ISDIR(found.st_mode) && !trusted(&found, 0))
+            return distrust(part, &found, path);
     }
-    mkdir(part, geteuid() == 0 ? 0755 : 0700); /* whatever went wrong is seen when it is opened */
+    return 1;
 }
 
 static void remove_tree(int at, const char *entry)
@@ -176,6 +191,11 @@ static int write_file(int folder, const struct content *content, const char *byt
     return 1;
 }
 
+static const char *reason(int why)
+{
+    return why == EILSEQ ? "this executable is damaged, take a new copy of it" : strerror(why);
+}
+
 /* Write what is missing or not as it must be; then it is on disk. */
 static int fill(int folder)
 {
@@ -186,6 +206,7 @@ static int fill(int folder)
         if (content->folder) {
             if (!intact(folder, content)) {
                 unlinkat(folder, content->path, 0);
+                remove_tree(folder, content->path); /* with all in it: who could write there may have added something */
                 done = mkdirat(folder, content->path, 0755) == 0 && fchmodat(folder, content->path, 0755, 0) == 0;
             }
             continue;
@@ -289,7 +310,7 @@ static int unpack(int cache)
     remove_tree(cache, beside);
     if (done && (why == EEXIST || why == ENOTEMPTY))
         return 1;
-    return refuse(base, "cannot unpack: %s", strerror(why));
+    return refuse(base, "cannot unpack: %s", reason(why));
 }
 
 static void become(char **argv)
@@ -317,12 +338,10 @@ static void name_ours(void)
 static int try_cache(const char *wanted, char **argv)
 {
     struct statvfs volume;
-    struct stat found;
     if (wanted[0] != '/' || strlen(wanted) > 900)
         return refuse(wanted, "not an absolute path, or too long a one");
-    make_folders(wanted);
-    if (lstat(wanted, &found) == 0 && S_ISLNK(found.st_mode) && found.st_uid != 0 && found.st_uid != geteuid())
-        return refuse(wanted, "a link that somebody else has made");
+    if (!make_folders(wanted))
+        return 0;
     if (realpath(wanted, base) == NULL)
         return refuse(wanted, "%s", strerror(errno));
     if (!trusted_way(base))
@@ -341,7 +360,7 @@ static int try_cache(const char *wanted, char **argv)
             if (all_intact(held) || fill(held))
                 become(argv);
             else
-                refuse(base, "cannot renew %s: %s", name, strerror(errno));
+                refuse(base, "cannot renew %s: %s", name, reason(errno));
             close(held);
             break;
         }

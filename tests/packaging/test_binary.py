@@ -426,6 +426,33 @@ def test_what_is_damaged_is_renewed(root: Root) -> None:
         assert victim.read_bytes() == whole, damage
 
 
+@pytest.mark.parametrize("damage", ["writable by others", "somebody's"])
+def test_a_damaged_folder_is_renewed_with_all_that_is_in_it(root: Root, damage: str) -> None:
+    root.run("version")
+    [unpacked] = root.unpacked
+    victim = unpacked / "_internal" / "json"
+    before = sorted(victim.iterdir())
+    (victim / "added.py").touch()
+    if damage == "somebody's":
+        os.chown(victim, SOMEBODY, SOMEBODY)
+    else:
+        victim.chmod(0o777)
+    assert root.run("version") == (0, f"relay {__version__}\n", "")
+    found = victim.stat()
+    assert (found.st_uid, found.st_mode & 0o7777) == (0, 0o755)
+    assert sorted(victim.iterdir()) == before
+
+
+def test_a_damaged_executable_says_so(root: Root) -> None:
+    executable = root.path / "relay"
+    whole = executable.read_bytes()
+    executable.write_bytes(whole[: len(whole) // 2] + bytes(4096) + whole[len(whole) // 2 + 4096 :])
+    code, out, err = root.run("version")
+    assert (code, out) == (1, "")
+    assert "this executable is damaged" in err
+    assert list(root.cache.iterdir()) == []
+
+
 def test_other_versions_go_unless_something_runs_from_them(root: Root) -> None:
     old, used, foreign, other = (
         root.cache / name
@@ -527,8 +554,18 @@ def test_root_does_not_use_the_home_of_somebody(root: Root) -> None:
     os.chown(home, SOMEBODY, SOMEBODY)
     (root.path / "var").write_text("in the way of /var/cache/relay")
     code, _, err = root.run("version", environ={"HOME": "/home"})
-    assert (code, list((home / ".cache").rglob("relay*/*"))) == (0, []), err
+    assert (code, list(home.iterdir())) == (0, []), err
     assert any((root.path / "tmp" / "relay-0").iterdir())
+
+
+def test_root_makes_nothing_where_a_link_of_somebody_leads(root: Root, shared: Path) -> None:
+    (root.path / "etc").mkdir()
+    (shared / "way").symlink_to("/etc")
+    os.chown(shared / "way", STRANGER, STRANGER, follow_symlinks=False)
+    code, _, err = root.run("version", environ={"RELAY_CACHE": "/tmp/way/relay"})
+    assert code == 1
+    assert "  /tmp/way: a link that somebody else has made" in err
+    assert list((root.path / "etc").iterdir()) == []
 
 
 def test_the_place_can_be_named(root: Root) -> None:
