@@ -2,7 +2,7 @@
 
 What the commands write, also to /etc and /var, nobody else sees, and the fixed ports of the examples are free. There is
 no way out: what a command would fetch or ask of the machine's services is answered by stand-ins (`standins/`), which
-check that the command line is one that exists. `relay` itself is real, forked by a process that has imported it.
+refuse what they do not know. `relay` itself is real, forked by a process that has imported it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ echo ready
 while IFS= read -r page; do . "$page/environ"; bash -c "$TERMINAL"; done
 """
 _TERMINAL = r"""
+set -o pipefail
 cd "$SCRATCH"
 while IFS= read -r file; do
   [ "$file" != close ] || exit
@@ -128,7 +129,6 @@ class Terminal:
             "SCRATCH": self.scratch,
             "HOME": self._state / "home",
             "TMPDIR": self._state / "home",
-            "JOURNAL": self._state / "journal",
             "COPIED": self.scratch if copied else "",
             "PYTHONPATH": self.scratch if copied else ROOT,
         }
@@ -156,9 +156,6 @@ class Terminal:
         assert code == 0, number
         self.running.append(Running(kind, number.strip(), output))
         _until(lambda: ready in output.read_text(errors="replace"), output.read_text)
-        if kind == "serve":
-            (self._state / "journal").unlink(missing_ok=True)
-            (self._state / "journal").symlink_to(output)
 
     def printed(self) -> str:
         """What all that runs has printed."""

@@ -34,7 +34,8 @@ from tests.harness import PATIENCE
 
 STAGE = Path(__file__).with_name("stage.yaml").read_text()
 TYPED = [page for page in pages() if any(block.language in SHELL for block in blocks(page))]
-FAILS_ON_STAGE = {"relay test --all": 1}  # two of its destinations take nothing
+FAILS_ON_STAGE = {"relay test --all": 1, "relay test search --json | jq '.[0].response.body'": 1}
+"""Two of its destinations take nothing."""
 ID = re.compile(r"\b(evt|dlv)_[0-9A-Z]{26}\b")
 
 
@@ -66,6 +67,33 @@ def test_a_command_that_does_not_work_is_noticed(machine: Machine) -> None:
             "page.md:8: relay logs --since yesterday",
             "page.md:10: false # exit code 78",
         ]
+
+
+WRONG = """\
+apt-get install ./relay_*.deb
+apt-get --bogus install ./dist/relay_*.deb
+pip tool install dist/relay-*.whl
+pip install --bogus dist/relay-*.whl
+uv install dist/relay-*.whl
+docker build --tags relay .
+docker run --reed-only relay
+docker exec relay rely logs
+systemctl --bogus reload relay
+systemctl reload rely
+make --bogus deb
+make bogus
+curl -s http://localhost:8081/nowhere
+curl -s https://api.contentstack.io/nowhere
+relay send nowhere | cat
+"""
+
+
+def test_stand_ins_refuse_what_they_do_not_know(machine: Machine) -> None:
+    with terminal.terminal(machine) as typing:
+        session = Session(typing, staged=True)
+        session.take(Block("page.md", 1, "", "sh", WRONG, ""))
+        noticed = [failure.partition("\n")[0].partition(": ")[2] for failure in session.failures]
+        assert noticed == WRONG.splitlines()
 
 
 class Session:
@@ -199,7 +227,7 @@ READING = {
 }
 """Verbs that leave everything as it was."""
 
-READY = {"serve": '"started"', "demo": "demo: running", "sink": "sink: listening", "follow": ""}
+READY = {"serve": '"started"', "demo": "demo: running", "sink": "sink: listening", "follow": "dlv_"}
 """What each of them says when it is ready."""
 
 
