@@ -43,7 +43,8 @@ TREE = {
                         ("storyblok", "strapi", "contentstack", "prismic", "hygraph", "others")],
     "Recipes": ["docs/recipes/README", "docs/recipes/*"],
     "Configuration": ["docs/configuration", "docs/reference/configuration"],
-    "Operating": ["docs/operating", "docs/cli", "docs/dashboard", "docs/api", "docs/SECURITY", "CHANGELOG"],
+    "Operating": ["docs/operating", "docs/cli", "docs/dashboard", "docs/api", "docs/SECURITY",
+                  "docs/reliability", "docs/attacks", "CHANGELOG"],
     "Inside": ["docs/architecture", "docs/words", "docs/extending/README", "docs/extending/*",
                "docs/decisions/README", "docs/decisions/*"],
 }  # fmt: skip

@@ -357,7 +357,7 @@ def test_certificates_are_looked_at_before_they_expire(tmp_path: Path, days: int
 
 
 def test_names_that_do_not_resolve_are_told_with_their_routes(tmp_path: Path) -> None:
-    text = TEXT.format(*free_ports(3)).replace("http://127.0.0.1:1/", "http://nobody.invalid/")
+    text = TEXT.format(*free_ports(3)).replace('http://127.0.0.1:1"', 'http://nobody.invalid"')
     found = checks(run("doctor", "--json", "--config", write_config(tmp_path, text)))["dns"]
     assert found["verdict"] == "failed"
     assert found["detail"].startswith("nobody.invalid (route slow, route lane): ")
