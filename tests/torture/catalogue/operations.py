@@ -6,6 +6,7 @@ from tests.torture import clocks, reloads, soak, unread
 from tests.torture.row import Row, by_tests
 
 _PROCESS = "tests/daemon/test_process.py"
+_SERVICE = "tests/systemd/test_service.py"
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -52,6 +53,25 @@ ROWS: tuple[Row, ...] = (
         "SIGTERM with attempts in flight",
         "they finish; exit 0; nothing is sent twice",
         by_tests(f"{_PROCESS}::test_sigterm_lets_attempts_in_flight_finish_and_exits_0"),
+    ),
+    Row(
+        "O6",
+        "P8",
+        "relay stands still",
+        "under a real systemd: SIGSTOP; a sync that never ends",
+        "the watchdog restarts it; its data survive",
+        by_tests(
+            f"{_SERVICE}::test_one_that_stands_still_is_ended_by_the_watchdog_and_its_data_survive",
+            f"{_SERVICE}::test_one_whose_store_hangs_is_ended_by_the_watchdog_and_says_where_it_hung",
+        ),
+    ),
+    Row(
+        "O7",
+        "P1",
+        "relay is restarted under load",
+        "under a real systemd with its socket units: 300 requests over three restarts",
+        "0 refused",
+        by_tests("tests/systemd/test_sockets.py::test_nobody_is_refused_in_three_restarts"),
     ),
     Row(
         "O8",
