@@ -13,8 +13,6 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-import licenses
-
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "bundle"
 BUNDLE = ROOT / "dist" / "bundle" / "relay"
@@ -35,8 +33,6 @@ def main() -> None:
         # library looks where the program's says: in _internal.
         run(TOOLS / "patchelf", "--remove-rpath", path)
         path.chmod(0o755)
-    shared = [path.name for path in inside.glob("lib*.so*") if not path.name.startswith("libpython")]
-    licenses.collect(ROOT / "requirements.lock", shared, BUNDLE / "licenses")
     compile_program(BUNDLE / "relay", "$ORIGIN/_internal")
 
 

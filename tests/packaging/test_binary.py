@@ -401,16 +401,6 @@ def test_an_unpacking_that_is_killed_leaves_no_broken_cache(root: Root) -> None:
     assert len(root.unpacked) == 1
 
 
-def test_the_licences_of_its_parts_come_along(root: Root) -> None:
-    root.run("version")
-    [unpacked] = root.unpacked
-    table = (unpacked / "licenses" / "README").read_text()
-    parts = re.findall(r"^([A-Za-z0-9._-]+)==", (TOP / "requirements.lock").read_text(), re.MULTILINE)
-    assert [name for name in parts if not re.search(rf"^{re.escape(name)} ", table, re.MULTILINE | re.IGNORECASE)] == []
-    assert {"Python", "aiohttp", "cryptography"} <= {path.name for path in (unpacked / "licenses").iterdir()}
-    assert "libc.so.6" in table
-
-
 def test_what_is_damaged_is_renewed(root: Root) -> None:
     root.run("version")
     [unpacked] = root.unpacked
