@@ -14,7 +14,7 @@ import aiohttp
 from tests.harness import PATIENCE, RelayProcess, sink, write_config
 from tests.torture import insight
 from tests.torture.crashes import end
-from tests.torture.ledger import config
+from tests.torture.ledger import CONCURRENCY, config
 from tests.torture.row import Figure, Place
 from tests.torture.steady import Steady
 
@@ -53,7 +53,7 @@ async def storm_of_reloads(place: Place) -> Figure:
         f"{storms} times {count:,} SIGHUPs in {seconds:.0f} s under {sender.sent:,} events:"
         f" answered {dict(sender.statuses)},"
         f" generation {last['generation']}, the last file runs; {insight.growth(before, after)}",
-        set(sender.statuses) == {200} and status == 0 and insight.flat(before, after),
+        set(sender.statuses) == {200} and status == 0 and insight.flat(before, after, CONCURRENCY),
     )
 
 

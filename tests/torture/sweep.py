@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.harness import LISTEN, RelayProcess, sink, write_config
 from tests.test_released_schemas import written
 from tests.torture.crashes import end
-from tests.torture.disks import traced
+from tests.torture.disks import healthy_when, traced
 from tests.torture.ledger import Ledger, config
 from tests.torture.row import Figure, Place
 
@@ -138,7 +138,8 @@ async def copying(place: Place) -> tuple[int, int, list[str]]:
             relay.kill()
         await relay.start()
         await ledger.arrived(destination)
-        await relay.stop()
+        await healthy_when(relay, lambda said: said["status"] == "ok")
+        assert await relay.stop() == 0, "it did not end by itself: its log still holds what the copies lack"
     for verb in ("backup", "prune"):
         for call, number, folder in _points(place, 1, 9):
             shutil.copy(origin / "relay.db", folder / "relay.db")
