@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -56,22 +55,19 @@ from relay.store import (
 from relay.stores.sqlite import commands, copying, lanes, opening, rows
 from relay.stores.sqlite import reader as reading
 from relay.stores.sqlite.changes import Changed
-from relay.stores.sqlite.connection import Replaced, explain, identity
+from relay.stores.sqlite.connection import identity
 from relay.stores.sqlite.joining import Adding
 from relay.stores.sqlite.lock import Lock, lock
 from relay.stores.sqlite.opening import affected_by_wal_reset_bug
 from relay.stores.sqlite.pruning import Pruning
 from relay.stores.sqlite.reader import Reader
+from relay.stores.sqlite.room import Room
 from relay.stores.sqlite.survey import Survey
 from relay.stores.sqlite.transaction import Command
 from relay.stores.sqlite.writer import Writer
 
 __all__ = ["SqliteStore", "affected_by_wal_reset_bug", "open_reader", "open_store", "open_url", "survey"]
 
-LOW_WATER = 32 << 20
-_LEAST = 3 << 19  # one and a half of the largest body that is usual
-_LOOK_EVERY = 1.0  # seconds between looks at the disk
-_LOOK_AFTER = 1 << 20  # bytes of events, which may come faster
 _OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
 
 
@@ -96,12 +92,8 @@ class SqliteStore:
         self._claims, self._logs, self._glances = readers
         """For the queue; for people's searches, which may take seconds; for what `/health` asks, which may not wait."""
         self._notes = tuple(notes)
-        self._file = identity(path)
-        self._looked = float("-inf")
-        self._unseen = 0  # bytes that were added since then
+        self._room = Room(path, clock)
         self._seen_running: tuple[int | None, float] = (None, 0.0)
-        self._disk_trouble: str | None = None
-        self._no_space: str | None = None
         self._oldest: tuple[float, datetime | None] = (float("-inf"), None)
         self._orders: dict[str, Order] = {}
         self._settling = asyncio.Lock()
@@ -112,10 +104,9 @@ class SqliteStore:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
-        self._unseen += len(event.body)
-        self._look()
-        if self._no_space is not None:
-            raise Unavailable(self._no_space)
+        self._room.look(len(event.body))
+        if self._room.lacking is not None:
+            raise Unavailable(self._room.lacking)
         several = len(event.description.changes) > 1 and event.description.common.entry_id is None
         mentions = event.description.entries if several else ()
         return await self._writer.add(Adding(rows.event_row(event, len(owed)), event.body, owed, mark, mentions))
@@ -341,8 +332,8 @@ class SqliteStore:
         )
 
     def trouble(self) -> str | None:
-        self._look()
-        return self._writer.trouble or self._disk_trouble or self.stalled()
+        self._room.look()
+        return self._writer.trouble or self._room.trouble or self.stalled()
 
     def stalled(self, within: float = STALLED) -> str | None:
         running, now = self._writer.running, self._clock.monotonic()
@@ -379,37 +370,10 @@ class SqliteStore:
                 self._lock.release()
                 self._closed = True
 
-    def _look(self) -> None:
-        """Look at the disk, now and then: is there room, is the file still ours?"""
-        now = self._clock.monotonic()
-        if now - self._looked < _LOOK_EVERY and self._unseen < _LOOK_AFTER:
-            return
-        self._looked, self._unseen = now, 0
-        replaced = identity(self.path) != self._file
-        self._disk_trouble = explain(Replaced()) if replaced else None
-        free, mark = _space(self.path)
-        self._no_space = (
-            f"no space: {free >> 20} MiB are left on the disk of {self.path}, {mark >> 20} MiB are kept for results"
-            if free < mark
-            else None
-        )
-
 
 def _note(changed: dict[str, int], route: str, number: int) -> None:
     if number:
         changed[route] = number
-
-
-def _space(path: Path) -> tuple[int, int]:
-    """Free bytes, and how many must stay free so that the results of what was taken in can still be written.
-
-    On a small disk an eighth of it, so that it can be used at all.
-    """
-    try:
-        disk = os.statvfs(path.parent)
-    except OSError:
-        return 0, 0  # the writer will say what is wrong
-    return disk.f_bavail * disk.f_frsize, max(_LEAST, min(LOW_WATER, disk.f_blocks * disk.f_frsize // 8))
 
 
 async def open_store(

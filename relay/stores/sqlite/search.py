@@ -9,7 +9,7 @@ HTTP status, shapes (see `shapes`), and where there is none of these the table i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -18,6 +18,27 @@ from relay.delivery import LogItem, State
 from relay.ids import DELIVERY, EVENT, REJECTION, id_range
 from relay.store import LogQuery
 from relay.stores.sqlite import rows, shapes
+from relay.stores.sqlite.clauses import (
+    OF_SEVERAL,
+    WAITS,
+    Clause,
+    among,
+    any_of,
+    beginning,
+    by_index,
+    either,
+    equal,
+    event_with,
+    in_range,
+    in_state,
+    joined,
+    mentioning,
+    pattern,
+    selecting,
+    that_wait,
+    with_code,
+    with_id,
+)
 
 Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
 """Runs a query."""
@@ -36,8 +57,6 @@ _BRANCHES = 200  # in one statement: SQLite takes 500
 _OF_EVENT = ("type", "model", "stage", "action", "event")
 _States = frozenset(State)
 _ASIDE = (State.FAILED, State.CANCELLED, State.MERGED)
-_WAITS = {State.PENDING: "delivery_pending", State.HELD: "delivery_held"}
-_OF_SEVERAL = "{id} IN (SELECT event_id FROM mention WHERE {clause})"
 # The codes that there are within a range: one look into the index for each.
 _CODES = """
     WITH RECURSIVE found(code) AS (
@@ -48,16 +67,6 @@ _CODES = """
     )
     SELECT code FROM found WHERE code <= ?2
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _Clause:
-    """Part of a WHERE clause with its values. Where it drives, it says by which index: a search for the newest must not
-    depend on what SQLite guesses of a table it knows nothing about."""
-
-    sql: str
-    values: tuple[Any, ...] = ()
-    index: str | None = None
 
 
 def kinds(query: LogQuery) -> set[str]:
@@ -138,7 +147,7 @@ class _Deliveries:
         if counted and min(counted)[0] < _COUNTED:
             # The other filters leave few: each of them is looked at.
             _, driven_by, branches = min(counted)
-            return await self._first(branches, driven_by, _either(*(filter_ for _, filter_ in meanings)))
+            return await self._first(branches, driven_by, either(*(filter_ for _, filter_ in meanings)))
         found: set[int] = set()
         for branches, _ in meanings:
             found.update(await self._first(branches))
@@ -146,114 +155,115 @@ class _Deliveries:
 
     # -- drivers -----------------------------------------------------------------------------------------------------
 
-    async def _smallest(self, candidates: Sequence[tuple[str, list[_Clause]]]) -> tuple[str, list[_Clause]]:
+    async def _smallest(self, candidates: Sequence[tuple[str, list[Clause]]]) -> tuple[str, list[Clause]]:
         """The filter that drives, and its branches: the one with the fewest, as far as it is worth counting."""
         if len(candidates) < 2:
-            return candidates[0] if candidates else ("", [_Clause("1")])
+            return candidates[0] if candidates else ("", [Clause("1")])
         counted = [(await self._count(branches), place) for place, (_, branches) in enumerate(candidates)]
         return candidates[min(counted)[1]]
 
-    async def _candidates(self) -> AsyncIterator[tuple[str, list[_Clause]]]:
+    async def _candidates(self) -> AsyncIterator[tuple[str, list[Clause]]]:
         query, states = self._query, self._states
         if query.event_id:
-            yield "event_id", [_in("d.event_id", query.event_id, "delivery_event")]
+            yield "event_id", [among("d.event_id", query.event_id, "delivery_event")]
         if query.entry_id:
-            entries = [_is("d.entry_id", entry, "delivery_entry") for entry in query.entry_id]
-            yield "entry_id", [*entries, _mentioned("d.event_id", query, "delivery_event")]
+            entries = [equal("d.entry_id", entry, "delivery_entry") for entry in query.entry_id]
+            yield "entry_id", [*entries, mentioning("d.event_id", query, "delivery_event")]
         if states and all(state in _ASIDE for state in states):
-            yield "status", [_state(state) for state in states]
+            yield "status", [in_state(state) for state in states]
         if query.code:
-            yield "code", [_is("d.code", code, "delivery_code") for code in await self._codes()]
-        if states and all(state in _WAITS for state in states):
-            waiting = " UNION ALL ".join(_waiting(state) for state in states)
+            yield "code", [equal("d.code", code, "delivery_code") for code in await self._codes()]
+        if states and all(state in WAITS for state in states):
+            waiting = " UNION ALL ".join(that_wait(state) for state in states)
             number = (await self._ask(f"SELECT count(*) FROM ({waiting} LIMIT {_WAITING})", ()))[0][0]  # noqa: S608
             if number < _WAITING:
-                yield "status", [_Clause(f"d.id IN ({waiting})")]
+                yield "status", [Clause(f"d.id IN ({waiting})")]
         if self._shapes is not None:
             yield "shape", [self._of_shape(shape) for shape in self._shapes]
         if query.q is not None and (query.since is not None or query.until is not None):
-            yield "range", [_Clause("1")]
+            yield "range", [Clause("1")]
 
-    async def _count(self, branches: Sequence[_Clause]) -> int:
+    async def _count(self, branches: Sequence[Clause]) -> int:
         """How many deliveries a driver leads to, up to `_COUNTED`."""
-        within, values = _joined(_range(self._query, "d.id"))
+        within, values = joined(in_range(self._query, "d.id"))
         total = 0
         for branch in branches:
-            some = f"SELECT 1 FROM delivery d {_by(branch)} WHERE {branch.sql} AND {within} LIMIT {_COUNTED - total}"  # noqa: S608
+            where = f"{by_index(branch)} WHERE {branch.sql} AND {within}"
+            some = f"SELECT 1 FROM delivery d {where} LIMIT {_COUNTED - total}"  # noqa: S608
             found = await self._ask(f"SELECT count(*) FROM ({some})", (*branch.values, *values))  # noqa: S608
             total += found[0][0]
             if total >= _COUNTED:
                 break
         return total
 
-    async def _any_of(self, q: str) -> AsyncIterator[tuple[list[_Clause], _Clause]]:
+    async def _any_of(self, q: str) -> AsyncIterator[tuple[list[Clause], Clause]]:
         """What `q` may mean: each with its branches, and as a filter of what something else drives."""
         for column, prefix, index in (("d.id", DELIVERY, None), ("d.event_id", EVENT, "delivery_event")):
             if (between := id_range(q, prefix)) is not None:
-                meant = _Clause(f"{column} BETWEEN ? AND ?", between, index)
+                meant = Clause(f"{column} BETWEEN ? AND ?", between, index)
                 yield [meant], meant
-        entries = _begins("entry_id", q)
+        entries = beginning("entry_id", q)
         some = f"SELECT id FROM delivery INDEXED BY delivery_entry WHERE {entries.sql} LIMIT {_GATHERED}"  # noqa: S608
         number = (await self._ask(f"SELECT count(*) FROM ({some})", entries.values))[0][0]  # noqa: S608
-        begins = _begins("d.entry_id", q)
-        yield [_Clause(f"d.id IN ({some})", entries.values) if number < _GATHERED else begins], begins
-        several = _Clause(_OF_SEVERAL.format(id="d.event_id", clause=entries.sql), entries.values, "delivery_event")
+        begins = beginning("d.entry_id", q)
+        yield [Clause(f"d.id IN ({some})", entries.values) if number < _GATHERED else begins], begins
+        several = Clause(OF_SEVERAL.format(id="d.event_id", clause=entries.sql), entries.values, "delivery_event")
         yield [several], several
-        named = _begins("event", q)
+        named = beginning("event", q)
         found = await self._ask(f"SELECT id FROM shape WHERE {named.sql}", named.values)  # noqa: S608
         numbers = [number for (number,) in found]
-        one_of = _Clause(f"d.shape IN ({', '.join(map(str, numbers))})")
-        yield [_is("d.shape", number, "delivery_shape") for number in numbers], one_of
+        one_of = Clause(f"d.shape IN ({', '.join(map(str, numbers))})")
+        yield [equal("d.shape", number, "delivery_shape") for number in numbers], one_of
         if await self._others():
-            event = _begins("e.event", q)
-            exists = _event_with(event.sql)
-            other = _Clause(f"(d.shape = {shapes.OTHERS} AND {exists})", event.values, "delivery_shape")
+            event = beginning("e.event", q)
+            exists = event_with(event.sql)
+            other = Clause(f"(d.shape = {shapes.OTHERS} AND {exists})", event.values, "delivery_shape")
             yield [other], other
-        within, values = _joined(_range(replace(self._query, before=None), "d.id"))
+        within, values = joined(in_range(replace(self._query, before=None), "d.id"))
         oldest = f"SELECT d.id FROM delivery d WHERE {within} ORDER BY d.id DESC LIMIT 1 OFFSET {ERRORS_IN - 1}"  # noqa: S608
         floor = await self._ask(oldest, values)
         failed = "(d.id >= ? AND (d.error_message LIKE ? ESCAPE '\\' OR d.error_code = ?))"
-        error = _Clause(failed, (floor[0][0] if floor else 0, _part(q), q))
+        error = Clause(failed, (floor[0][0] if floor else 0, pattern(q), q))
         yield [error], error
 
     # -- filters -----------------------------------------------------------------------------------------------------
 
-    def _filters(self, driven_by: str) -> list[_Clause]:
+    def _filters(self, driven_by: str) -> list[Clause]:
         """All filters but the one that drives."""
         query = self._query
-        clauses = _range(query, "d.id")
+        clauses = in_range(query, "d.id")
         if query.event_id and driven_by != "event_id":
-            clauses.append(_in("d.event_id", query.event_id))
+            clauses.append(among("d.event_id", query.event_id))
         if query.entry_id and driven_by != "entry_id":
-            entry, mentioned = _in("d.entry_id", query.entry_id), _mentioned("d.event_id", query)
-            clauses.append(_Clause(f"({entry.sql} OR {mentioned.sql})", (*entry.values, *mentioned.values)))
+            entry, mentioned = among("d.entry_id", query.entry_id), mentioning("d.event_id", query)
+            clauses.append(Clause(f"({entry.sql} OR {mentioned.sql})", (*entry.values, *mentioned.values)))
         if self._states and driven_by != "status":
-            clauses.append(_in("d.state", [state.value for state in self._states]))
+            clauses.append(among("d.state", [state.value for state in self._states]))
         if query.code and driven_by != "code":
-            clauses.append(_codes("d.code", query))
+            clauses.append(with_code("d.code", query))
         if self._shapes is not None and driven_by != "shape":
             known = [shape for shape in self._shapes if shape != shapes.OTHERS]
             sql, values = f"d.shape IN ({', '.join(map(str, known))})", ()
             if shapes.OTHERS in self._shapes:
                 others = self._of_shape(shapes.OTHERS)
                 sql, values = f"({sql} OR {others.sql})", others.values
-            clauses.append(_Clause(sql, values))
+            clauses.append(Clause(sql, values))
         return clauses
 
-    def _of_shape(self, shape: int) -> _Clause:
+    def _of_shape(self, shape: int) -> Clause:
         if shape != shapes.OTHERS:
-            return _is("d.shape", shape, "delivery_shape")
+            return equal("d.shape", shape, "delivery_shape")
         query = self._query
-        sql, values = _joined([_any_of(query, name, f"e.{name}") for name in ("source", *_OF_EVENT)])
-        route = _any_of(query, "route", "d.route")
-        clause = f"(d.shape = {shapes.OTHERS} AND {route.sql} AND {_event_with(sql)})"
-        return _Clause(clause, (*route.values, *values), "delivery_shape")
+        sql, values = joined([any_of(query, name, f"e.{name}") for name in ("source", *_OF_EVENT)])
+        route = any_of(query, "route", "d.route")
+        clause = f"(d.shape = {shapes.OTHERS} AND {route.sql} AND {event_with(sql)})"
+        return Clause(clause, (*route.values, *values), "delivery_shape")
 
     async def _wanted_shapes(self) -> list[int] | None:
         asked = [name for name in shapes.COLUMNS if getattr(self._query, name)]
         if not asked:
             return None
-        where, values = _joined([_any_of(self._query, name, name) for name in asked])
+        where, values = joined([any_of(self._query, name, name) for name in asked])
         found = [number for (number,) in await self._ask(f"SELECT id FROM shape WHERE {where}", values)]  # noqa: S608
         return [*found, shapes.OTHERS] if await self._others() else found
 
@@ -268,24 +278,24 @@ class _Deliveries:
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    async def _first(self, branches: Sequence[_Clause], driven_by: str = "", also: _Clause | None = None) -> list[int]:
+    async def _first(self, branches: Sequence[Clause], driven_by: str = "", also: Clause | None = None) -> list[int]:
         """The first ids of all branches, in the order of the query."""
         filters = self._filters(driven_by) + ([] if also is None else [also])
         return await _newest(self._ask, "delivery d", "d.id", branches, filters, self._query)
 
 
 async def _newest(
-    ask: Ask, table: str, column: str, branches: Sequence[_Clause], filters: Sequence[_Clause], query: LogQuery
+    ask: Ask, table: str, column: str, branches: Sequence[Clause], filters: Sequence[Clause], query: LogQuery
 ) -> list[int]:
     """The first ids that any branch has and all filters let through, in the order of the query."""
     order = "ASC" if query.ascending else "DESC"
     most = query.limit + 1
-    also, values = _joined(filters)
+    also, values = joined(filters)
     found: set[int] = set()
     for start in range(0, len(branches), _BRANCHES):
         some = branches[start : start + _BRANCHES]
         selects = [
-            f"SELECT id FROM (SELECT {column} AS id FROM {table} {_by(branch)} WHERE {branch.sql} AND {also}"  # noqa: S608
+            f"SELECT id FROM (SELECT {column} AS id FROM {table} {by_index(branch)} WHERE {branch.sql} AND {also}"  # noqa: S608
             f" ORDER BY {column} {order} LIMIT {most})"
             for branch in some
         ]
@@ -304,124 +314,36 @@ def _ordered(found: Iterable[int], query: LogQuery) -> list[int]:
 
 async def unmatched(query: LogQuery, ask: Ask) -> list[Any]:
     """Up to `limit` + 1 rows of `UNMATCHED_COLUMNS`, in the order of the query."""
-    filters = [_Clause("e.matched = 0"), *_range(query, "e.id")]
+    filters = [Clause("e.matched = 0"), *in_range(query, "e.id")]
     if query.event_id:
-        filters.append(_in("e.id", query.event_id))
+        filters.append(among("e.id", query.event_id))
     if query.q is not None:
         filters.append(
-            _either(_ids("e.id", query.q, EVENT), _begins("e.entry_id", query.q), _begins("e.event", query.q))
+            either(with_id("e.id", query.q, EVENT), beginning("e.entry_id", query.q), beginning("e.event", query.q))
         )
-    by_shape = [_any_of(query, name, f"e.{name}") for name in ("source", *_OF_EVENT)]
+    by_shape = [any_of(query, name, f"e.{name}") for name in ("source", *_OF_EVENT)]
     if query.entry_id:
-        entries = [_is("e.entry_id", entry, "event_unmatched_entry") for entry in query.entry_id]
-        branches = [*entries, _mentioned("e.id", query)]
+        entries = [equal("e.entry_id", entry, "event_unmatched_entry") for entry in query.entry_id]
+        branches = [*entries, mentioning("e.id", query)]
         filters += by_shape
     elif any(getattr(query, name) for name in ("source", *_OF_EVENT)):
-        where, values = _joined([_any_of(query, name, name) for name in ("source", *_OF_EVENT)])
+        where, values = joined([any_of(query, name, name) for name in ("source", *_OF_EVENT)])
         found = await ask(f"SELECT id FROM shape WHERE route = '' AND {where}", values)  # noqa: S608
-        branches = [_is("e.shape", number, "event_unmatched") for (number,) in found]
-        others = _joined(by_shape)
-        branches.append(_Clause(f"e.shape = {shapes.OTHERS} AND {others[0]}", tuple(others[1]), "event_unmatched"))
+        branches = [equal("e.shape", number, "event_unmatched") for (number,) in found]
+        others = joined(by_shape)
+        branches.append(Clause(f"e.shape = {shapes.OTHERS} AND {others[0]}", tuple(others[1]), "event_unmatched"))
     else:
-        branches = [_Clause("1", (), "event_unmatched_id")]
+        branches = [Clause("1", (), "event_unmatched_id")]
     ids = await _newest(ask, "event e", "e.id", branches, filters, query)
     return await _rows(f"SELECT {rows.UNMATCHED_COLUMNS} FROM event e WHERE e.id", "e.id", ids, query, ask)  # noqa: S608
 
 
 async def rejected(query: LogQuery, ask: Ask) -> list[Any]:
     """Up to `limit` + 1 rows of `REJECTION_COLUMNS`, in the order of the query."""
-    clauses = [*_range(query, "id"), _any_of(query, "source", "source")]
+    clauses = [*in_range(query, "id"), any_of(query, "source", "source")]
     if query.code:
-        clauses.append(_codes("status", query))
+        clauses.append(with_code("status", query))
     if query.q is not None:
-        reason = _Clause("reason LIKE ? ESCAPE '\\'", (_part(query.q),))
-        clauses.append(_either(_ids("id", query.q, REJECTION), reason))
-    return await ask(*_select(f"SELECT {rows.REJECTION_COLUMNS} FROM rejection", clauses, query, "id"))  # noqa: S608
-
-
-# -- clauses ---------------------------------------------------------------------------------------------------------
-
-
-def _select(select: str, clauses: Sequence[_Clause], query: LogQuery, column: str) -> tuple[str, list[Any]]:
-    where, values = _joined(clauses)
-    order = "ASC" if query.ascending else "DESC"
-    return f"{select} WHERE {where} ORDER BY {column} {order} LIMIT {query.limit + 1}", values
-
-
-def _joined(clauses: Sequence[_Clause]) -> tuple[str, list[Any]]:
-    sql = " AND ".join(clause.sql for clause in clauses if clause.sql != "1")
-    return sql or "1", [value for clause in clauses for value in clause.values]
-
-
-def _either(*clauses: _Clause | None) -> _Clause:
-    some = [clause for clause in clauses if clause is not None]
-    return _Clause(
-        f"({' OR '.join(each.sql for each in some)})", tuple(value for each in some for value in each.values)
-    )
-
-
-def _range(query: LogQuery, column: str) -> list[_Clause]:
-    clauses = []
-    if query.since is not None:
-        clauses.append(_Clause(f"{column} >= ?", (rows.first_id(query.since),)))
-    if query.until is not None:
-        clauses.append(_Clause(f"{column} < ?", (rows.first_id(query.until),)))
-    if query.before is not None:
-        clauses.append(_Clause(f"{column} {'>' if query.ascending else '<'} ?", (query.before,)))
-    return clauses
-
-
-def _event_with(sql: str) -> str:
-    return f"EXISTS (SELECT 1 FROM event e WHERE e.id = d.event_id AND {sql})"  # noqa: S608
-
-
-def _by(driver: _Clause) -> str:
-    return "NOT INDEXED" if driver.index is None else f"INDEXED BY {driver.index}"
-
-
-def _is(column: str, value: str | int, index: str | None = None) -> _Clause:
-    return _Clause(f"{column} = ?", (value,), index)
-
-
-def _in(column: str, values: Sequence[Any], index: str | None = None) -> _Clause:
-    return _Clause(f"{column} IN ({', '.join('?' * len(values))})", tuple(values), index)
-
-
-def _any_of(query: LogQuery, name: str, column: str) -> _Clause:
-    values = getattr(query, name)
-    return _in(column, values) if values else _Clause("1")
-
-
-def _state(state: State) -> _Clause:
-    """Spelt out, so that SQLite can use an index that holds only some states."""
-    return _Clause(f"d.state = '{state.value}'", index="delivery_aside")
-
-
-def _waiting(state: State) -> str:
-    return f"SELECT id FROM delivery INDEXED BY {_WAITS[state]} WHERE state = '{state.value}'"  # noqa: S608
-
-
-def _codes(column: str, query: LogQuery) -> _Clause:
-    return _either(*(_Clause(f"{column} BETWEEN ? AND ?", both) for both in query.code))
-
-
-def _mentioned(column: str, query: LogQuery, index: str | None = None) -> _Clause:
-    entries = _in("entry_id", query.entry_id)
-    return _Clause(_OF_SEVERAL.format(id=column, clause=entries.sql), entries.values, index)
-
-
-def _begins(column: str, text: str) -> _Clause:
-    """What begins with a text: everything from it up to the last that could."""
-    return _Clause(f"({column} >= ? AND {column} < ?)", (text, text + chr(0x10FFFF)))
-
-
-def _ids(column: str, text: str, prefix: str) -> _Clause | None:
-    between = id_range(text, prefix)
-    return None if between is None else _Clause(f"{column} BETWEEN ? AND ?", between)
-
-
-def _part(text: str) -> str:
-    """A pattern for LIKE that finds a text wherever it stands."""
-    for special in "\\%_":
-        text = text.replace(special, "\\" + special)
-    return f"%{text}%"
+        reason = Clause("reason LIKE ? ESCAPE '\\'", (pattern(query.q),))
+        clauses.append(either(with_id("id", query.q, REJECTION), reason))
+    return await ask(*selecting(f"SELECT {rows.REJECTION_COLUMNS} FROM rejection", clauses, query, "id"))  # noqa: S608

@@ -1,0 +1,111 @@
+"""Clauses of a search: parts of a WHERE with their values, and by which index one drives (see `search`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay.delivery import State
+from relay.ids import id_range
+from relay.store import LogQuery
+from relay.stores.sqlite import rows
+
+WAITS = {State.PENDING: "delivery_pending", State.HELD: "delivery_held"}
+"""The states of what waits, and the indexes that hold them."""
+
+OF_SEVERAL = "{id} IN (SELECT event_id FROM mention WHERE {clause})"
+"""About events of several changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """Part of a WHERE clause with its values. Where it drives, it says by which index: a search for the newest must not
+    depend on what SQLite guesses of a table it knows nothing about."""
+
+    sql: str
+    values: tuple[Any, ...] = ()
+    index: str | None = None
+
+
+def selecting(select: str, clauses: Sequence[Clause], query: LogQuery, column: str) -> tuple[str, list[Any]]:
+    where, values = joined(clauses)
+    order = "ASC" if query.ascending else "DESC"
+    return f"{select} WHERE {where} ORDER BY {column} {order} LIMIT {query.limit + 1}", values
+
+
+def joined(clauses: Sequence[Clause]) -> tuple[str, list[Any]]:
+    sql = " AND ".join(clause.sql for clause in clauses if clause.sql != "1")
+    return sql or "1", [value for clause in clauses for value in clause.values]
+
+
+def either(*clauses: Clause | None) -> Clause:
+    some = [clause for clause in clauses if clause is not None]
+    return Clause(f"({' OR '.join(each.sql for each in some)})", tuple(value for each in some for value in each.values))
+
+
+def in_range(query: LogQuery, column: str) -> list[Clause]:
+    clauses = []
+    if query.since is not None:
+        clauses.append(Clause(f"{column} >= ?", (rows.first_id(query.since),)))
+    if query.until is not None:
+        clauses.append(Clause(f"{column} < ?", (rows.first_id(query.until),)))
+    if query.before is not None:
+        clauses.append(Clause(f"{column} {'>' if query.ascending else '<'} ?", (query.before,)))
+    return clauses
+
+
+def event_with(sql: str) -> str:
+    return f"EXISTS (SELECT 1 FROM event e WHERE e.id = d.event_id AND {sql})"  # noqa: S608
+
+
+def by_index(driver: Clause) -> str:
+    return "NOT INDEXED" if driver.index is None else f"INDEXED BY {driver.index}"
+
+
+def equal(column: str, value: str | int, index: str | None = None) -> Clause:
+    return Clause(f"{column} = ?", (value,), index)
+
+
+def among(column: str, values: Sequence[Any], index: str | None = None) -> Clause:
+    return Clause(f"{column} IN ({', '.join('?' * len(values))})", tuple(values), index)
+
+
+def any_of(query: LogQuery, name: str, column: str) -> Clause:
+    values = getattr(query, name)
+    return among(column, values) if values else Clause("1")
+
+
+def in_state(state: State) -> Clause:
+    """Spelt out, so that SQLite can use an index that holds only some states."""
+    return Clause(f"d.state = '{state.value}'", index="delivery_aside")
+
+
+def that_wait(state: State) -> str:
+    return f"SELECT id FROM delivery INDEXED BY {WAITS[state]} WHERE state = '{state.value}'"  # noqa: S608
+
+
+def with_code(column: str, query: LogQuery) -> Clause:
+    return either(*(Clause(f"{column} BETWEEN ? AND ?", both) for both in query.code))
+
+
+def mentioning(column: str, query: LogQuery, index: str | None = None) -> Clause:
+    entries = among("entry_id", query.entry_id)
+    return Clause(OF_SEVERAL.format(id=column, clause=entries.sql), entries.values, index)
+
+
+def beginning(column: str, text: str) -> Clause:
+    """What begins with a text: everything from it up to the last that could."""
+    return Clause(f"({column} >= ? AND {column} < ?)", (text, text + chr(0x10FFFF)))
+
+
+def with_id(column: str, text: str, prefix: str) -> Clause | None:
+    between = id_range(text, prefix)
+    return None if between is None else Clause(f"{column} BETWEEN ? AND ?", between)
+
+
+def pattern(text: str) -> str:
+    """A pattern for LIKE that finds a text wherever it stands."""
+    for special in "\\%_":
+        text = text.replace(special, "\\" + special)
+    return f"%{text}%"
