@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import stat
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class _Connection(RequestHandler):
         self._cancel_untaken()
 
     def data_received(self, data: bytes) -> None:
+        self._server.heard(self)
         super().data_received(data)
         if not self.idle:
             self._cancel_head()
@@ -145,10 +147,15 @@ class _Server(web.Server):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.open: dict[_Connection, None] = {}  # the oldest first
+        self.open: OrderedDict[_Connection, None] = OrderedDict()  # who was heard last is last
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def heard(self, connection: _Connection) -> None:
+        """Something came on it."""
+        if connection in self.open:  # one that had to leave may still say something
+            self.open.move_to_end(connection)
 
     def make_room(self, newcomer: _Connection) -> None:
         """Descriptors are one pool: who holds many connections must take them neither from the store and the

@@ -51,6 +51,25 @@ async def test_who_connects_and_says_nothing_makes_room_for_who_does(
             writer.close()
 
 
+async def test_who_was_heard_last_is_not_the_one_who_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ceilings, "connections", lambda: 2)
+    request = b"POST /in/open HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    async with relay_here(tmp_path, OPEN) as relay, asyncio.timeout(PATIENCE):
+        sender, silent = await _connect(relay), await _connect(relay)
+        sender[1].write(request)
+        assert b" 200 " in await sender[0].readuntil(b"\r\n")
+        third = await _connect(relay)
+        with contextlib.suppress(ConnectionError):
+            assert await silent[0].read() == b""
+        await sender[0].readuntil(b"}")
+        sender[1].write(request)
+        assert b" 200 " in await sender[0].readuntil(b"\r\n"), "the older one, which is in use, stays"
+        for _, writer in (sender, silent, third):
+            writer.close()
+
+
 async def test_senders_do_not_take_the_descriptors_of_the_store_and_the_destinations(tmp_path: Path) -> None:
     prefix = ["prlimit", "--nofile=100:400", "--core=unlimited"]
     async with relay_process(tmp_path, OPEN, prefix=prefix) as relay:
