@@ -91,10 +91,6 @@ async def run(
     taken in.
     """
     async with running(path, clock or SystemClock(), held=held) as relay:
-        # What was built so far stays for good: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 50, 50)
         stop = asyncio.Event()
         hangup = asyncio.Event()
         names: list[str] = []
@@ -107,6 +103,10 @@ async def run(
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, on_stop, signum.name)
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        # What was built so far stays for good: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 50)
         async with asyncio.TaskGroup() as group:
             tasks = (
                 group.create_task(_reload_on(hangup, relay.reloader), name="reload"),
