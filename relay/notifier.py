@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -101,9 +102,9 @@ class NotifierConfig(Section):
 
     type: str
 
+    @abstractmethod
     def build(self, means: Means) -> Notifier:
         """The notifier itself."""
-        raise NotImplementedError
 
     @property
     def hidden(self) -> tuple[str, ...]:

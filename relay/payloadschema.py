@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -17,13 +18,13 @@ from relay.secret import Secret
 class Made(Section):
     """A payload made to order."""
 
+    @abstractmethod
     def build(self, route: str, apart: bool) -> Payload:
         """The payload itself, for the route of this name; rendered `apart` where an operator wrote it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def texts(self) -> tuple[str, ...]:
         """What it is made by."""
-        raise NotImplementedError
 
 
 def _template(text: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
@@ -57,9 +58,9 @@ class Preset(To):
     preset: str
     url: Url = NOWHERE
 
+    @abstractmethod
     def filling(self) -> Filling:
         """What the service wants. Raises ValidationError for keys that do not fit together."""
-        raise NotImplementedError
 
     def filled(self) -> Self:
         """The whole destination."""
@@ -134,13 +135,13 @@ class IndexPreset(Preset):
 
     key: Annotated[SecretText, BeforeValidator(authschema._token)]
 
+    @abstractmethod
     def upsert(self, entry_id: str) -> Target:
         """The request that adds or replaces a document."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delete(self, entry_id: str) -> Target:
         """The request that takes it away."""
-        raise NotImplementedError
 
     @property
     def order(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
@@ -79,9 +80,9 @@ class RetrySection(Section):
     give_up_on: GiveUpOn = _REFUSALS
     jitter: _Jitter = 0.2
 
+    @abstractmethod
     def build(self) -> retry.RetryPolicy:
         """The policy itself."""
-        raise NotImplementedError
 
 
 class Exponential(RetrySection):

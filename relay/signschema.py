@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -20,9 +21,9 @@ class SignSection(Section):
 
     scheme: str
 
+    @abstractmethod
     def build(self) -> signing.Signer:
         """The signer itself."""
-        raise NotImplementedError
 
 
 def _keys(check: Callable[[str], bytes]) -> BeforeValidator:

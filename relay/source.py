@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,9 +101,9 @@ class SourceConfig(Section):
     expect_every: PositiveDuration | None = None
     notify: Names = ()
 
+    @abstractmethod
     def proofs(self) -> tuple[str, ...]:
         """The keys of the proofs that this source's config sets: none is an error unless `verify: none`."""
-        raise NotImplementedError
 
 
 class SourceAdapter(Protocol):

@@ -28,7 +28,7 @@ from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import Unresolved
 from relay.jsontext import Malformed
-from relay.source import Ignored, Proof, Rejected, Source, SourceAdapter, types
+from relay.source import Ignored, Proof, Rejected, Source, SourceAdapter, SourceConfig, types
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
 RECORDED = Path(__file__).parent.parent / "samples"
@@ -171,6 +171,7 @@ KEPT = frozenset({"header", "algorithm", "encoding", "prefix", "pointer", "usern
 
 def test_every_type_is_tested_here() -> None:
     assert set(types()) == {*TYPES, "graphcms"} == {*SIGNABLE, "graphcms"}
+    assert all(issubclass(module.Config, SourceConfig) for module in types().values())
 
 
 @pytest.mark.parametrize(("name", "config", "event"), SAMPLES)
