@@ -142,6 +142,14 @@ class Container:
         os.kill(self.pid, signal.Signals[self.config["StopSignal"]])
         return self.process.wait(60)
 
+    def end(self) -> None:
+        """Whatever it is at. What `--kill-child` asks for ends with the change of user."""
+        if self.process.poll() is None:
+            for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+            self.process.kill()
+        self.process.wait()
+
     def said(self) -> str:
         return self.output.read_text()
 
@@ -153,8 +161,7 @@ def running(image: Image, volume: Path, **environ: str) -> Iterator[Container]:
         container.until(container.healthy, "its HEALTHCHECK succeeds")
         yield container
     finally:
-        container.process.kill()
-        container.process.wait()
+        container.end()
 
 
 def test_the_image_says_what_an_orchestrator_asks(image: Image) -> None:
