@@ -41,7 +41,12 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        defer_build=True,  # a config uses few of the types, and most sections only inside of another one
     )
     elsewhere: ClassVar[Mapping[str, str]] = {}
     """Keys that people put here, and where they belong."""

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 import re
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -125,10 +126,27 @@ def of_notifiers(message: str) -> str:
     return _NAMED.sub(r"add \1 to what this machine trusts", message)
 
 
-@cache
-def types() -> dict[str, ModuleType]:
-    """The modules of all notifier types by name, found by their file names."""
-    from relay import notifiers
+class _Types(Mapping[str, ModuleType]):
+    """The modules by name, each imported when it is asked for: mail alone takes thirty others along."""
 
-    found = (info.name for info in pkgutil.iter_modules(notifiers.__path__))
-    return {name: importlib.import_module(f"relay.notifiers.{name}") for name in found}
+    def __init__(self) -> None:
+        from relay import notifiers
+
+        self._names = tuple(info.name for info in pkgutil.iter_modules(notifiers.__path__))
+
+    def __getitem__(self, name: str) -> ModuleType:
+        if name not in self._names:
+            raise KeyError(name)
+        return importlib.import_module(f"relay.notifiers.{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@cache
+def types() -> Mapping[str, ModuleType]:
+    """The modules of all notifier types by name, found by their file names."""
+    return _Types()

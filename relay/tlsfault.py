@@ -5,11 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable
 from datetime import UTC, datetime
-
-from cryptography import x509
-from cryptography.x509.oid import NameOID
+from typing import TYPE_CHECKING
 
 from relay import authorities
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _NAMES_SHOWN = 5
 
@@ -94,6 +95,8 @@ def _certificate_message(error: ssl.SSLCertVerificationError, host: str) -> str:
 
 
 def _parsed(certificates: Iterable[bytes]) -> Iterable[x509.Certificate]:
+    from cryptography import x509  # not imported before a certificate is refused: 8 MB of memory
+
     for der in certificates:
         try:
             yield x509.load_der_x509_certificate(der)
@@ -103,6 +106,8 @@ def _parsed(certificates: Iterable[bytes]) -> Iterable[x509.Certificate]:
 
 def _names(certificate: x509.Certificate) -> list[str]:
     """Whom a certificate is for."""
+    from cryptography import x509
+
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
@@ -111,6 +116,8 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
 
 def _issuer(certificate: x509.Certificate) -> str | None:
+    from cryptography.x509.oid import NameOID
+
     for kind in (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME):
         for attribute in certificate.issuer.get_attributes_for_oid(kind):
             return printable(str(attribute.value))

@@ -28,6 +28,9 @@ def command(config: Path | None, held: bool) -> None:
       relay serve --config /etc/relay/config.yaml
       relay serve --held
     """
+    from relay import lean
+
+    lean.imports()
     from relay import ceilings, daemon
     from relay.config import find_config
     from relay.handover import BadHandOver
