@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from relay import __version__, handover, journal, systemd
+from relay import __version__, ceilings, handover, journal, systemd
 from relay.client import HttpTransport, Transport
 from relay.clock import Clock, SystemClock, rfc3339
 from relay.dispatcher import Dispatcher
@@ -160,11 +160,14 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
         await listening.restore()
         stack.push_async_callback(listening.save)
         pipeline = Pipeline(store, transport, clock, metrics, oversight)
-        dispatcher = await stack.enter_async_context(Dispatcher(store, clock, pipeline.attempt, oversight))
+        most = ceilings.bodies()
+        dispatcher = await stack.enter_async_context(
+            Dispatcher(store, clock, pipeline.attempt, oversight, most_bytes=most)
+        )
         health = Health(store, dispatcher, reloader, clock, oversight, listening)
         metrics.watch(health.gauges)
         store.on_commit(metrics.commit.observe)
-        ingest = Ingest(lambda: reloader.runtime, pipeline, dispatcher.offer, store, clock, metrics, listening)
+        ingest = Ingest(lambda: reloader.runtime, pipeline, dispatcher.offer, store, clock, metrics, listening, most)
 
         def look_at(runtime: Runtime) -> None:
             metrics.follow(runtime.routing.routes, runtime.sources, runtime.config.notifiers)

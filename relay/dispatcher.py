@@ -27,7 +27,7 @@ from relay.store import Store, Unavailable, WrongState
 
 _POLL = 5.0  # seconds; also how late a jump of the wall clock is noticed
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
-_READY_BYTES = 64 << 20
+_CLAIMED = 8 << 20  # bytes that one claim brings at most, see Store.claim
 _RECORD_AGAIN = 0.5  # seconds between tries to record a result that the store could not take
 
 _SET_BACK = timedelta(seconds=30)  # less is what clocks are put right by
@@ -48,7 +48,9 @@ class Dispatcher:
         attempt: Attempt,
         oversight: Oversight,
         drain: timedelta = timedelta(seconds=20),
+        most_bytes: int = 64 << 20,
     ) -> None:
+        self._most_bytes = most_bytes
         self._store = store
         self._clock = clock
         self._attempt = attempt
@@ -58,7 +60,8 @@ class Dispatcher:
         self._disabled: frozenset[str] = frozenset()
         self._due: list[tuple[datetime, str]] = []
         self._next: dict[str, datetime] = {}  # by route: the one moment it is to be looked at next
-        self._bytes = 0
+        self._bytes = 0  # of bodies that are ready, or being sent
+        self._reading = 0  # claims under way that may bring many
         self._stopping = False
         self._strays = False
         self._settling = asyncio.Lock()
@@ -139,7 +142,7 @@ class Dispatcher:
                 self._wake.set()
                 continue
             queue, slots = courier.first, self._oversight.slots(courier.route)
-            full = courier.room(queue, slots) <= 0 or self._bytes > _READY_BYTES
+            full = courier.room(queue, slots) <= 0 or self._full
             # What may have been read from the store before it is told of here must not be sent twice.
             read = courier.claiming or courier.probing or delivery.id <= courier.claimed
             if not slots or queue.behind or read or full:
@@ -215,6 +218,11 @@ class Dispatcher:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_RECORDING)
 
+    @property
+    def _full(self) -> bool:
+        """Whether there is as much in memory as there may be, with what is being read."""
+        return self._bytes + self._reading * _CLAIMED > self._most_bytes
+
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def _pump(self, courier: Courier) -> None:
@@ -233,7 +241,9 @@ class Dispatcher:
             self._start(self._work(courier))
         # One reads at a time: what a probe is just sending must not be found here, nor the other way about.
         reading = courier.claiming or courier.probing
-        if not reading and any(queue.behind and len(queue.ready) < slots for queue in courier.queues):
+        wanted = not reading and any(queue.behind and len(queue.ready) < slots for queue in courier.queues)
+        # With as much in memory as there may be, each route goes on with one delivery at a time.
+        if wanted and not (self._full and (courier.waiting or courier.sending)):
             courier.claiming = True
             self._start(self._claim(courier))
 
@@ -261,13 +271,14 @@ class Dispatcher:
                     break
                 queue = courier.pick(slots)
                 delivery = queue.ready.popleft()
-                self._bytes -= size_of(delivery)
+                size = size_of(delivery)
                 courier.sending[delivery.id] = delivery
                 queue.sending += 1
                 try:
                     await self._send(route, courier, delivery)
                 finally:
                     queue.sending -= 1
+                    self._bytes -= size
                     del courier.sending[delivery.id]
         except Unavailable as error:  # it could not be taken: the store is asked for it again
             journal.store_trouble(str(error))
@@ -378,8 +389,12 @@ class Dispatcher:
     async def _fill(self, courier: Courier, route: Route, queue: Queue) -> None:
         now, slots = self._clock.now(), self._oversight.slots(route)
         queue.behind = False
-        room = max(1, courier.room(queue, slots))
-        found = await self._store.claim(route.name, queue.retried, now, room, courier.known)
+        room = 1 if self._full else max(1, courier.room(queue, slots))
+        self._reading += room > 1
+        try:
+            found = await self._store.claim(route.name, queue.retried, now, room, courier.known)
+        finally:
+            self._reading -= room > 1
         if courier.route is None or self._stopping:
             return
         if not self._oversight.slots(courier.route) or courier.relaning or courier.route.order is not route.order:

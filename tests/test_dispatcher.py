@@ -47,10 +47,10 @@ class SlowToAnswer:
         return found
 
 
-def told(store: SqliteStore) -> Event:
+def told(store: SqliteStore, body: bytes = b"{}") -> Event:
     """An event, about to be stored."""
     number = EventId(store.ids.draw(to_ms(NOON)))
-    return Event(number, "any", "generic", NOON, Description("e"), (), b"{}", sha256(b"{}").digest())
+    return Event(number, "any", "generic", NOON, Description("e"), (), body, sha256(body).digest())
 
 
 async def test_a_probe_and_a_claim_that_is_under_way_never_send_the_same_delivery(tmp_path: Path) -> None:
@@ -159,4 +159,41 @@ async def test_a_clock_that_is_set_back_stalls_no_retry(tmp_path: Path) -> None:
         dispatcher._wake.set()
         await until(lambda: store.counts() == {})
         assert sent[1] == NOON - timedelta(days=1) + timedelta(seconds=61)
+    await store.close()
+
+
+async def test_what_many_routes_have_in_memory_together_is_bounded_and_each_goes_on(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = await open_store(tmp_path / "relay.db", clock=clock)
+    notices = Notices(clock)
+    oversight = Oversight(store, clock, notices)
+    names = [f"r{number}" for number in range(4)]
+    listed = ", ".join(f"{{name: {name}, to: {{url: 'http://a.test/'}}}}" for name in names)
+    text = f"sources: {{any: {{type: generic, verify: none}}}}\nroutes: [{listed}]\n"
+    routes = build(load(text.encode()), 1, NOON).routing.routes
+    going: list[str] = []
+    most, answers = 0, asyncio.Semaphore(0)
+
+    async def attempt(by: Route, delivery: Delivery) -> Result:
+        nonlocal most
+        going.append(by.name)
+        most = max(most, len(going) + sum(courier.waiting for courier in dispatcher._couriers.values()))
+        await answers.acquire()
+        going.remove(by.name)
+        made = Attempt(delivery.attempts + 1, delivery.trigger, clock.now(), 1, None, None, None)
+        return Result(delivery, made, State.DELIVERED, None, 1, None, clock.now())
+
+    oversight.follow(routes)
+    events = [told(store, b"x" * 1000) for _ in range(20)]
+    for event in events:
+        owed = [route.owe(event, DeliveryId(store.ids.draw(to_ms(NOON))), paused=False) for route in routes.values()]
+        await store.add(event, owed)
+    async with notices, Dispatcher(store, clock, attempt, oversight, most_bytes=-1) as dispatcher:
+        await dispatcher.follow(routes)
+        await until(lambda: sorted(going) == names)
+        for _ in range(80):
+            answers.release()
+        await until(lambda: store.counts() == {})
+        assert dispatcher._bytes == 0, "what has been sent is no more in memory"
+    assert most <= 2 * len(names), f"{most} bodies were in memory at once"
     await store.close()

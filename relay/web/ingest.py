@@ -30,7 +30,6 @@ from relay.web.peer import client_address
 from relay.web.refusal import Refusal
 
 _JSON = {"Content-Type": "application/json", "Server": "relay"}
-_IN_FLIGHT = 64 << 20
 _SILENCE = 60.0
 _HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
@@ -47,7 +46,9 @@ class Ingest:
         clock: Clock,
         metrics: Metrics,
         listening: Listening,
+        most_bytes: int = 64 << 20,
     ) -> None:
+        self._most_bytes = most_bytes
         self._runtime = runtime
         self._pipeline = pipeline
         self._offer = offer
@@ -56,14 +57,14 @@ class Ingest:
         self._metrics = metrics
         self._listening = listening
         self._failures = FailuresByAddress(now=clock.monotonic)
-        self._budget = ByteBudget(_IN_FLIGHT)
+        self._budget = ByteBudget(most_bytes)
         self.closing = False
         self._silent_until: dict[str, float] = {}
         self.follow(runtime())
 
     def follow(self, runtime: Runtime) -> None:
-        """Take bodies as large as this config allows."""
-        self._budget.limit = max(_IN_FLIGHT, 4 * runtime.config.server.max_body)
+        """Take bodies as large as this config allows, four of them at once."""
+        self._budget.limit = max(self._most_bytes, 4 * runtime.config.server.max_body)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request: always an answer, never an exception."""

@@ -287,6 +287,7 @@ async def listen(
                 )
                 for each in handed_over
             ]
+            _limit_windows(handed_over)
             return Listener(server, f"{address} (by systemd)", *taken, kept=True)
         if isinstance(where, UnixAddress):
             path = Path(where.unix)
@@ -306,10 +307,19 @@ async def listen(
             ssl_handshake_timeout=handshake,
             reuse_address=True,
         )
+        _limit_windows(bound.sockets)
         host, port = bound.sockets[0].getsockname()[:2]
         return Listener(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", bound)
     except OSError as error:
         raise CannotListen(f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+def _limit_windows(sockets: Sequence[socket.socket]) -> None:
+    """Connections take over what their listening socket has."""
+    size = ceilings.window()
+    if size is not None:
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 @contextlib.contextmanager

@@ -158,7 +158,7 @@ async def descriptors(place: Place) -> Figure:
 
 async def bodies(place: Place) -> Figure:
     """200 bodies of 1 MiB at once, in a cgroup; each but for its last byte, then the rest."""
-    limit = 384 << 20
+    limit = 128 << 20
     async with _cgroup(place.folder, limit) as (prefix, most):
         async with relay_process(place.folder, SOURCES, prefix=prefix) as relay:
             empty = memory(relay)
@@ -180,7 +180,7 @@ async def bodies(place: Place) -> Figure:
     counts = {status: heads.count(status) for status in sorted(set(heads))}
     told = ", ".join(f"{count} answered {status or 'by closing'}" for status, count in counts.items())
     seen = [
-        Seen("200 bodies of 1 MiB at once", told, set(counts) <= {0, 200, 503} and counts.get(200, 0) > 20),
+        Seen("200 bodies of 1 MiB at once", told, set(counts) <= {0, 200, 503} and counts.get(200, 0) > 5),
         Seen("a small event meanwhile", str(answer), answer.statuses in ((200,), (503,))),
         Seen("a small event after", str(again), again.statuses == (200,)),
     ]

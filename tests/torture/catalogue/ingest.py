@@ -29,7 +29,7 @@ ROWS: tuple[Row, ...] = (
         "I3",
         "P8",
         "large bodies at once",
-        "200 bodies of 1 MiB in a memory cgroup of 384 MiB",
+        "200 bodies of 1 MiB in a memory cgroup of 128 MiB",
         "200 or 503, never killed; well after",
         slow.bodies,
     ),
