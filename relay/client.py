@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,7 @@ from relay.destination import Limits, Outbound
 from relay.egress import Egress
 from relay.jsontext import whole
 from relay.resolver import Resolver
+from relay.tls import system_context
 from relay.unreachable import (
     Blocked,
     Exchange,
@@ -142,6 +144,7 @@ class HttpTransport:
 
     def __init__(self, policy: Egress) -> None:
         self._policy = policy
+        self._system: ssl.SSLContext | None = None
         self._resolver = Resolver()  # one for all pools: its bound holds over reloads
 
     async def __aenter__(self) -> Self:
@@ -194,6 +197,12 @@ class HttpTransport:
         )
         return _Pool(session, policy)
 
+    async def _trusting(self) -> ssl.SSLContext:
+        """For requests that have no context of their own. Reading whom a machine trusts takes a moment."""
+        if self._system is None:
+            self._system = await asyncio.to_thread(system_context)
+        return self._system
+
     def beside(self, work: Coroutine[Any, Any, None]) -> None:
         """See Transport."""
         task = self._group.create_task(work)
@@ -224,7 +233,7 @@ class HttpTransport:
                 data=_sent(request.body),
                 headers=CIMultiDict(request.headers),
                 allow_redirects=False,
-                ssl=wire.tls if wire.tls is not None else True,
+                ssl=wire.tls or (await self._trusting() if request.url.scheme == "https" else True),
                 proxy=wire.proxy,
                 # The total deadline also covers a peer that drips a byte a second, which read timeouts never catch.
                 timeout=ClientTimeout(total=limits.total, connect=limits.connect, ceil_threshold=3600),

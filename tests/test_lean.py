@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import ssl
 import subprocess
 import sys
+from pathlib import Path
+
+from tests.certificates import write_certificate
+from tests.faults.peers import tls_peer
+from tests.harness import PATIENCE, relay_process, sink
+from tests.torture.wire import exchange, post
 
 CONFIG = b"""
 sources: {blog: {type: strapi, token: my-very-secured-token}}
@@ -37,3 +45,23 @@ def test_the_daemon_imports_nothing_that_its_config_does_not_need() -> None:
     assert not unwanted & set(modules)
     assert trusts == 0, "aiohttp's own context, which nobody uses, has read the authorities of this machine"
     assert variables == ["as-it-was", None], "what OpenSSL is told is as it was"
+
+
+async def test_a_notifier_without_tls_settings_still_trusts_whom_the_machine_trusts(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path, "chat", hosts=["127.0.0.1"])
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    async with sink(lambda request: 410) as destination, tls_peer(tls) as chat:
+        text = (
+            "sources: {open: {type: generic, verify: none}}\n"
+            f"notifiers: {{chat: {{type: webhook, url: '{chat.url}/'}}}}\n"
+            f"routes: [{{name: r, to: {{url: '{destination.url}'}}, notify: [chat]}}]\n"
+        )
+        async with relay_process(tmp_path, text, environ={"SSL_CERT_FILE": str(certificate)}) as relay:
+            assert (await exchange(relay.public, post("/in/open", b"{}"))).statuses == (200,)
+            async with asyncio.timeout(PATIENCE):
+                while not [line for line in relay.lines() if line["event"].startswith("notice_")]:
+                    await asyncio.sleep(0.05)
+            told = {line["event"] for line in relay.lines() if line["event"].startswith("notice_")}
+        assert told == {"notice_sent"}
+        assert chat.requests
