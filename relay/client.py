@@ -7,7 +7,7 @@ import io
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, NamedTuple, Protocol, Self
@@ -28,10 +28,11 @@ from aiohttp.connector import Connection
 from aiohttp.helpers import _EXC_SENTINEL
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.tracing import Trace
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay.delivery import Code, Response
-from relay.destination import Limits, Outbound
+from relay.destination import Limits, Outbound, Wire
+from relay.direct import Answer, Direct
 from relay.egress import Egress
 from relay.jsontext import whole
 from relay.resolver import Resolver
@@ -134,6 +135,7 @@ class _Pool:
     """The connections made under one policy, and how many requests use them."""
 
     session: ClientSession
+    direct: Direct
     policy: Egress
     users: int = 0
 
@@ -188,14 +190,15 @@ class HttpTransport:
                 raise Blocked(address, rule)
             return socket.socket(family, kind, proto)
 
+        connector = _Connector(self._resolver, connecting)
         session = ClientSession(
-            connector=_Connector(self._resolver, connecting),
+            connector=connector,
             cookie_jar=DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=_AUTOMATIC,
         )
-        return _Pool(session, policy)
+        return _Pool(session, Direct(session, connector), policy)
 
     async def _trusting(self) -> ssl.SSLContext:
         """For requests that have no context of their own. Reading whom a machine trusts takes a moment."""
@@ -220,8 +223,32 @@ class HttpTransport:
             if pool is not self._pool:
                 await self._close_unused(pool)
 
+    async def _directly(self, pool: _Pool, request: Outbound, limits: Limits) -> Reply:
+        made = Progress()
+        progress.set(made)
+        answer: Answer | None = None
+        kept, truncated = bytearray(), True
+        try:
+            # The total deadline also covers a peer that drips a byte a second, which read timeouts never catch.
+            async with asyncio.timeout(limits.total):
+                answer = await pool.direct.send(request, limits.connect)
+                truncated = await _read(answer.content, limits.response_body, kept)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            if answer is None:  # else the status has decided, and time was up for the body alone
+                tried = Exchange(request.url.host or "", None, limits.whole, limits.connect)
+                raise explain(error, tried, made.stage) from error
+        finally:
+            if answer is not None:
+                answer.end()
+        return _reply(answer.message.code, answer.message.headers, bytes(kept), truncated)
+
     async def _exchange(self, pool: _Pool, request: Outbound, limits: Limits) -> Reply:
         wire = request.wire
+        if wire.tls is None and request.url.scheme == "https":
+            wire = Wire(await self._trusting(), wire.proxy)
+            request = replace(request, wire=wire)
+        if Direct.takes(request):
+            return await self._directly(pool, request, limits)
         if wire.proxy is not None:
             _refuse_literal(request.url.host or "", pool.policy)
         made = Progress()
@@ -233,7 +260,7 @@ class HttpTransport:
                 data=_sent(request.body),
                 headers=CIMultiDict(request.headers),
                 allow_redirects=False,
-                ssl=wire.tls or (await self._trusting() if request.url.scheme == "https" else True),
+                ssl=wire.tls if wire.tls is not None else True,
                 proxy=wire.proxy,
                 # The total deadline also covers a peer that drips a byte a second, which read timeouts never catch.
                 timeout=ClientTimeout(total=limits.total, connect=limits.connect, ceil_threshold=3600),
@@ -246,16 +273,21 @@ class HttpTransport:
             response.close()
             proxy = wire.proxy.host_port_subcomponent
             raise Unreachable(Code.CONNECT_ERROR, proxy_refusal(407, response.reason, proxy))
+        kept = bytearray()
         try:
-            body, truncated = await _read(response, limits.response_body)
+            truncated = await _read(response.content, limits.response_body, kept)
         finally:
             # What was not read to its end cannot be used again, and must not be read at all.
             if response.content.at_eof():
                 response.release()
             else:
                 response.close()
-        headers = tuple((name, whole(value)) for name, value in response.headers.items())
-        return Reply(Response(response.status, headers, body, truncated), response.headers.get("Retry-After"))
+        return _reply(response.status, response.headers, bytes(kept), truncated)
+
+
+def _reply(status: int, headers: CIMultiDictProxy[str], body: bytes, truncated: bool) -> Reply:
+    told = tuple([(name, whole(value)) for name, value in headers.items()])
+    return Reply(Response(status, told, body, truncated), headers.get("Retry-After"))
 
 
 def _refuse_literal(host: str, policy: Egress) -> None:
@@ -279,14 +311,18 @@ def _sent(body: bytes) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if len(body) > _LARGE else body
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, bool]:
-    """The first `most` bytes of a body and whether there was more. The status has decided: errors only cut it short."""
-    kept = bytearray()
+async def _read(content: StreamReader, most: int, kept: bytearray) -> bool:
+    """Keep the first `most` bytes of a body; was there more? The status has decided: errors only cut it short."""
     try:
-        async for chunk in response.content.iter_any():
-            kept += chunk
-            if len(kept) > most:
-                return bytes(kept[:most]), True
+        if content.is_eof():  # all of it has come with the head, as it mostly does
+            kept += content.read_nowait()
+        else:
+            async for chunk in content.iter_any():
+                kept += chunk
+                if len(kept) > most:
+                    break
     except (aiohttp.ClientError, OSError, TimeoutError):
-        return bytes(kept), True
-    return bytes(kept), False
+        return True
+    truncated = len(kept) > most
+    del kept[most:]
+    return truncated
