@@ -16,6 +16,7 @@ ROWS: tuple[Row, ...] = (
         "a thousand sockets that say nothing, or drip heads, bodies, chunks; slowhttptest",
         "each is closed within 15 s; meanwhile another sender's p99 is less than twice its own",
         together(slow.clients, slow.slowhttptest),
+        timed=True,
     ),
     Row(
         "I2",

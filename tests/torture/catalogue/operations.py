@@ -80,6 +80,7 @@ ROWS: tuple[Row, ...] = (
         "standard error is a full pipe; standard error is closed",
         "answers take less than twice as long; lost lines are counted",
         unread.logs,
+        timed=True,
     ),
     Row(
         "O9",
