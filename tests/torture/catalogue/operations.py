@@ -45,6 +45,7 @@ ROWS: tuple[Row, ...] = (
         "libfaketime: a day back, a day on, forty days on, while relay runs",
         "retries neither stall nor storm; history is kept",
         clocks.clocks,
+        timed=True,
     ),
     Row(
         "O5",
