@@ -81,15 +81,13 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def cpu_by_thread(pid: int) -> dict[str, float]:
-    """The same by the threads' names."""
-    found: dict[str, float] = {}
+def cpu_by_thread(pid: int) -> dict[int, float]:
+    """The same of each thread."""
+    found: dict[int, float] = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
-            head, _, rest = (task / "stat").read_text().rpartition(")")
-            fields = rest.split()
-            name = head.partition("(")[2]
-            found[name] = found.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / _TICKS
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            found[int(task.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
     return found
 
 

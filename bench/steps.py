@@ -1,9 +1,10 @@
 """Where the CPU time of an event goes, by step, and which lines cost most.
 
 py-spy looks at the stacks of a running relay from outside, several hundred times a second, without stopping it
-(`--nonblocking`), and leaves out threads that wait. A sample counts for the step of the innermost frame that belongs to
-one; the shares are those of the CPU time per event that /proc tells of the same seconds. The profiler costs relay
-nothing but what it takes of the machine's processors; a sample in a hundred or so is torn, and then counts as other.
+(`--nonblocking`). A sample counts for the step of the innermost frame that belongs to one. How much CPU time each
+thread took in these seconds the kernel says; the samples only divide it, thread by thread, for a thread that has just
+begun to wait is now and then taken for one that works. The profiler costs relay nothing but what it takes of the
+machine's processors. `other` is the event loop itself, and what no step claims.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ import re
 import signal
 import subprocess
 import sys
-from collections import Counter
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
 from bench.place import Place, Skipped, Table
-from bench.process import cpu_seconds, relay
+from bench.process import cpu_by_thread, relay
 from bench.senders import Posted, post
 from bench.sink import nginx
 from bench.throughput import SOURCES, carried, route
 
 RATE = 400  # looks a second
 HOTTEST = 20
+_THREAD = re.compile(r"^thread \((\d+)\)")
 _FRAME = re.compile(r"^(?P<function>.+) \((?P<file>[^()]+):(?P<line>\d+)\)$")
 
 STEPS = ("read", "verify", "describe", "match", "store", "render", "sign", "send", "record", "log", "dispatch", "other")
@@ -51,7 +53,7 @@ _RULES = tuple(
         (r"relay/pipeline\.py", r"^accept$", "describe"),
         (r"relay/(dispatcher|courier|oversight|health|metrics|lane)\.py", ".*", "dispatch"),
         (r"relay/stores/", ".*", "store"),
-        (r"relay/web/|aiohttp/(web|http_writer|streams|abc|helpers|payload|base_protocol)", ".*", "read"),
+        (r"relay/web/|aiohttp/web", ".*", "read"),
     )
 )
 
@@ -81,32 +83,55 @@ async def steps(place: Place) -> Table:
             plain = await carried(load, pid, sink, place.seconds)
             raw = place.folder / "stacks"
             profiler = await asyncio.create_subprocess_exec(
-                *(str(spy), "record", "--nonblocking", "--format", "raw", "--full-filenames", "--rate", str(RATE)),
+                *(
+                    str(spy),
+                    "record",
+                    "--nonblocking",
+                    "--threads",
+                    "--format",
+                    "raw",
+                    "--full-filenames",
+                    "--rate",
+                    str(RATE),
+                ),
                 *("--duration", "unlimited", "--output", str(raw), "--pid", str(pid)),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            spent = cpu_seconds(pid)
+            before = cpu_by_thread(pid)
             looked = await carried(load, pid, sink, place.seconds)
-            spent = cpu_seconds(pid) - spent
+            spent = {thread: cpu - before.get(thread, 0.0) for thread, cpu in cpu_by_thread(pid).items()}
             with contextlib.suppress(ProcessLookupError):
                 profiler.send_signal(signal.SIGINT)  # what was accepted is sent on for a while: only now all is seen
             if await profiler.wait():
                 raise Skipped("py-spy may not look into another process here: it needs root, or ptrace_scope 0")
-    by_step, by_line, inclusive = Counter[str](), Counter[str](), Counter[str]()
+    samples: dict[int, list[tuple[list[str], int]]] = {}
     for line in raw.read_text().splitlines():
         text, _, count = line.rpartition(" ")
-        stack = text.split(";")
-        by_step[step_of(stack)] += int(count)
-        by_line[_short(stack[-1])] += int(count)
-        for name in {re.sub(r":\d+\)$", ")", _short(frame)) for frame in stack}:
-            inclusive[name] += int(count) if "(relay/" in name else 0
-    total = sum(by_step.values())
-    each = spent / looked.events * 1e6
+        head, *frames = text.split(";")
+        found = _THREAD.match(head)
+        if found is not None and frames:
+            samples.setdefault(int(found[1]), []).append((frames, int(count)))
+    by_step: dict[str, float] = defaultdict(float)
+    by_line: dict[str, float] = defaultdict(float)
+    inclusive: dict[str, float] = defaultdict(float)
+    each = sum(spent.values()) / looked.events * 1e6
+    for thread, cpu in spent.items():
+        stacks = samples.get(thread, [])
+        looks = sum(count for _, count in stacks)
+        if not looks:
+            by_step["other"] += cpu / looked.events * 1e6
+        for stack, seen in stacks:
+            us = seen / looks * cpu / looked.events * 1e6
+            by_step[step_of(stack)] += us
+            by_line[_short(stack[-1])] += us
+            for name in {re.sub(r":\d+\)$", ")", _short(frame)) for frame in stack}:
+                if "(relay/" in name and "(relay/cli/" not in name and "(relay/__main__" not in name:
+                    inclusive[name] += us
+    total = sum(seen for stacks in samples.values() for _, seen in stacks)
     table = Table("CPU time by step")
     table.rows = [
-        {"step": step, "share %": by_step[step] / total * 100, "CPU us per event": by_step[step] / total * each}
-        for step in STEPS
+        {"step": step, "share %": by_step[step] / each * 100, "CPU us per event": by_step[step]} for step in STEPS
     ]
     table.rows.append({"step": "all", "share %": 100.0, "CPU us per event": each})
     table.notes.append(
@@ -118,7 +143,9 @@ async def steps(place: Place) -> Table:
         ("relay's functions with all that they call", inclusive),
     ):
         table.notes.append(f"\n{title}, us per event:\n")
-        table.notes += [f"    {n / total * each:6.1f}  {what}" for what, n in counted.most_common(HOTTEST)]
+        table.notes += [
+            f"    {us:6.1f}  {what}" for what, us in sorted(counted.items(), key=lambda item: -item[1])[:HOTTEST]
+        ]
     return table
 
 

@@ -20,6 +20,7 @@ from bench.place import Goal, Place, Table, in_turns
 from bench.process import HOST, cpu_seconds, free_port, needs, relay, rss_mib, started, yardstick
 from bench.senders import SECRET, TOKEN, Posted, post
 from bench.sink import Sink, nginx
+from bench.yardsticks import IN_FLIGHT
 
 SOURCES = f"sources: {{blog: {{type: strapi, token: {TOKEN}}}, www: {{type: storyblok, secret: {SECRET}}}}}\n"
 _WARM = 1.0
@@ -29,12 +30,13 @@ receivers: [{name: sink, webhook_configs: [{url: "URL", send_resolved: false}]}]
 """
 
 
-def route(name: str, url: str, match: str = "{action: publish}") -> str:
-    """A route as people have it: signed, with a token for its receiver."""
+def route(name: str, url: str, match: str = "{action: publish}", concurrency: int = IN_FLIGHT) -> str:
+    """A route as people have it: signed, with a token for its receiver; as many in flight as the bare forwarder has."""
     return (
         f"  - name: {name}\n    match: {match}\n"
         f"    to: {{url: '{url}', auth: {{type: bearer, token: a-token-for-the-receiver}}}}\n"
         "    sign: [{scheme: standard, secret: whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3}]\n"
+        f"    concurrency: {concurrency}\n"
     )
 
 
