@@ -56,8 +56,9 @@ schema: $(DEV)
 docs: $(DEV)
 	$(BIN)/sphinx-build --builder html --conf-dir docs --doctree-dir dist/.doctrees --fresh-env --write-all --fail-on-warning --keep-going --quiet . dist/docs
 
+# what relay carries and costs, beside others: docs/performance.md
 bench: $(DEV)
-	$(BIN)/python -m bench.end_to_end $(ARGS)
+	$(BIN)/python -m bench $(ARGS)
 
 # faults and attacks, a line for each: docs/reliability.md
 torture: $(DEV)
@@ -65,7 +66,7 @@ torture: $(DEV)
 
 # what hostile destinations cost: fault, code, seconds, memory
 hostile: $(DEV)
-	$(BIN)/python -m bench.hostile $(ARGS)
+	$(BIN)/python -m tests.faults.hostile $(ARGS)
 
 # every attack of the catalogue against a real daemon, and docs/attacks.md of what was seen
 ATTACKS := I1,I2,I3,I4,I5,I6,I7,S1,S2,S3,S4,S5,S6,S7,S8,S9,S10,S11
