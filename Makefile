@@ -30,8 +30,10 @@ run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
 
 # A file's tests stay together: they share a browser, or a store. More at once than processors, since many wait.
+# What became of each is kept for the catalogue of faults, but not of a choice of them.
 test: $(DEV)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@rm -f build/tests.xml
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(ARGS),$(ARGS),--junitxml=build/tests.xml)
 
 check: lint types test
 
@@ -54,8 +56,9 @@ schema: $(DEV)
 docs: $(DEV)
 	$(BIN)/sphinx-build --builder html --conf-dir docs --doctree-dir dist/.doctrees --fresh-env --write-all --fail-on-warning --keep-going --quiet . dist/docs
 
+# what relay carries and costs, beside others: docs/performance.md
 bench: $(DEV)
-	$(BIN)/python -m bench.end_to_end $(ARGS)
+	$(BIN)/python -m bench $(ARGS)
 
 # faults and attacks, a line for each: docs/reliability.md
 torture: $(DEV)
@@ -63,14 +66,13 @@ torture: $(DEV)
 
 # what hostile destinations cost: fault, code, seconds, memory
 hostile: $(DEV)
-	$(BIN)/python -m bench.hostile $(ARGS)
+	$(BIN)/python -m tests.faults.hostile $(ARGS)
 
 # every attack of the catalogue against a real daemon, and docs/attacks.md of what was seen
 ATTACKS := I1,I2,I3,I4,I5,I6,I7,S1,S2,S3,S4,S5,S6,S7,S8,S9,S10,S11
 attacks: $(DEV)
-	@mkdir -p build
-	$(BIN)/python -m tests.torture --only $(ATTACKS) --json build/attacks.json $(ARGS)
-	$(BIN)/python -m tests.torture.attacks_page build/attacks.json
+	$(BIN)/python -m tests.torture --only $(ATTACKS) --results build/attacks $(ARGS)
+	$(BIN)/python -m tests.torture.attacks_page build/attacks/torture.json
 
 # known vulnerabilities of what the lock names; fails where there is one, not where nobody can be asked
 audit: $(DEV)

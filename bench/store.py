@@ -1,20 +1,13 @@
-"""How many events a second the store takes in, each on disk before it counts, and followed by its result.
-
-python bench/store.py [seconds] [directory]
-"""
+"""How many events a second the store takes in, each on disk before it counts, and followed by its result."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-import tempfile
 from datetime import timedelta
 from hashlib import sha256
-from pathlib import Path
 from time import perf_counter, process_time
 
-import uvloop
-
+from bench.place import Place, Table
 from relay.clock import SystemClock, to_ms
 from relay.delivery import Attempt, Delivery, Owed, Request, Response, Result, State
 from relay.event import Change, Description, Event
@@ -60,13 +53,13 @@ ANSWER = Response(
 CLOCK = SystemClock()
 
 
-async def carry(store: SqliteStore, until: float, record: bool) -> int:
+async def carry(opened: SqliteStore, until: float, record: bool) -> int:
     """Add one event after another, and record its delivery."""
     done = 0
     while perf_counter() < until:
         now = CLOCK.now()
         event = Event(
-            id=EventId(store.ids.draw(to_ms(now))),
+            id=EventId(opened.ids.draw(to_ms(now))),
             source="blog",
             type="strapi",
             received_at=now,
@@ -80,38 +73,34 @@ async def carry(store: SqliteStore, until: float, record: bool) -> int:
             body=BODY,
             sha256=sha256(BODY).digest(),
         )
-        delivery = Delivery(DeliveryId(store.ids.draw(to_ms(now))), "www", event, now, now)
-        await store.add(event, [Owed(delivery, 1_000_000)])
+        delivery = Delivery(DeliveryId(opened.ids.draw(to_ms(now))), "www", event, now, now)
+        await opened.add(event, [Owed(delivery, 1_000_000)])
         if record:
             attempt = Attempt(1, delivery.trigger, now, 12, SENT, ANSWER, None)
-            await store.record(Result(delivery, attempt, State.DELIVERED, None, 1, None, now + timedelta(seconds=1)))
+            await opened.record(Result(delivery, attempt, State.DELIVERED, None, 1, None, now + timedelta(seconds=1)))
         done += 1
     return done
 
 
-async def measure(directory: Path, adders: int, seconds: float, record: bool) -> None:
-    """One line of the table."""
-    store = await open_store(directory / f"{adders}-{record}.db", clock=CLOCK)
-    began, cpu, commits = perf_counter(), process_time(), store.commits
-    done = sum(await asyncio.gather(*(carry(store, began + seconds, record) for _ in range(adders))))
-    took, used = perf_counter() - began, process_time() - cpu
-    size = (await store.status()).size_bytes
-    print(
-        f"{adders:>7} {'add + record' if record else 'add':<13} {done / took:>9.0f} {used / done * 1e6:>8.0f}"
-        f" {done * (1 + record) / (store.commits - commits):>14.1f} {size / done:>12.0f}"
-    )
-    await store.close()
-
-
-def main() -> None:
-    """Print the table."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
-    print(f"{'adders':>7} {'what':<13} {'events/s':>9} {'CPU us':>8} {'writes/commit':>14} {'bytes/event':>12}")
-    with tempfile.TemporaryDirectory(dir=sys.argv[2] if len(sys.argv) > 2 else None) as directory:
-        for record in (False, True):
-            for adders in (1, 16, 64):
-                uvloop.run(measure(Path(directory), adders, seconds, record))
-
-
-if __name__ == "__main__":
-    main()
+async def store(place: Place) -> Table:
+    """Events that are added, then also recorded, by so many at once."""
+    table = Table("The store alone")
+    for record in (False, True):
+        for adders in (1, 16, 64):
+            opened = await open_store(place.folder / f"{adders}-{record}.db", clock=CLOCK)
+            began, cpu, commits = perf_counter(), process_time(), opened.commits
+            done = sum(await asyncio.gather(*(carry(opened, began + place.seconds, record) for _ in range(adders))))
+            took, used = perf_counter() - began, process_time() - cpu
+            size = (await opened.status()).size_bytes
+            table.rows.append(
+                {
+                    "what": "add and record" if record else "add",
+                    "at once": adders,
+                    "events/s": done / took,
+                    "CPU us per event": used / done * 1e6,
+                    "writes per commit": done * (1 + record) / (opened.commits - commits),
+                    "bytes per event": size / done,
+                }
+            )
+            await opened.close()
+    return table

@@ -78,7 +78,7 @@ async def test_why_a_connection_ended_is_said_also_where_that_was_before_the_req
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's figures of a process")
 def test_the_real_daemon_says_the_same_and_spends_little_memory_on_each() -> None:
-    done = subprocess.run([sys.executable, "-m", "bench.hostile", "--json"], capture_output=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-m", "tests.faults.hostile", "--json"], capture_output=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, b"")
     rows = {row["fault"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert {fault: row["code"] for fault, row in rows.items()} == {

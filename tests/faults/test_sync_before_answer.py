@@ -24,19 +24,26 @@ _READS, _WRITES, _SYNCS = (
 )
 
 
-def _can_trace() -> bool:
+def can_trace() -> bool:
     if shutil.which("strace") is None:
         return False
     return subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.skipif(not _can_trace(), reason="needs strace and the right to trace")
+@pytest.mark.skipif(not can_trace(), reason="needs strace and the right to trace")
 async def test_in_each_of_a_thousand_requests_the_log_is_synced_between_reading_and_answering(tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
+    answered, unsynced = await seen(tmp_path)
+    assert len(answered) == REQUESTS
+    assert unsynced == []
+
+
+async def seen(folder: Path) -> tuple[set[str], list[str]]:
+    """A thousand requests to a daemon that is traced: those that were answered, and those too soon."""
+    trace = folder / "trace"
     calls = ",".join(sorted(_READS | _WRITES | _SYNCS))
     prefix = ["strace", "-D", "-f", "-y", "-s", "512", "-e", f"trace={calls}", "-e", "signal=none", "-o", str(trace)]
     text = "sources: {any: {type: generic, verify: none}}\nroutes: [{name: r, to: {url: %s}}]\n"
-    async with sink() as destination, relay_process(tmp_path, text % destination.url, prefix) as relay:
+    async with sink() as destination, relay_process(folder, text % destination.url, prefix) as relay:
         connector = aiohttp.TCPConnector(limit=CONNECTIONS)
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
 
@@ -53,9 +60,7 @@ async def test_in_each_of_a_thousand_requests_the_log_is_synced_between_reading_
         await asyncio.to_thread(relay.process.wait)
         # strace runs beside (-D), so that the signal reaches relay; it has written all when the last thread is gone.
         await until(lambda: trace.read_text(errors="replace").count("exited with 0") >= 2)
-    answered, unsynced = judge(trace.read_text(errors="replace").splitlines())
-    assert len(answered) == REQUESTS
-    assert unsynced == []
+    return judge(trace.read_text(errors="replace").splitlines())
 
 
 def judge(lines: list[str]) -> tuple[set[str], list[str]]:

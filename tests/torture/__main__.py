@@ -1,9 +1,10 @@
 """Try relay with every fault and attack of the catalogue; a line for each.
 
-    python -m tests.torture [--only D1,S4] [--count 40] [--results FOLDER]
+    python -m tests.torture [--only D1,S4] [--count 40] [--jobs 3] [--results FOLDER] [--tested FILE] [--untimed]
 
 `--count` repeats what is random so many times as often as the quick run does: 40 is a thousand crashes of each kind.
-Rows that need root, or a program that is missing, say so. Exit status: 1 where a promise was not kept.
+Rows whose figures are times are tried first, one after the other; of the others `--jobs` at once. Rows that need root,
+or a program that is missing, say so. Exit status: 1 where a promise was not kept.
 """
 
 from __future__ import annotations
@@ -15,77 +16,83 @@ import shutil
 import sys
 import tempfile
 import time
-import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.torture.catalogue import ROWS
-from tests.torture.disk import own_mounts
-from tests.torture.row import Figure, Place, Row, Seen, Skipped
+from tests.torture.runner import Runner
+from tests.torture.trial import Result
 
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A row, tried."""
-
-    id: str
-    promise: str
-    fault: str
-    injected: str
-    must: str
-    figure: str
-    result: str  # pass, fail, skipped
-    seconds: float
-    seen: tuple[Seen, ...] = ()
-
-
-def tried(row: Row, folder: Path, count: int, results: Path | None) -> Result:
-    """Try one row. What goes wrong with the trial itself is a failure too."""
-    began = time.monotonic()
-    place = folder / row.id
-    place.mkdir()
-    figure = Figure("", False)
-    try:
-        figure = asyncio.run(row.trial(Place(place, count, results)))
-        text, result = figure.text, "pass" if figure.passed else "fail"
-    except Skipped as reason:
-        text, result = str(reason), "skipped"
-    except Exception as error:
-        (place / "traceback").write_text(traceback.format_exc())
-        text, result = f"{type(error).__name__}: {str(error)[:200]} (all of it: {place / 'traceback'})", "fail"
-    seconds = round(time.monotonic() - began, 1)
-    return Result(row.id, row.promise, row.fault, row.injected, row.must, text, result, seconds, figure.seen)
+JOBS = 3
 
 
 def main() -> int:
     """Parse the arguments, try the rows, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="these rows, by id", default="")
-    parser.add_argument("--count", help="how many times as often as the quick run", type=int, default=1)
+    parser.add_argument("--count", help="how many times as often as the quick run", type=_positive, default=1)
+    parser.add_argument(
+        "--jobs", help=f"rows at once, but for those that measure time: {JOBS}", type=_positive, default=JOBS
+    )
     parser.add_argument("--results", help="also write torture.json, and series of figures, into this folder", type=Path)
+    parser.add_argument(
+        "--tested", help="what a run of all tests wrote with --junitxml: these are not run again", type=Path
+    )
+    parser.add_argument("--untimed", help="leave out rows that measure time", action="store_true")
     given = parser.parse_args()
     wanted = [name.strip().upper() for name in given.only.split(",") if name.strip()]
     unknown = set(wanted) - {row.id for row in ROWS}
     if unknown:
         parser.error(f"there is no row {', '.join(sorted(unknown))}")
+    if given.tested and not given.tested.is_file():
+        parser.error(f"there is no file {given.tested}: make test writes build/tests.xml")
     if given.results:
         given.results.mkdir(parents=True, exist_ok=True)
-    own_mounts()
-    results = []
+    began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="relay-torture-"))
-    for row in ROWS:
-        if wanted and row.id not in wanted:
-            continue
-        result = tried(row, folder, given.count, given.results)
-        results.append(result)
-        print(f"{result.id:<4}{result.result:<8}{result.seconds:>7.1f} s  {result.fault}: {result.figure}", flush=True)
-        if result.result != "fail":  # of a failure everything is kept
-            shutil.rmtree(folder / row.id, ignore_errors=True)
+    failed = set[str]()  # of these everything is kept
+
+    def tell(result: Result) -> None:
+        print(result.line, flush=True)
+        if result.result == "fail":
+            failed.add(result.id)
+        _forget(folder, failed, [result.id])
+
+    runner = Runner(folder, tell, given.count, given.jobs, given.results, given.tested, given.untimed)
+    try:
+        results = runner.run([row for row in ROWS if not wanted or row.id in wanted])
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("ended before all was tried", file=sys.stderr)
+        return 130
+    finally:
+        _forget(folder, failed, [row.id for row in ROWS])
+        if not failed:
+            shutil.rmtree(folder, ignore_errors=True)
     if given.results:
         (given.results / "torture.json").write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
-    by_result = {word: sum(result.result == word for result in results) for word in ("pass", "fail", "skipped")}
-    print(", ".join(f"{count} {word}" for word, count in by_result.items()))
-    return 1 if by_result["fail"] else 0
+    print(summary(results, time.monotonic() - began))
+    return 1 if any(result.result == "fail" for result in results) else 0
+
+
+def _forget(folder: Path, failed: set[str], ids: list[str]) -> None:
+    for each in set(ids) - failed:
+        shutil.rmtree(folder / each, ignore_errors=True)
+
+
+def summary(results: list[Result], seconds: float) -> str:
+    """How many came out how, and which."""
+    lines = [f"{len(results)} rows in {seconds // 60:.0f} min {seconds % 60:.0f} s"]
+    for word in ("pass", "fail", "skipped"):
+        ids = [result.id for result in results if result.result == word]
+        lines.append(f"{len(ids)} {word}{': ' if ids else ''}{' '.join(ids)}")
+    return "\n".join(lines)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """docs/attacks.md, from the results of one run.
 
-python -m tests.torture --only I1,I2,…,S11 --json results.json && python -m tests.torture.attacks_page results.json
+python -m tests.torture --only I1,I2,…,S11 --results FOLDER
+python -m tests.torture.attacks_page FOLDER/torture.json
 make attacks    both
 """
 

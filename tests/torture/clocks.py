@@ -56,13 +56,7 @@ async def clocks(place: Place) -> Figure:
                 async with session.post(f"{relay.public}/in/any", data=b'{"id":1}') as response:
                     assert response.status == 200
             good = True
-            for name, days in (
-                ("as it was", 0),
-                ("a day back", -1),
-                ("as it was", 0),
-                ("a day on", 1),
-                ("forty days on", 40),
-            ):
+            for name, days in JUMPS:
                 offset.write_text(f"{days * _DAY:+d}")
                 began, seen = time.monotonic(), len(times)
                 async with asyncio.timeout(PATIENCE):

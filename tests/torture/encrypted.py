@@ -61,19 +61,27 @@ async def tap(to: int) -> AsyncIterator[Tap]:
         made.sent.append(kept)
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", to)
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(copy(reader, far_writer, kept))
-                group.create_task(copy(far_reader, writer, bytearray()))
+            async with asyncio.TaskGroup() as both:
+                both.create_task(copy(reader, far_writer, kept))
+                both.create_task(copy(far_reader, writer, bytearray()))
         finally:
             far_writer.close()
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    try:
-        yield made
-    finally:
-        server.close()
+    async with asyncio.TaskGroup() as group:
+        connections = list[asyncio.Task[None]]()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connections.append(group.create_task(serve(reader, writer)))
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        made.port = server.sockets[0].getsockname()[1]
+        try:
+            yield made
+        finally:
+            server.close()
+            for task in connections:  # a handshake that stalls never ends by itself
+                task.cancel()
 
 
 async def refused(place: Place) -> Figure:

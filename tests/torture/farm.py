@@ -105,7 +105,7 @@ async def _timeouts(relay: RelayProcess) -> list[float]:
 
 async def hundred(place: Place) -> Figure:
     """A hundred destinations, ten of which hang, reset, drip or answer 500."""
-    found, _ = await _beside(place, FARM - len(ILL), ILL, _AGAIN, Rounds(10, 1.5, 1.5))
+    found, _ = await _beside(place, FARM - len(ILL), ILL, _AGAIN, Rounds(5, 1.5, 1.5))
     return Figure(
         f"p99 of the {FARM - len(ILL)} that are well, with {len(ILL)} ill ones to without, at {RATE} events/s:"
         f" {found.text}",
@@ -115,7 +115,7 @@ async def hundred(place: Place) -> Figure:
 
 async def hanging(place: Place) -> Figure:
     """One of ten destinations never answers."""
-    found, took = await _beside(place, 9, [HANG], _ONCE, Rounds(15, 1.2, 1.2))
+    found, took = await _beside(place, 9, [HANG], _ONCE, Rounds(9, 1.2, 1.2))
     if not took:
         return Figure("no attempt failed with `timeout`", False)
     worst = max(took, key=lambda seconds: abs(seconds - TIMEOUT))

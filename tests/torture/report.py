@@ -2,7 +2,8 @@
 
     python -m tests.torture.report RESULTS
 
-RESULTS is the folder that `--results` named. The table is put between the two comments that mark its place.
+RESULTS is the folder that `--results` named. The table is put between the two comments that mark its place, where it
+has all rows.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.torture.catalogue import ROWS
 from tests.torture.row import TOP
 
 PAGE = TOP / "docs" / "reliability.md"
@@ -67,14 +69,18 @@ def picture(looks: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Renew the page and, where there was a soak, the picture."""
     results = Path(sys.argv[1])
-    text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    told = table(json.loads((results / "torture.json").read_text()))
-    PAGE.write_text(f"{before}{BEGIN}\n\n{told}\n\n{END}{after}")
+    found = json.loads((results / "torture.json").read_text())
+    if [row["id"] for row in found] == [row.id for row in ROWS]:
+        before, rest = PAGE.read_text().split(BEGIN)
+        _, after = rest.split(END)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{table(found)}\n\n{END}{after}")
+        print(PAGE.relative_to(TOP))
+    else:
+        print(f"{len(found)} rows of {len(ROWS)}: the table stays as it is")
     soak = results / "soak.json"
     if soak.exists():
         PICTURE.write_text(picture(json.loads(soak.read_text())))
+        print(PICTURE.relative_to(TOP))
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ ROWS: tuple[Row, ...] = (
         "strace delays each fdatasync by 200 ms",
         "the event loop is never held up; one sync serves many events",
         disks.slow,
+        timed=True,
     ),
     Row(
         "D9",
@@ -122,6 +123,7 @@ ROWS: tuple[Row, ...] = (
         "pages of the log are read all the time under load; then another program keeps a transaction open",
         "the -wal file within one checkpoint and a second of writing; within 64 MiB when the stranger has left; 0 lost",
         starve.read,
+        timed=True,
     ),
     Row(
         "D14",
@@ -132,6 +134,7 @@ ROWS: tuple[Row, ...] = (
         " by its index; p99 of another route at most twice that without; worked off from one at a time on, never more"
         " than `concurrency` at once",
         backlog.million,
+        timed=True,
     ),
     Row(
         "D15",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import jsonbombs, slow, smuggling
+from tests.torture import jsonbombs, proxied, slow, smuggling
 from tests.torture.fuzz import guided
 from tests.torture.row import Row, by_tests, together
 
@@ -16,6 +16,7 @@ ROWS: tuple[Row, ...] = (
         "a thousand sockets that say nothing, or drip heads, bodies, chunks; slowhttptest",
         "each is closed within 15 s; meanwhile another sender's p99 is less than twice its own",
         together(slow.clients, slow.slowhttptest),
+        timed=True,
     ),
     Row(
         "I2",
@@ -37,9 +38,9 @@ ROWS: tuple[Row, ...] = (
         "I4",
         "P7",
         "request smuggling",
-        "raw bytes, each form on a connection of its own",
-        "400 and the connection closed, or one event with its whole body",
-        smuggling.framing,
+        "raw bytes, each form on a connection of its own; the same through nginx that keeps one connection to relay",
+        "400 and the connection closed, or one event with its whole body, and nobody else's answer",
+        together(smuggling.framing, proxied.framing),
     ),
     Row("I5", "P8", "compression bombs", "each kind of body", "413, 415 or 400; less than 16 MiB each", slow.bombs),
     Row(

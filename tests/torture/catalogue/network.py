@@ -16,6 +16,7 @@ ROWS: tuple[Row, ...] = (
         "a sink that accepts and says nothing",
         "each attempt ends within 10 % of its timeout, with its code; p99 of the others less than 1.2 times",
         farm.hanging,
+        timed=True,
     ),
     Row(
         "N2",
@@ -71,6 +72,7 @@ ROWS: tuple[Row, ...] = (
         "a name server that is silent about 50 names; getaddrinfo that fails, changes its mind, has 1000 addresses",
         "another name is not delayed by 100 ms; nobody connects to a denied address",
         together(lookups.hung, by_tests(_NAMES)),
+        timed=True,
     ),
     Row(
         "N7",
@@ -79,6 +81,7 @@ ROWS: tuple[Row, ...] = (
         "a network namespace whose firewall drops all, what comes in, or what goes out; and half-open connections",
         "all delivered within the longest backoff and 5 s of its end, under one id each; no socket stuck",
         partition.broken,
+        minutes=6,
     ),
     Row(
         "N8",
@@ -88,6 +91,7 @@ ROWS: tuple[Row, ...] = (
         "attempts by the schedule and its jitter; unhealthy after 5; then one probe at a time, after 30 s, 60 s, 120 s;"
         " afterwards one at first, one more with each success",
         outage.over,
+        timed=True,
     ),
     Row(
         "N9",
@@ -96,5 +100,6 @@ ROWS: tuple[Row, ...] = (
         "processes with a hundred sinks: ten hang, reset, drip or answer 500, and are tried all the time",
         "p99 of the others, from the post to their receipt, less than 1.5 times that with all of them well",
         farm.hundred,
+        timed=True,
     ),
 )

@@ -45,6 +45,7 @@ ROWS: tuple[Row, ...] = (
         "libfaketime: a day back, a day on, forty days on, while relay runs",
         "retries neither stall nor storm; history is kept",
         clocks.clocks,
+        timed=True,
     ),
     Row(
         "O5",
@@ -80,6 +81,7 @@ ROWS: tuple[Row, ...] = (
         "standard error is a full pipe; standard error is closed",
         "answers take less than twice as long; lost lines are counted",
         unread.logs,
+        timed=True,
     ),
     Row(
         "O9",

@@ -32,6 +32,7 @@ ROWS: tuple[Row, ...] = (
         "the code is looked at; proofs that are wrong early and late, Welch's t",
         "only hmac.compare_digest, on bytes; |t| < 4.5",
         together(timing.proofs, by_tests("tests/faults/test_constant_time.py")),
+        timed=True,
     ),
     Row(
         "S3",

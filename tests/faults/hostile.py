@@ -1,6 +1,6 @@
 """What destinations that misbehave cost: for each fault what `/logs` says of it, how long it took, and what memory.
 
-    python -m bench.hostile [--json] [WORD ...]
+    python -m tests.faults.hostile [--json] [WORD ...]
 
 One relay, as a process of its own, and the destinations of tests/faults/peers.py, all on loopback: one event for each
 that holds one of the words, one after another. Seconds are those of the attempt; memory is how far relay's RSS rose at
@@ -25,7 +25,7 @@ import aiohttp
 from tests.faults.peers import CASES, FINE, Case
 from tests.harness import PATIENCE, RelayProcess, relay_process
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 STARTUP = """\
 import socket
 from tests.faults.names import Names

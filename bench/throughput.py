@@ -1,0 +1,220 @@
+"""What relay carries as fast as senders post, beside a bare server, a bare forwarder, the naive design, Alertmanager.
+
+All in one run, by turns, on the same processors. Events a second is what the sink has received, from the first post to
+the last arrival; where nothing is sent on, what was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from shutil import which
+from statistics import median
+
+from bench.place import Goal, Place, Table, in_turns
+from bench.process import HOST, cpu_seconds, free_port, needs, relay, rss_mib, started, yardstick
+from bench.senders import SECRET, TOKEN, Posted, post
+from bench.sink import Sink, nginx
+from bench.yardsticks import IN_FLIGHT
+
+SOURCES = f"sources: {{blog: {{type: strapi, token: {TOKEN}}}, www: {{type: storyblok, secret: {SECRET}}}}}\n"
+_WARM = 1.0
+_ALERTMANAGER = """
+route: {receiver: sink, group_by: ['...'], group_wait: 0s, group_interval: 1h, repeat_interval: 24h}
+receivers: [{name: sink, webhook_configs: [{url: "URL", send_resolved: false}]}]
+"""
+
+
+def route(name: str, url: str, match: str = "{action: publish}", concurrency: int = IN_FLIGHT) -> str:
+    """A route as people have it: signed, with a token for its receiver; as many in flight as the bare forwarder has."""
+    return (
+        f"  - name: {name}\n    match: {match}\n"
+        f"    to: {{url: '{url}', auth: {{type: bearer, token: a-token-for-the-receiver}}}}\n"
+        "    sign: [{scheme: standard, secret: whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3}]\n"
+        f"    concurrency: {concurrency}\n"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One load on one target."""
+
+    events: int
+    per_s: float
+    answered: float
+    """A second, while the senders posted."""
+    cpu_us: float
+    rss: float
+
+
+Load = Callable[[float], Awaitable[Posted]]
+
+
+async def carried(load: Load, pid: int, sink: Sink, seconds: float, each: int = 1) -> Round:
+    """A round in which all that is posted goes on to the sink, `each` times."""
+    before, spent = sink.received(), cpu_seconds(pid)
+    posted = await load(seconds)
+    total, last = await sink.wait_for(before + posted.count * each)
+    count = total - before
+    if count < posted.count * each:
+        raise RuntimeError(f"of {posted.count * each} only {count} arrived")
+    cpu = (cpu_seconds(pid) - spent) / count * 1e6
+    return Round(count, count / (last - posted.began), posted.count / posted.seconds, cpu, rss_mib(pid))
+
+
+async def answered(load: Load, pid: int, seconds: float) -> Round:
+    """A round in which nothing goes on."""
+    spent = cpu_seconds(pid)
+    posted = await load(seconds)
+    cpu = (cpu_seconds(pid) - spent) / posted.count * 1e6
+    rate = posted.count / posted.seconds
+    return Round(posted.count, rate, rate, cpu, rss_mib(pid))
+
+
+async def highest(place: Place) -> float:
+    """What relay carries of Strapi's events: the median of some rounds."""
+    folder = place.sub("highest")
+    async with nginx(folder) as sink, relay(folder, SOURCES + "routes:\n" + route("r", sink.url)) as (made, pid):
+        load = partial(_posting, f"{made.public}/in/blog", folder, "strapi")
+        await carried(load, pid, sink, _WARM)
+        return median(
+            [(await carried(load, pid, sink, min(place.seconds, 3))).per_s for _ in range(min(place.rounds, 3))]
+        )
+
+
+async def throughput(place: Place) -> Table:
+    """The comparison."""
+    needs("wrk")
+    async with contextlib.AsyncExitStack() as stack:
+        sink = await stack.enter_async_context(nginx(place.folder))
+        posting = partial(partial, _posting)
+        parts: dict[str, Callable[[float], Awaitable[Round]]] = {}
+        pids: dict[str, int] = {}
+
+        url, pid = await stack.enter_async_context(yardstick("application", place.folder, sink.url))
+        parts["a: bare web.Application, answers"] = partial(answered, posting(url, place.folder, "strapi"), pid)
+        made, pid = await stack.enter_async_context(
+            relay(place.sub("accepting"), SOURCES + "routes:\n" + route("r", sink.url, "{model: another}"))
+        )
+        load = posting(f"{made.public}/in/blog", place.folder, "strapi")
+        parts["c: relay, no route matches"] = partial(answered, load, pid)
+        pids["c: relay, no route matches"] = pid
+
+        url, pid = await stack.enter_async_context(yardstick("forwarder", place.folder, sink.url))
+        parts["b: bare forwarder, keeps nothing"] = partial(carried, posting(url, place.folder, "strapi"), pid, sink)
+        made, pid = await stack.enter_async_context(
+            relay(place.sub("relay"), SOURCES + "routes:\n" + route("r", sink.url))
+        )
+        for name, source, kind in (("token, Strapi", "blog", "strapi"), ("HMAC, Storyblok", "www", "storyblok")):
+            load = posting(f"{made.public}/in/{source}", place.folder, kind)
+            parts[f"d: relay, end to end, {name}"] = partial(carried, load, pid, sink)
+        url, pid = await stack.enter_async_context(yardstick("naive", place.folder, sink.url))
+        parts["e: naive, a commit for each"] = partial(carried, posting(url, place.folder, "strapi"), pid, sink)
+        if which("prometheus-alertmanager"):
+            parts["Alertmanager, in memory"] = partial(_alertmanager, place, sink)
+
+        for part in parts.values():
+            await part(_WARM)
+        found = await in_turns(place.rounds, {name: partial(part, place.seconds) for name, part in parts.items()})
+    syncs = await _syncs(place)
+    table = Table("Throughput")
+    for name, rounds in found.items():
+        table.rows.append(
+            {
+                "what": name,
+                "events/s": median(each.per_s for each in rounds),
+                "lowest": min(each.per_s for each in rounds),
+                "highest": max(each.per_s for each in rounds),
+                "answered/s": median(each.answered for each in rounds),
+                "CPU us per event": median(each.cpu_us for each in rounds),
+                "RSS MiB": max(each.rss for each in rounds),
+                "fsyncs per event": syncs.get(name[:1]) if name[1] == ":" else None,
+            }
+        )
+
+    def ratio(above: str, below: str) -> float:
+        """Of the medians."""
+        one, other = (
+            next(median(r.per_s for r in rounds) for name, rounds in found.items() if name.startswith(start))
+            for start in (above, below)
+        )
+        return one / other
+
+    strapi, storyblok = "d: relay, end to end, token", "d: relay, end to end, HMAC"
+    table.goals += [
+        Goal("d/b, Strapi's events", ratio(strapi, "b:"), 0.75),
+        Goal("d/b, Storyblok's events", ratio(storyblok, "b:"), 0.75),
+        Goal("c/a", ratio("c:", "a:"), 0.45),
+    ]
+    if "Alertmanager, in memory" in found:
+        table.goals.append(Goal("d/Alertmanager, Strapi's events", ratio(strapi, "Alertmanager"), 1.0))
+    else:
+        table.notes.append("Without Alertmanager: apt-get install prometheus-alertmanager")
+    table.notes += [
+        f"d/e {ratio(strapi, 'e:'):.2f}, e/b {ratio('e:', 'b:'):.2f}; medians of {place.rounds} alternating rounds of"
+        f" {place.seconds:g} s; wrk with 64 connections; relay with `synchronous=FULL` and its log in a file.",
+    ]
+    return table
+
+
+async def _posting(url: str, folder: Path, kind: str, seconds: float) -> Posted:
+    return await post(url, seconds, folder, kind)
+
+
+async def _alertmanager(place: Place, sink: Sink, seconds: float) -> Round:
+    """A new one each time: what it was told of before it keeps, and looks at again and again."""
+    port = free_port()
+    folder = place.folder / "alertmanager"
+    folder.mkdir(exist_ok=True)
+    config = folder / "alertmanager.yml"
+    config.write_text(_ALERTMANAGER.replace("URL", sink.url))
+    command = [
+        "prometheus-alertmanager",
+        f"--config.file={config}",
+        f"--storage.path={folder}",
+        f"--web.listen-address={HOST}:{port}",
+        "--cluster.listen-address=",
+        "--log.level=error",
+    ]
+    async with started(command, port, folder / "log") as pid:
+        load = partial(_posting, f"http://{HOST}:{port}/api/v2/alerts", place.folder, "alert")
+        before, spent = sink.received(), cpu_seconds(pid)
+        posted = await load(seconds)
+        total, last = await sink.wait_for(before + posted.count)
+        count = total - before  # of what is posted faster than it carries, it may drop some
+        cpu = (cpu_seconds(pid) - spent) / max(count, 1) * 1e6
+        return Round(count, count / (last - posted.began), posted.count / posted.seconds, cpu, rss_mib(pid))
+
+
+_SYNC = re.compile(r"^\d+ +(?:fdatasync|fsync)\(", re.MULTILINE)
+_TRACED = 2.0
+
+
+async def _syncs(place: Place) -> dict[str, float]:
+    """fsyncs per event, of rounds of their own: strace stops a process at these calls alone, and elsewhere not at all,
+    but what it measures would not be believed."""
+    if which("strace") is None:
+        return {}
+    found: dict[str, float] = {}
+    for name, match in (("c", "{model: another}"), ("d", "{action: publish}")):
+        folder = place.sub(f"syncs-{name}")
+        trace = folder / "trace"
+        prefix = ["strace", "-D", "-f", "--seccomp-bpf", "-e", "trace=fdatasync,fsync", "-e", "signal=none"]
+        prefix += ["-o", str(trace)]
+        async with nginx(folder) as sink:
+            config = SOURCES + "routes:\n" + route("r", sink.url, match)
+            try:
+                async with relay(folder, config, prefix) as (made, pid):
+                    before = len(_SYNC.findall(trace.read_text()))
+                    load = partial(_posting, f"{made.public}/in/blog", folder, "strapi")
+                    done = await (answered(load, pid, _TRACED) if name == "c" else carried(load, pid, sink, _TRACED))
+                    await asyncio.sleep(0.1)  # strace writes behind
+                    found[name] = (len(_SYNC.findall(trace.read_text())) - before) / done.events
+            except AssertionError:  # no right to trace
+                return {}
+    return found
