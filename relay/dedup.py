@@ -7,7 +7,6 @@ delivered twice is a nuisance, one that is swallowed is a loss.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
@@ -23,11 +22,9 @@ _MESSAGE_IDS = timedelta(hours=24)  # senders try again for hours, and a person 
 
 def digest(*parts: bytes) -> bytes:
     """A hash of all parts, none of which can run into the next."""
-    hashed = blake2b(digest_size=16)
-    for part in parts:
-        hashed.update(len(part).to_bytes(8))
-        hashed.update(part)
-    return hashed.digest()
+    return blake2b(
+        b"".join([piece for part in parts for piece in (len(part).to_bytes(8), part)]), digest_size=16
+    ).digest()
 
 
 def encoded(text: str) -> bytes:
@@ -52,7 +49,7 @@ def message_id(sent: str | None) -> Mark | None:
 
 def of_source(name: str, mark: Mark) -> Mark:
     """The mark as that of one source: what two sources are sent is never compared."""
-    return replace(mark, key=mark.key[:_TIME] + digest(encoded(name), mark.key)[_TIME:])
+    return Mark(mark.key[:_TIME] + digest(encoded(name), mark.key)[_TIME:], mark.value, mark.window)
 
 
 class Key:

@@ -7,6 +7,7 @@ that ids sort by time and SQLite appends instead of inserting in the middle. Its
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from typing import NewType
@@ -34,11 +35,15 @@ class UnknownId(ValueError):
 class Ids:
     """Draws ids and translates them. `store` is the 59-bit number of the store, `last` the highest id it holds."""
 
-    __slots__ = ("_last", "_store")
+    __slots__ = ("_last", "_moment", "_random", "_store", "_tails", "_time")
 
     def __init__(self, store: int, last: int = 0) -> None:
         self._store = store
         self._last = last
+        self._random = random.Random(secrets.randbits(64))  # noqa: S311 - it keeps copies apart, and guards nothing
+        # The last eleven letters are the store's, and but for one bit the one before: no need to write them each time.
+        self._tails = [_letters(bit << _STORE_BITS | store, 12) for bit in (0, 1)]
+        self._moment, self._time = -1, ""
 
     def draw(self, now_ms: int | None = None) -> int:
         """The next id: greater than all before it, also when the clock was set back."""
@@ -47,14 +52,15 @@ class Ids:
             self._last += 1
         else:
             # Two copies of one store (a restored backup beside the original) would otherwise draw the same ids.
-            self._last = moment | secrets.randbits(_COUNTER_BITS - 1)
+            self._last = moment | self._random.getrandbits(_COUNTER_BITS - 1)
         return self._last
 
     def text(self, prefix: str, number: int) -> str:
         """The ULID of an id, with its prefix: `text(EVENT, n)` is `evt_01J…`."""
-        value = ((number >> _COUNTER_BITS) << 80) | ((number & ((1 << _COUNTER_BITS) - 1)) << _STORE_BITS) | self._store
-        pairs = [_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)]
-        return prefix + "".join(pairs)
+        moment = number >> _COUNTER_BITS
+        if moment != self._moment:
+            self._moment, self._time = moment, _letters(moment, 10)
+        return f"{prefix}{self._time}{_PAIRS[number >> 11 & 1023]}{_PAIRS[number >> 1 & 1023]}{self._tails[number & 1]}"
 
     def number(self, text: str, *prefixes: str) -> tuple[str, int]:
         """The prefix and the id behind a ULID. Raises UnknownId for text that this store never handed out."""
@@ -72,6 +78,11 @@ class Ids:
         if rest & (STORE_SPACE - 1) != self._store or moment >> 42:
             raise UnknownId(f"{text!r} is not an id of this store")
         return prefix, moment << _COUNTER_BITS | rest >> _STORE_BITS
+
+
+def _letters(value: int, count: int) -> str:
+    """The lowest bits of a number as so many letters, an even number."""
+    return "".join(_PAIRS[value >> shift & 1023] for shift in range(5 * count - 10, -1, -10))
 
 
 def id_range(text: str, prefix: str) -> tuple[int, int] | None:

@@ -68,7 +68,7 @@ def journal_lines() -> dict[str, set[str]]:
     for call in calls(CODE / "journal.py"):
         logs = call.func.value if isinstance(call.func, ast.Attribute) else call.func
         event = text_of(call.args[0]) if call.args else None
-        if isinstance(logs, ast.Name) and logs.id in ("_log", "log") and event is not None:
+        if isinstance(logs, ast.Name) and logs.id in ("_log", "_say", "log") and event is not None:
             found[event] = {keyword.arg for keyword in call.keywords if keyword.arg} - {"exc_info"}
     return found
 
