@@ -328,8 +328,8 @@ class Store(LogReader, Protocol):
         the caller already has in hand): those that wait for another try, those that do not, or (None) both.
 
         Of each lane only the first unfinished one is found. Bodies come with them, at most `most_bytes` in sum but
-        always one. A body whose checksum no longer fits is returned with `event.sha256` empty: it must never be sent. One that is
-        not `reserved` may still change: `take` it before it is sent.
+        always one. A body whose checksum no longer fits is returned with `event.sha256` empty: it must never be sent.
+        One that is not `reserved` may still change: `take` it before it is sent.
         """
         ...
 

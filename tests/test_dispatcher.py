@@ -247,7 +247,7 @@ async def test_what_many_routes_have_in_memory_together_is_bounded_and_all_of_it
         await until(lambda: store.counts() == {})
         await until(lambda: not sending.dispatcher._memory.taken)
         assert {courier.bytes for courier in sending.dispatcher._couriers.values()} == {0}
-    assert sending.most <= 45_000 + 10_000
+    assert sending.most <= 45_000 + 2 * 10_000, "half as much again, a body beyond, and what a claim has reserved"
     await store.close()
 
 
@@ -263,7 +263,7 @@ async def test_windows_count_with_all_their_events_and_are_sent_one_by_one_where
             await sending.owe(b"x" * 10_000, *names)
         await until(lambda: store.counts() == {})
         await until(lambda: not sending.dispatcher._memory.taken)
-    assert 50_000 <= sending.most <= 2 * 50_000, "one that was full when it was read, and one that was taken"
+    assert 50_000 <= sending.most <= 3 * 50_000, "of six: two that were full when they were read, and one taken"
     await store.close()
 
 
