@@ -556,11 +556,11 @@ class Dispatcher:
         claim, name = self._store.claim, courier.name
         found = courier.fresh(await claim(name, None, now, _PROBED_FROM, courier.known, _PROBED_BYTES))
         if [one.id for one in found] == [last]:
-            others = await claim(name, None, now, 1, {*courier.known, *(one.id for one in found)}, _PROBED_BYTES)
-            found = courier.fresh(others) or found
-        asked = (one for one in found if one.trigger is Trigger.MANUAL)
-        others = (one for one in found if one.id != last)
-        return next(asked, None) or next(others, None) or next(iter(found), None)
+            known = {*courier.known, *(one.id for one in found)}
+            found = courier.fresh(await claim(name, None, now, 1, known, _PROBED_BYTES)) or found
+        asked = [one for one in found if one.trigger is Trigger.MANUAL]
+        others = [one for one in found if one.id != last]
+        return next(iter([*asked, *others, *found]), None)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from relay.dispatcher import Dispatcher
 from relay.event import Description, Event
 from relay.health import RouteState
 from relay.ids import DeliveryId, EventId
+from relay.memory import CLAIMED
 from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.routing import Route
@@ -44,7 +45,7 @@ class SlowToAnswer:
         now: datetime,
         limit: int,
         exclude: Collection[DeliveryId],
-        most_bytes: int,
+        most_bytes: int = CLAIMED,
     ) -> list[Delivery]:
         found = await self._store.claim(route, retried, now, limit, exclude, most_bytes)
         if found and not self.read.is_set():
