@@ -82,6 +82,11 @@ class Patterns:
         if of_actions and positive and (self._wanted("publish") or self._wanted("unpublish")):
             self._words |= {"change"}
 
+    @property
+    def words(self) -> frozenset[str] | None:
+        """The values, casefolded, of which it takes some and no others; None where it may take any."""
+        return self._words if self._positive and self._globs is None else None
+
     def takes(self, value: str | None) -> bool:
         """Whether the list takes a value; None is a missing one."""
         if value is None:
@@ -135,6 +140,10 @@ class _Alternative:
         self.of_change = [(key, Patterns(keys[key], of_actions=key == "action")) for key in CHANGE_KEYS if key in keys]
         self.names_test = any(patterns.names_test for _, patterns in self.of_change)
 
+    @property
+    def models(self) -> frozenset[str] | None:
+        return next((patterns.words for key, patterns in self.of_change if key == "model"), None)
+
     def takes_event(self, subject: Subject) -> bool:
         for key, patterns in self.of_event:  # noqa: SIM110  # the hot path: a generator costs more than the loop
             if not patterns.takes(_of_event(subject, key)):
@@ -170,6 +179,15 @@ class Filter:
         self._where = query.compile(where) if where is not None else None
         self.on_error: Callable[[str], None] | None = None
         """Told of each `where` that raised, with the reason."""
+
+    @property
+    def models(self) -> frozenset[str] | None:
+        """The models, casefolded, without one of which it takes no change; None where it may take one of any model."""
+        own = self._all.models
+        if own is not None or not self._any:
+            return own
+        each = [entry.models for entry in self._any]
+        return frozenset().union(*[models for models in each if models is not None]) if None not in each else None
 
     def matches(self, subject: Subject) -> bool:
         """Whether the route wants the event."""
