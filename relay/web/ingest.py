@@ -28,8 +28,8 @@ from relay.store import Store, Unavailable
 from relay.web.body import read
 from relay.web.peer import client_address
 from relay.web.refusal import Refusal
+from relay.web.swift import Answer
 
-_JSON = {"Content-Type": "application/json", "Server": "relay"}
 _SILENCE = 60.0
 _HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
@@ -190,6 +190,4 @@ def _fault(request: web.BaseRequest) -> str | None:
 
 
 def _answer(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=status, body=orjson.dumps(body), headers=_JSON if headers is None else {**_JSON, **headers}
-    )
+    return Answer(status, orjson.dumps(body), headers)
