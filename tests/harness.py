@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
-from relay import daemon
+from relay import daemon, journal
 from relay.clock import Clock, SystemClock
 
 PATIENCE = 20.0  # seconds for what should take milliseconds, on a machine that does much else
@@ -140,8 +140,11 @@ def write_config(folder: Path, text: str) -> Path:
 async def relay_here(folder: Path, text: str, clock: Clock | None = None) -> AsyncIterator[Relay]:
     """Relay in this process, all parts real; only the clock may be ours."""
     path = write_config(folder, text)
-    async with daemon.running(path, clock or SystemClock()) as running, aiohttp.ClientSession() as session:
-        yield Relay(f"http://{running.public.address}", f"http://{running.admin.address}", session, running)
+    try:
+        async with daemon.running(path, clock or SystemClock()) as running, aiohttp.ClientSession() as session:
+            yield Relay(f"http://{running.public.address}", f"http://{running.admin.address}", session, running)
+    finally:
+        journal.outlet.drain(PATIENCE)  # what it has logged belongs to this test
 
 
 class RelayProcess:
