@@ -108,7 +108,7 @@ async def full(place: Place) -> Figure:
             relay = RelayProcess(write_config(place.folder, text))
             try:
                 await relay.start()
-                async with ledger.senders(relay.public):
+                async with ledger.senders(relay.public, sink=destination):
                     async with asyncio.timeout(60):
                         while not ledger.refused:
                             await asyncio.sleep(0.001)
@@ -138,7 +138,7 @@ async def full(place: Place) -> Figure:
         and left > 0
         and set(ledger.refused) == {503}
         and arrived is not None
-        and arrived.repeats <= 8
+        and arrived.kept
         and recovered < 10
         and lines < 20,
     )
