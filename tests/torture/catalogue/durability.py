@@ -97,8 +97,9 @@ ROWS: tuple[Row, ...] = (
         "P1",
         "bytes of a stored body rot",
         "other bytes are written into the file",
-        "it is never sent: failed, `corrupt_body`",
+        "it is never sent: failed, `corrupt_body`, and counted as such",
         by_tests(
+            "tests/daemon/test_delivery.py::test_a_corrupted_body_is_never_sent",
             *in_store(
                 "a_body_that_rotted_is_never_handed_out_as_intact", "a_body_that_is_gone_is_not_handed_out_as_intact"
             ),
