@@ -73,7 +73,7 @@ class Compared:
     def text(self) -> str:
         return (
             f"{median(self.amid) * 1000:.1f} ms to {median(self.without) * 1000:.1f} ms,"
-            f" {self.ratio:.2f} times (medians of {len(self.amid)} alternating rounds)"
+            f" {self.ratio:.2f} times (medians of {len(self.amid)} rounds each)"
         )
 
 
