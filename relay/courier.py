@@ -37,7 +37,7 @@ class Courier:
     returns does not send again what is being sent."""
 
     __slots__ = (
-        "again", "bucket", "claimed", "claiming", "first", "name", "probing", "recalled", "relaning", "rerun",
+        "again", "bucket", "bytes", "claimed", "claiming", "first", "name", "probing", "recalled", "relaning", "rerun",
         "resting", "route", "sending", "stuck", "turn", "workers",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class Courier:
         self.recalled: set[DeliveryId] = set()  # not to be sent, also if a claim that is under way brings them
         self.rerun: set[DeliveryId] = set()  # asked for by hand while they were being sent
         self.claimed = DeliveryId(0)  # the highest id that was ever read from the store
+        self.bytes = 0  # of bodies that are ready, or being sent
         self.workers = 0
         self.claiming = False
         self.probing = False
@@ -110,5 +111,7 @@ def _bucket(route: Route, clock: Clock) -> TokenBucket | None:
 
 
 def size_of(delivery: Delivery) -> int:
-    """The bytes that a delivery holds in memory, nearly all of them its body."""
-    return len(delivery.event.body)
+    """The bytes that a delivery holds in memory, nearly all of them its body, or the bodies of its window."""
+    if delivery.collected is None:
+        return len(delivery.event.body)
+    return sum([len(event.body) for event in delivery.collected.events])

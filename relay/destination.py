@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from yarl import URL
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from relay.clock import Clock
 
 _RUN = re.compile("[A-Za-z0-9]+")
+
+_USER_AGENT = ("User-Agent", f"relay/{__version__}")
 
 MOST_HOPS = 5
 OWN_HEADERS = frozenset(
@@ -148,36 +151,32 @@ class Destination:
         environment = event.description.environment
         message = Message(delivery_id, now, _sendable(environment) if environment is not None else None)
         body = filled(content.body, self.signers)
-        named: dict[str, tuple[str, str]] = {}
-
-        def put(name: str, value: str) -> None:
-            named[name.lower()] = (name, value)
-
+        named: dict[str, tuple[str, str]] = {}  # by their names in lower case, each of which is there once
         if content.type is not None:
-            put("Content-Type", _sendable(content.type))
-        put("User-Agent", f"relay/{__version__}")
-        put("webhook-id", delivery_id)
-        put("webhook-timestamp", str(message.timestamp))
-        put("X-Relay-Source", event.source)
+            named["content-type"] = ("Content-Type", _sendable(content.type))
+        named["user-agent"] = _USER_AGENT
+        named["webhook-id"] = ("webhook-id", delivery_id)
+        named["webhook-timestamp"] = ("webhook-timestamp", str(message.timestamp))
+        named["x-relay-source"] = ("X-Relay-Source", event.source)
         if event.description.event is not None:
-            put("X-Relay-Event", _sendable(event.description.event))
-        put("X-Relay-Attempt", str(delivery.attempts + 1))
-        put("X-Relay-Hops", str(hops))
+            named["x-relay-event"] = ("X-Relay-Event", _sendable(event.description.event))
+        named["x-relay-attempt"] = ("X-Relay-Attempt", str(delivery.attempts + 1))
+        named["x-relay-hops"] = ("X-Relay-Hops", str(hops))
         for name, value in self.default_headers.items():
-            put(name, value)
+            named[name.lower()] = (name, value)
         if self.pass_headers:
             inbound = {name.lower(): value for name, value in event.headers}
             for name in self.pass_headers:
                 passed = inbound.get(name.lower())
                 if passed is not None and passed != MASK:
-                    put(name, _sendable(passed))
+                    named[name.lower()] = (name, _sendable(passed))
         for name, value in self.headers.items():
-            put(name, value)
+            named[name.lower()] = (name, value)
         if self.authorization is not None:
-            put("Authorization", self.authorization)
+            named["authorization"] = ("Authorization", self.authorization)
         for signer in self.signers:
             for name, value in signer.sign(message, body):
-                put(name, value)
+                named[name.lower()] = (name, value)
         return Outbound(target.method, target.url, list(named.values()), body, self.wire)
 
     def _content(self, delivery: Delivery, event_id: str) -> Content:
@@ -213,6 +212,8 @@ class Destination:
 
     @property
     def _hidden(self) -> frozenset[str]:
+        if len(self.signers) == 1:
+            return self.signers[0].headers
         return frozenset().union(*(signer.headers for signer in self.signers))
 
     def judge(self, response: Response, retry_after: str | None, now: datetime) -> Outcome:
@@ -296,6 +297,7 @@ def _without_proofs(headers: Iterable[tuple[str, str]], hidden: Container[str]) 
     return tuple((name, MASK if is_proof(name) or name.lower() in hidden else value) for name, value in headers)
 
 
+@lru_cache(256)
 def is_proof(name: str) -> bool:
     """Whether a header is one of credentials or a signature, whoever's: its value is not for showing."""
     name = name.lower()

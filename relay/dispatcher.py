@@ -8,8 +8,9 @@ up nobody else, and the store, not this module, is the guarantee: whatever is fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Self
@@ -21,17 +22,19 @@ from relay.delivery import Added, Delivery, HeldReason, Result, State, Trigger
 from relay.health import RouteState
 from relay.ids import DeliveryId
 from relay.lane import Order
+from relay.memory import CLAIMED, Memory
 from relay.oversight import Oversight
 from relay.routing import Route
 from relay.store import Store, Unavailable, WrongState
 
 _POLL = 5.0  # seconds; also how late a jump of the wall clock is noticed
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
-_CLAIMED = 8 << 20  # bytes that one claim brings at most, see Store.claim
 _RECORD_AGAIN = 0.5  # seconds between tries to record a result that the store could not take
 
 _SET_BACK = timedelta(seconds=30)  # less is what clocks are put right by
 _PROBED_FROM = 8  # deliveries among which the one for a probe is chosen
+_PROBED_BYTES = 64 << 10  # that they have together, unless one has more
+_ROOM_AGAIN = timedelta(seconds=1)  # until a probe that found no room in memory is tried again
 
 _RECORDING = 5.0  # seconds for the results of attempts that were cut off
 
@@ -50,7 +53,10 @@ class Dispatcher:
         drain: timedelta = timedelta(seconds=20),
         most_bytes: int = 64 << 20,
     ) -> None:
-        self._most_bytes = most_bytes
+        self._memory = Memory(most_bytes)
+        self._starved: dict[Courier, None] = {}  # couriers that wait for memory, who came first first
+        self._feeding = False
+        self._narrow = asyncio.Lock()  # for what may take more memory than there is
         self._store = store
         self._clock = clock
         self._attempt = attempt
@@ -60,8 +66,6 @@ class Dispatcher:
         self._disabled: frozenset[str] = frozenset()
         self._due: list[tuple[datetime, str]] = []
         self._next: dict[str, datetime] = {}  # by route: the one moment it is to be looked at next
-        self._bytes = 0  # of bodies that are ready, or being sent
-        self._reading = 0  # claims under way that may bring many
         self._stopping = False
         self._strays = False
         self._settling = asyncio.Lock()
@@ -142,13 +146,14 @@ class Dispatcher:
                 self._wake.set()
                 continue
             queue, slots = courier.first, self._oversight.slots(courier.route)
-            full = courier.room(queue, slots) <= 0 or self._full
+            size = size_of(delivery)
+            full = courier.room(queue, slots) <= 0 or not self._memory.fits(courier.bytes, size)
             # What may have been read from the store before it is told of here must not be sent twice.
             read = courier.claiming or courier.probing or delivery.id <= courier.claimed
             if not slots or queue.behind or read or full:
                 queue.behind = True
             else:
-                self._bytes += size_of(delivery)
+                self._hold(courier, size)
                 queue.ready.append(delivery)
             self._pump(courier)
         for name, due in added.later:
@@ -175,7 +180,7 @@ class Dispatcher:
             for queue in courier.queues:
                 for delivery in [one for one in queue.ready if one.id in gone]:
                     queue.ready.remove(delivery)
-                    self._bytes -= size_of(delivery)
+                    self._drop(courier, size_of(delivery))
 
     def again(self, delivery: DeliveryId, route: str) -> None:
         """A delivery was retried by hand: it is due now. One that is being sent is due again when that has failed."""
@@ -218,10 +223,40 @@ class Dispatcher:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_RECORDING)
 
-    @property
-    def _full(self) -> bool:
-        """Whether there is as much in memory as there may be, with what is being read."""
-        return self._bytes + self._reading * _CLAIMED > self._most_bytes
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def _hold(self, courier: Courier, size: int) -> None:
+        courier.bytes += size
+        self._memory.taken += size
+
+    def _drop(self, courier: Courier, size: int) -> None:
+        """So much has been let go of; who waited for it comes next."""
+        courier.bytes -= size
+        self._memory.taken -= size
+        if self._starved and not self._feeding:
+            self._feeding = True
+            asyncio.get_running_loop().call_soon(self._feed)
+
+    def _feed(self) -> None:
+        self._feeding = False
+        for courier in list(self._starved):
+            if not self._memory.room(0)[0]:
+                break
+            del self._starved[courier]
+            self._pump(courier)
+
+    @contextlib.asynccontextmanager
+    async def _room(self, courier: Courier) -> AsyncIterator[int]:
+        """Bytes that may be read for a courier, reserved for it; 0 where it has to wait."""
+        room, narrow = self._memory.room(courier.bytes)
+        async with self._narrow if narrow else contextlib.nullcontext():
+            if narrow:
+                room, _ = self._memory.room(courier.bytes)  # others have been here meanwhile
+            self._memory.taken += room
+            try:
+                yield room
+            finally:
+                self._memory.taken -= room
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -241,11 +276,12 @@ class Dispatcher:
             self._start(self._work(courier))
         # One reads at a time: what a probe is just sending must not be found here, nor the other way about.
         reading = courier.claiming or courier.probing
-        wanted = not reading and any(queue.behind and len(queue.ready) < slots for queue in courier.queues)
-        # With as much in memory as there may be, each route goes on with one delivery at a time.
-        if wanted and not (self._full and (courier.waiting or courier.sending)):
-            courier.claiming = True
-            self._start(self._claim(courier))
+        if not reading and any(queue.behind and len(queue.ready) < slots for queue in courier.queues):
+            if self._memory.room(courier.bytes)[0]:
+                courier.claiming = True
+                self._start(self._claim(courier))
+            else:
+                self._starved[courier] = None
 
     def _start(self, coroutine: Coroutine[object, object, None]) -> None:
         task = self._group.create_task(self._contained(coroutine))
@@ -271,15 +307,15 @@ class Dispatcher:
                     break
                 queue = courier.pick(slots)
                 delivery = queue.ready.popleft()
-                size = size_of(delivery)
                 courier.sending[delivery.id] = delivery
                 queue.sending += 1
+                held = size_of(delivery)
                 try:
                     await self._send(route, courier, delivery)
                 finally:
                     queue.sending -= 1
-                    self._bytes -= size
                     del courier.sending[delivery.id]
+                    self._drop(courier, held)
         except Unavailable as error:  # it could not be taken: the store is asked for it again
             journal.store_trouble(str(error))
             courier.look()
@@ -314,11 +350,33 @@ class Dispatcher:
         """Make an attempt and record it. None where there was nothing to be sent after all. Raises Unavailable where it
         could not be taken."""
         if not delivery.reserved:
+            if route.grouping is not None:
+                return await self._send_window(route, courier, delivery, probe)
             taken = await self._store.take(delivery, self._clock.now())
             if taken is None:
                 courier.look()  # it may be due later now
                 return None
             delivery = taken
+        return await self._attempted(route, courier, delivery, probe)
+
+    async def _send_window(self, route: Route, courier: Courier, delivery: Delivery, probe: bool) -> Result | None:
+        """The same for a window, of which only one event is in memory before it is taken: where there is little room,
+        one at a time."""
+        crowded = self._memory.crowded(CLAIMED)
+        async with self._narrow if crowded else contextlib.nullcontext():
+            taken = await self._store.take(delivery, self._clock.now())
+            if taken is None:
+                courier.look()
+                return None
+            more = max(0, size_of(taken) - size_of(delivery))
+            self._hold(courier, more)
+            try:
+                return await self._attempted(route, courier, taken, probe)
+            finally:
+                self._drop(courier, more)
+
+    async def _attempted(self, route: Route, courier: Courier, delivery: Delivery, probe: bool) -> Result:
+        """Make the attempt, and see to it that its result is recorded."""
         if probe and delivery.trigger is not Trigger.MANUAL:
             delivery.trigger = Trigger.PROBE
         result = await self._attempt(route, delivery)
@@ -389,20 +447,20 @@ class Dispatcher:
     async def _fill(self, courier: Courier, route: Route, queue: Queue) -> None:
         now, slots = self._clock.now(), self._oversight.slots(route)
         queue.behind = False
-        room = 1 if self._full else max(1, courier.room(queue, slots))
-        self._reading += room > 1
-        try:
-            found = await self._store.claim(route.name, queue.retried, now, room, courier.known)
-        finally:
-            self._reading -= room > 1
-        if courier.route is None or self._stopping:
-            return
-        if not self._oversight.slots(courier.route) or courier.relaning or courier.route.order is not route.order:
-            queue.behind = True
-            return
-        found = courier.fresh(found)
-        queue.ready.extend(found)
-        self._bytes += sum(map(size_of, found))
+        room = max(1, courier.room(queue, slots))
+        async with self._room(courier) as most:
+            if not most:
+                queue.behind = True  # whoever pumps at the end has it wait
+                return
+            found = await self._store.claim(route.name, queue.retried, now, room, courier.known, most)
+            if courier.route is None or self._stopping:
+                return
+            if not self._oversight.slots(courier.route) or courier.relaning or courier.route.order is not route.order:
+                queue.behind = True
+                return
+            found = courier.fresh(found)
+            queue.ready.extend(found)
+            self._hold(courier, sum(map(size_of, found)))
         if found:
             queue.behind = True  # until a claim finds nothing
             return
@@ -412,16 +470,19 @@ class Dispatcher:
 
     def _forget(self, courier: Courier) -> None:
         """Leave what has not begun to the store."""
+        held = 0
         for queue in courier.queues:
-            self._bytes -= sum(map(size_of, queue.ready))
+            held += sum(map(size_of, queue.ready))
             queue.ready.clear()
             queue.behind = True
+        self._drop(courier, held)
 
     def _let_go(self, courier: Courier) -> None:
         """A courier whose route is gone ends with its last attempt. What is stuck stays known."""
         idle = not (courier.workers or courier.claiming or courier.probing or courier.stuck)
         if courier.route is None and idle and self._couriers.get(courier.name) is courier:
             del self._couriers[courier.name]
+            self._starved.pop(courier, None)
 
     # -- probes ------------------------------------------------------------------------------------------------------
 
@@ -453,23 +514,29 @@ class Dispatcher:
                 if self._must_rest(courier):
                     return
                 courier.first.behind = courier.again.behind = False
-                found = await self._store.claim(courier.name, None, now, _PROBED_FROM, courier.known)
-                found = courier.fresh(found)
+                async with self._room(courier) as most:
+                    if not most:
+                        self._expect(now + _ROOM_AGAIN, courier.name)
+                        return
+                    delivery = await self._to_probe(courier, health.last_probe, now)
+                    size = size_of(delivery) if delivery is not None else 0
+                    self._hold(courier, size)
                 route = courier.route
-                if route is None or self._stopping or courier.relaning or health.state is not RouteState.UNHEALTHY:
-                    return  # it changed meanwhile
-                if not found:
-                    later = await self._store.next_due(courier.name, now)
-                    if later is not None:
-                        self._expect(later, courier.name)
-                    return
-                asked = next((one for one in found if one.trigger is Trigger.MANUAL), None)
-                delivery = asked or next((one for one in found if one.id != health.last_probe), found[0])
-                courier.sending[delivery.id] = delivery
                 try:
-                    await self._send(route, courier, delivery, probe=True)
+                    if route is None or self._stopping or courier.relaning or health.state is not RouteState.UNHEALTHY:
+                        return  # it changed meanwhile
+                    if delivery is None:
+                        later = await self._store.next_due(courier.name, now)
+                        if later is not None:
+                            self._expect(later, courier.name)
+                        return
+                    courier.sending[delivery.id] = delivery
+                    try:
+                        await self._send(route, courier, delivery, probe=True)
+                    finally:
+                        del courier.sending[delivery.id]
                 finally:
-                    del courier.sending[delivery.id]
+                    self._drop(courier, size)
         except Unavailable as error:
             journal.store_trouble(str(error))
             self._expect(self._clock.now() + timedelta(seconds=1), courier.name)
@@ -482,6 +549,18 @@ class Dispatcher:
             if courier.first.behind or courier.again.behind:  # also what came while this one was reading
                 self._pump(courier)
             self._let_go(courier)
+
+    async def _to_probe(self, courier: Courier, last: DeliveryId | None, now: datetime) -> Delivery | None:
+        """What is sent to see whether a destination is well again: what a person asked for, else the oldest that was
+        not the last to be tried. Of large ones no more than one is read."""
+        claim, name = self._store.claim, courier.name
+        found = courier.fresh(await claim(name, None, now, _PROBED_FROM, courier.known, _PROBED_BYTES))
+        if [one.id for one in found] == [last]:
+            known = {*courier.known, *(one.id for one in found)}
+            found = courier.fresh(await claim(name, None, now, 1, known, _PROBED_BYTES)) or found
+        asked = [one for one in found if one.trigger is Trigger.MANUAL]
+        others = [one for one in found if one.id != last]
+        return next(iter([*asked, *others, *found]), None)
 
     # -- time --------------------------------------------------------------------------------------------------------
 

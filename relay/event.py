@@ -39,6 +39,10 @@ class Inbound:
             self._document = jsontext.parse(self.body)
         return self._document
 
+    def forget(self) -> None:
+        """Let go of what was parsed."""
+        self._document = _UNPARSED
+
     def document_or_none(self) -> Any:
         """The body as JSON, or None where it is not."""
         try:

@@ -46,13 +46,13 @@ class Subject:
     _data: dict[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, event: Event, event_id: str) -> Subject:
-        """An accepted event; `event_id` is its id as users see it."""
+    def of(cls, event: Event, event_id: str, document: Any = None) -> Subject:
+        """An accepted event; `event_id` is its id as users see it. The parsed body, where the event has none."""
         return cls(
             description=event.description,
             type=event.type,
             source=event.source,
-            document=event.document,
+            document=document if document is not None else event.document,
             headers=event.headers,
             event_json=lambda: event.as_json(event_id),
         )

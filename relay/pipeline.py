@@ -93,8 +93,12 @@ class Pipeline:
             return Accepted(None, ignored=description.reason)
         event = self._event(source, inbound, description.masked(source.redact), now)
         event_id = self._store.ids.text(EVENT, event.id)
-        owed = self._owe(event, routing.match(Subject.of(event, event_id)))
-        added = await self._store.add(event, owed, source.mark(inbound, description))
+        subject = Subject.of(event, event_id, inbound.document_or_none())
+        owed, mark = self._owe(event, routing.match(subject)), source.mark(inbound, description)
+        # Parsed, a body may be 25 times as large: it is not to be held while the disk is waited for.
+        inbound.forget()
+        del subject
+        added = await self._store.add(event, owed, mark)
         if added.event != event.id:
             event_id = self._store.ids.text(EVENT, added.event)
         if added.duplicate:
@@ -199,7 +203,6 @@ class Pipeline:
             headers=source.shown_headers(inbound.headers),
             body=inbound.body,
             sha256=sha256(inbound.body).digest(),
-            document=inbound.document_or_none(),
         )
 
     def _owe(self, event: Event, routes: Iterable[Route]) -> list[Owed]:

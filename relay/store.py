@@ -25,6 +25,7 @@ from relay.delivery import (
 from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
 from relay.lane import Order
+from relay.memory import CLAIMED
 from relay.pace import Minute
 
 STALLED = 30.0
@@ -315,14 +316,20 @@ class Store(LogReader, Protocol):
         ...
 
     async def claim(
-        self, route: str, retried: bool | None, now: datetime, limit: int, exclude: Collection[DeliveryId]
+        self,
+        route: str,
+        retried: bool | None,
+        now: datetime,
+        limit: int,
+        exclude: Collection[DeliveryId],
+        most_bytes: int = CLAIMED,
     ) -> list[Delivery]:
         """Up to `limit` pending deliveries of a route that are due, oldest due first, but for those in `exclude` (what
         the caller already has in hand): those that wait for another try, those that do not, or (None) both.
 
-        Of each lane only the first unfinished one is found. Bodies come with them, at most 8 MiB in sum but always one.
-        A body whose checksum no longer fits is returned with `event.sha256` empty: it must never be sent. One that is
-        not `reserved` may still change: `take` it before it is sent.
+        Of each lane only the first unfinished one is found. Bodies come with them, at most `most_bytes` in sum but
+        always one. A body whose checksum no longer fits is returned with `event.sha256` empty: it must never be sent.
+        One that is not `reserved` may still change: `take` it before it is sent.
         """
         ...
 

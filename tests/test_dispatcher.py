@@ -17,6 +17,7 @@ from relay.dispatcher import Dispatcher
 from relay.event import Description, Event
 from relay.health import RouteState
 from relay.ids import DeliveryId, EventId
+from relay.memory import CLAIMED
 from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.routing import Route
@@ -38,9 +39,15 @@ class SlowToAnswer:
         return getattr(self._store, name)
 
     async def claim(
-        self, route: str, retried: bool | None, now: datetime, limit: int, exclude: Collection[DeliveryId]
+        self,
+        route: str,
+        retried: bool | None,
+        now: datetime,
+        limit: int,
+        exclude: Collection[DeliveryId],
+        most_bytes: int = CLAIMED,
     ) -> list[Delivery]:
-        found = await self._store.claim(route, retried, now, limit, exclude)
+        found = await self._store.claim(route, retried, now, limit, exclude, most_bytes)
         if found and not self.read.is_set():
             self.read.set()
             await self.tell.wait()
@@ -162,38 +169,122 @@ async def test_a_clock_that_is_set_back_stalls_no_retry(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_what_many_routes_have_in_memory_together_is_bounded_and_each_goes_on(tmp_path: Path) -> None:
-    clock = ManualClock()
-    store = await open_store(tmp_path / "relay.db", clock=clock)
-    notices = Notices(clock)
-    oversight = Oversight(store, clock, notices)
-    names = [f"r{number}" for number in range(4)]
-    listed = ", ".join(f"{{name: {name}, to: {{url: 'http://a.test/'}}}}" for name in names)
-    text = f"sources: {{any: {{type: generic, verify: none}}}}\nroutes: [{listed}]\n"
-    routes = build(load(text.encode()), 1, NOON).routing.routes
-    going: list[str] = []
-    most, answers = 0, asyncio.Semaphore(0)
+class Sending:
+    """A dispatcher over a real store, whose attempts end when the test says so."""
 
-    async def attempt(by: Route, delivery: Delivery) -> Result:
-        nonlocal most
-        going.append(by.name)
-        most = max(most, len(going) + sum(courier.waiting for courier in dispatcher._couriers.values()))
-        await answers.acquire()
-        going.remove(by.name)
-        made = Attempt(delivery.attempts + 1, delivery.trigger, clock.now(), 1, None, None, None)
-        return Result(delivery, made, State.DELIVERED, None, 1, None, clock.now())
+    def __init__(self, store: SqliteStore, config: str, most_bytes: int) -> None:
+        text = f"sources: {{any: {{type: generic, verify: none}}}}\nroutes: [{config}]\n"
+        self.routes = build(load(text.encode()), 1, NOON).routing.routes
+        self.clock, self.store = ManualClock(), store
+        self.notices = Notices(self.clock)
+        self.oversight = Oversight(store, self.clock, self.notices)
+        self.oversight.follow(self.routes)
+        self.going: list[Delivery] = []
+        self.most = 0
+        self.slow: set[str] = set()
+        self.answer = asyncio.Event()
+        self.dispatcher = Dispatcher(store, self.clock, self.attempt, self.oversight, most_bytes=most_bytes)
 
-    oversight.follow(routes)
-    events = [told(store, b"x" * 1000) for _ in range(20)]
-    for event in events:
-        owed = [route.owe(event, DeliveryId(store.ids.draw(to_ms(NOON))), paused=False) for route in routes.values()]
-        await store.add(event, owed)
-    async with notices, Dispatcher(store, clock, attempt, oversight, most_bytes=-1) as dispatcher:
-        await dispatcher.follow(routes)
-        await until(lambda: sorted(going) == names)
-        for _ in range(80):
-            answers.release()
+    async def attempt(self, by: Route, delivery: Delivery) -> Result:
+        self.going.append(delivery)
+        self.most = max(self.most, self.dispatcher._memory.taken)
+        if by.name in self.slow:
+            await self.answer.wait()
+        else:
+            await asyncio.sleep(0)
+        self.going.remove(delivery)
+        made = Attempt(delivery.attempts + 1, delivery.trigger, self.clock.now(), 1, None, None, None)
+        result = Result(delivery, made, State.DELIVERED, None, 1, None, self.clock.now())
+        self.oversight.saw(by, result, Delivered())
+        return result
+
+    async def owe(self, body: bytes, *names: str) -> None:
+        event = told(self.store, body)
+        owed = [self.routes[name].owe(event, DeliveryId(self.store.ids.draw(to_ms(NOON))), False) for name in names]
+        self.dispatcher.offer(await self.store.add(event, owed))
+
+    def of(self, name: str) -> list[Delivery]:
+        return [delivery for delivery in self.going if delivery.route == name]
+
+
+def routes(*names: str, more: str = "concurrency: 64") -> str:
+    return ", ".join(f"{{name: {name}, to: {{url: 'http://a.test/'}}, {more}}}" for name in names)
+
+
+async def test_one_slow_destination_with_large_bodies_does_not_make_the_other_routes_wait_for_each_other(
+    tmp_path: Path,
+) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    sending = Sending(store, routes("slow", "brisk"), most_bytes=100_000)
+    sending.slow = {"slow", "brisk"}
+    async with sending.notices, sending.dispatcher:
+        await sending.dispatcher.follow(sending.routes)
+        for _ in range(40):
+            await sending.owe(b"x" * 10_000, "slow")
+        await until(lambda: sending.of("slow"))
+        for _ in range(20):
+            await sending.owe(b"{}", "brisk")
+        await until(lambda: len(sending.of("brisk")) == 20)
+        assert sending.dispatcher._memory.taken <= 150_000
+        sending.answer.set()
         await until(lambda: store.counts() == {})
-        assert dispatcher._bytes == 0, "what has been sent is no more in memory"
-    assert most <= 2 * len(names), f"{most} bodies were in memory at once"
+        await until(lambda: not sending.dispatcher._memory.taken)
+    assert sending.most <= 160_000
+    await store.close()
+
+
+async def test_what_many_routes_have_in_memory_together_is_bounded_and_all_of_it_is_sent(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    names = [f"r{number}" for number in range(12)]
+    sending = Sending(store, routes(*names), most_bytes=30_000)
+    async with sending.notices, sending.dispatcher:
+        for _ in range(10):
+            event = told(store, b"x" * 10_000)
+            owed = [
+                route.owe(event, DeliveryId(store.ids.draw(to_ms(NOON))), False) for route in sending.routes.values()
+            ]
+            await store.add(event, owed)
+        await sending.dispatcher.follow(sending.routes)
+        await until(lambda: store.counts() == {})
+        await until(lambda: not sending.dispatcher._memory.taken)
+        assert {courier.bytes for courier in sending.dispatcher._couriers.values()} == {0}
+    assert sending.most <= 45_000 + 2 * 10_000, "half as much again, a body beyond, and what a claim has reserved"
+    await store.close()
+
+
+async def test_windows_count_with_all_their_events_and_are_sent_one_by_one_where_memory_is_short(
+    tmp_path: Path,
+) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    names = [f"r{number}" for number in range(6)]
+    sending = Sending(store, routes(*names, more="batch: {max: 5, wait: 1s}"), most_bytes=10_000)
+    async with sending.notices, sending.dispatcher:
+        await sending.dispatcher.follow(sending.routes)
+        for _ in range(5):
+            await sending.owe(b"x" * 10_000, *names)
+        await until(lambda: store.counts() == {})
+        await until(lambda: not sending.dispatcher._memory.taken)
+    assert 50_000 <= sending.most <= 3 * 50_000, "of six: two that were full when they were read, and one taken"
+    await store.close()
+
+
+async def test_what_is_recalled_forgotten_or_paused_is_in_memory_no_more(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    sending = Sending(store, routes("r", more="concurrency: 1"), most_bytes=1_000_000)
+    sending.slow = {"r"}
+    async with sending.notices, sending.dispatcher:
+        await sending.dispatcher.follow(sending.routes)
+        [courier] = sending.dispatcher._couriers.values()
+        await until(lambda: not courier.claiming)
+        for _ in range(5):
+            await sending.owe(b"x" * 1000, "r")
+        await until(lambda: len(sending.going) == 1 and courier.waiting == 4)
+        assert sending.dispatcher._memory.taken == courier.bytes == 5000
+        sending.dispatcher.recall([courier.first.ready[0].id])
+        assert sending.dispatcher._memory.taken == courier.bytes == 4000
+        sending.dispatcher._forget(courier)
+        assert sending.dispatcher._memory.taken == courier.bytes == 1000
+        sending.answer.set()
+        await until(lambda: store.counts() == {})
+        assert sending.dispatcher._memory.taken == courier.bytes == 0
     await store.close()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.limits import ByteBudget
@@ -16,57 +14,75 @@ from relay.web.refusal import Refusal
 _MOST_MEMBERS = 64  # gzip members in one body: senders make one, and each costs a copy of the rest
 
 
-@asynccontextmanager
-async def read(request: web.BaseRequest, limit: int, seconds: float, budget: ByteBudget) -> AsyncIterator[bytes]:
+class read:  # noqa: N801 - used as a statement
     """The decoded body, counted against the budget of all bodies in memory for as long as the context is open.
 
     Raises Refusal: too large (before or after decoding), too slow, in an unknown encoding, or broken.
     """
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
-        raise Refusal(415, "unsupported_encoding", f"Content-Encoding {encoding[:40]!r} is not supported")
-    length = request.content_length
-    if length is not None and length > limit:
-        raise _too_large(limit)
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
-    held = 0
-    try:
+
+    __slots__ = ("_budget", "_held", "_limit", "_request", "_seconds")
+
+    def __init__(self, request: web.BaseRequest, limit: int, seconds: float, budget: ByteBudget) -> None:
+        self._request = request
+        self._limit = limit
+        self._seconds = seconds
+        self._budget = budget
+        self._held = 0
+
+    async def __aenter__(self) -> bytes:
+        try:
+            return await self._read()
+        except BaseException:
+            self._budget.give_back(self._held)
+            raise
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._budget.give_back(self._held)
+
+    async def _read(self) -> bytes:
+        request, limit = self._request, self._limit
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
+            raise Refusal(415, "unsupported_encoding", f"Content-Encoding {encoding[:40]!r} is not supported")
+        length = request.content_length
+        if length is not None and length > limit:
+            raise _too_large(limit)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
         content = request.content
         if content.is_eof():  # it came in one piece with its head: the usual case, and no timer is needed
             body = content.read_nowait()
-            held = _take(budget, len(body))
+            self._take(len(body))
             if len(body) > limit:
                 raise _too_large(limit)
         else:
-            pieces: list[bytes] = []
-            try:
-                async with asyncio.timeout(seconds):
-                    async for piece in content.iter_any():
-                        held += _take(budget, len(piece))
-                        pieces.append(piece)
-                        if held > limit:
-                            raise _too_large(limit)
-            except TimeoutError:
-                raise Refusal(408, "timeout", f"the body did not arrive within {seconds:g} s") from None
-            except (web.RequestPayloadError, HttpProcessingError):
-                raise Refusal(400, "malformed_body", "the body's framing is broken", detail="broken framing") from None
-            body = b"".join(pieces)
-            pieces.clear()  # one copy of a body is what was counted
+            body = await self._collected(content)
         if encoding in ("gzip", "x-gzip", "deflate"):
             encoded = len(body)
             body = _decoded(body, encoding, limit)
-            held += _take(budget, max(0, len(body) - encoded))
-        yield body
-    finally:
-        budget.give_back(held)
+            self._take(max(0, len(body) - encoded))
+        return body
 
+    async def _collected(self, content: StreamReader) -> bytes:
+        pieces: list[bytes] = []
+        try:
+            async with asyncio.timeout(self._seconds):
+                async for piece in content.iter_any():
+                    self._take(len(piece))
+                    pieces.append(piece)
+                    if self._held > self._limit:
+                        raise _too_large(self._limit)
+        except TimeoutError:
+            raise Refusal(408, "timeout", f"the body did not arrive within {self._seconds:g} s") from None
+        except (web.RequestPayloadError, HttpProcessingError):
+            raise Refusal(400, "malformed_body", "the body's framing is broken", detail="broken framing") from None
+        return b"".join(pieces)
 
-def _take(budget: ByteBudget, size: int) -> int:
-    if not budget.take(size):
-        raise Refusal(503, "unavailable", None, retry_after=1)
-    return size
+    def _take(self, size: int) -> None:
+        if not self._budget.take(size):
+            raise Refusal(503, "unavailable", None, retry_after=1)
+        self._held += size
 
 
 def _too_large(limit: int) -> Refusal:

@@ -63,8 +63,8 @@ class Ingest:
         self.follow(runtime())
 
     def follow(self, runtime: Runtime) -> None:
-        """Take bodies as large as this config allows, four of them at once."""
-        self._budget.limit = max(self._most_bytes, 4 * runtime.config.server.max_body)
+        """Take bodies as large as this config allows: where memory is scarce, one at a time if it must be."""
+        self._budget.limit = max(self._most_bytes, runtime.config.server.max_body)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request: always an answer, never an exception."""

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from statistics import median
 
+from relay.memory import CLAIMED
 from relay.stores.sqlite import opening, reader, rows, shapes
 from tests.harness import RelayProcess, write_config
 from tests.torture.crashes import end
@@ -90,7 +91,7 @@ async def claims(store: Path) -> float:
     """The median time of a claim, in seconds; the index must be used, and nothing sorted that it does not hold."""
     with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
         connection.create_function("sha256", 1, lambda content: sha256(content).digest())
-        values = ("d1", round(time.time() * 1000), "[]", 64, reader.CLAIM_BYTES, 0)
+        values = ("d1", round(time.time() * 1000), "[]", 64, CLAIMED, 0)
         plan = [row[-1] for row in connection.execute("EXPLAIN QUERY PLAN " + reader.CLAIM, values)]
         assert any("USING INDEX delivery_pending" in step for step in plan), plan
         took = []

@@ -38,6 +38,7 @@ from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order
+from relay.memory import CLAIMED
 from relay.pace import Minute
 from relay.store import (
     STALLED,
@@ -250,9 +251,15 @@ class SqliteStore:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def claim(
-        self, route: str, retried: bool | None, now: datetime, limit: int, exclude: Collection[DeliveryId]
+        self,
+        route: str,
+        retried: bool | None,
+        now: datetime,
+        limit: int,
+        exclude: Collection[DeliveryId],
+        most_bytes: int = CLAIMED,
     ) -> list[Delivery]:
-        found = await self._claims.claim(route, retried, now, limit, exclude)
+        found = await self._claims.claim(route, retried, now, limit, exclude, most_bytes)
         if self._orders.get(route) is Order.LATEST:
             for delivery in found:
                 delivery.reserved = delivery.reserved and delivery.lane is None

@@ -32,7 +32,6 @@ from relay.stores.sqlite import copying, rows, search
 from relay.window import MOST_DEBOUNCED, Collected, kind_of
 
 QUERY_SECONDS = 5.0
-CLAIM_BYTES = 8 << 20
 _STEPS = 20_000  # of SQLite's machine between looks at the clock: about a millisecond
 
 _EVENT_E = rows.event_columns("e")
@@ -186,13 +185,19 @@ class Reader:
     # -- the queue ---------------------------------------------------------------------------------------------------
 
     async def claim(
-        self, route: str, retried: bool | None, now: datetime, limit: int, exclude: Collection[DeliveryId]
+        self,
+        route: str,
+        retried: bool | None,
+        now: datetime,
+        limit: int,
+        exclude: Collection[DeliveryId],
+        most_bytes: int,
     ) -> list[Delivery]:
         """See Store.claim."""
         passed = orjson.dumps(list(exclude)).decode()
         found: list[Delivery] = []
         for kind in (False, True) if retried is None else (retried,):
-            values = (route, to_ms(now), passed, limit, CLAIM_BYTES, int(kind))
+            values = (route, to_ms(now), passed, limit, most_bytes, int(kind))
             for row in await self.ask(CLAIM, values):
                 found.append(await self._whole(_claimed(row, route), row[rows.CLAIMED]))
         if retried is None:
