@@ -18,7 +18,7 @@ from bench.place import Goal, Place, Table, in_turns
 from bench.process import relay, rss_mib
 from bench.senders import Posted, post
 from bench.sink import nginx
-from bench.throughput import SOURCES, carried, route
+from bench.throughput import SOURCES, carried, route, rows_of
 from tests.torture.load import p99
 
 FINISHED = 5_000_000
@@ -76,15 +76,7 @@ async def finished(place: Place) -> Table:
         after = (await paced(url, RATE, quiet, place.folder, sink)).post_to_sink
         rss = rss_mib(amid_pid, "VmHWM")
     table = Table("A full file")
-    table.rows = [
-        {
-            "what": name,
-            "events/s": median(each.per_s for each in rounds),
-            "CPU us per event": median(each.cpu_us for each in rounds),
-            "RSS MiB": max(each.rss for each in rounds),
-        }
-        for name, rounds in found.items()
-    ]
+    table.rows = rows_of(found)
     for name, each in (("before pruning", before), ("while pruning", during), ("after pruning", after)):
         table.rows.append({"what": name, "events/s": RATE, "p50 ms": median(each), "p99 ms": p99(each)})
     table.notes.append(f"{pruned} pruned in {took:.0f} s; {rss:.0f} MiB at the highest")

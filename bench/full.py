@@ -3,11 +3,9 @@ by one, and not by the clock."""
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,13 +14,13 @@ from typing import Any
 import orjson
 
 from relay.ids import moment_ms
-from relay.stores.sqlite import opening, rows, shapes
+from relay.stores.sqlite import rows, shapes
+from tests.torture.bulk import AT_ONCE, in_bulk, insert
 
 BODY = b'{"event":"entry.publish","entry":{"id":1,"text":"' + b"x" * 200 + b'"}}'
 _DIGEST = sha256(BODY).digest()
 _HEADERS = orjson.dumps([["Host", "relay.example.com"], ["User-Agent", "axios/1.6"], ["Authorization", "***"]]).decode()
 _SENT = orjson.dumps([["webhook-id", "dlv_01J00000000000000000000000"], ["Content-Type", "application/json"]]).decode()
-_AT_ONCE = 20_000
 _PER_MS = next(1 << bits for bits in range(63) if moment_ms(1 << bits))
 
 TYPES = ("storyblok", "strapi", "contentstack", "prismic", "hygraph")
@@ -53,40 +51,26 @@ class Size:
 
 def fill(path: Path, size: Size, newest_ms: int, span_ms: int, seed: int = 1) -> None:
     """Make a store in `path` whose deliveries are spread evenly over `span_ms` up to `newest_ms`."""
-    opened = opening.open_file(path)
-    opened.connection.close()
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -400000"):
-            connection.execute(f"PRAGMA {pragma}")
-        indexes = connection.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
-        ).fetchall()
-        for name, _ in indexes:  # sorted once in the end: far faster than kept in order meanwhile
-            connection.execute(f"DROP INDEX {name}")
+    with in_bulk(path) as connection:
         known = _Shapes(connection)
         events = _events(size, newest_ms, span_ms, random.Random(seed))
-        while some := [event for event, _ in zip(events, range(_AT_ONCE), strict=False)]:
+        while some := [event for event, _ in zip(events, range(AT_ONCE), strict=False)]:
             connection.execute("BEGIN")
-            _insert(connection, "event", f"{rows.EVENT_COLUMNS}, shape", [known.event(event.row) for event in some])
-            _insert(connection, "body", "event_id, content", [(event.row[0], BODY) for event in some])
-            _insert(
+            insert(connection, "event", f"{rows.EVENT_COLUMNS}, shape", [known.event(event.row) for event in some])
+            insert(connection, "body", "event_id, content", [(event.row[0], BODY) for event in some])
+            insert(
                 connection,
                 "delivery",
                 f"{rows.DELIVERY_COLUMNS}, state, code, error_code, error_message, duration_ms, merged_into",
                 [known.delivery(event.row, delivery) for event in some for delivery in event.deliveries],
             )
-            _insert(
+            insert(
                 connection,
                 "attempt",
                 f"delivery_id, {rows.ATTEMPT_COLUMNS}",
                 [_attempt(delivery) for event in some for delivery in event.deliveries if delivery.attempts],
             )
             connection.execute("COMMIT")
-        for _, sql in indexes:
-            connection.execute(sql)
-        connection.execute("PRAGMA journal_mode = WAL")
-    with path.open("rb") as file:  # what the disk still has to take would be in the way of what is measured
-        os.fsync(file.fileno())
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +185,3 @@ def _attempt(made: _Delivery) -> tuple[Any, ...]:
         code,
         message,
     )
-
-
-def _insert(connection: sqlite3.Connection, table: str, columns: str, table_rows: list[tuple[Any, ...]]) -> None:
-    places = ", ".join("?" * (columns.count(",") + 1))
-    connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", table_rows)

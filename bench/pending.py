@@ -12,7 +12,7 @@ from bench.place import Goal, Place, Table, in_turns
 from bench.process import HOST, free_port, relay, rss_mib
 from bench.senders import Posted, post
 from bench.sink import nginx
-from bench.throughput import carried, route
+from bench.throughput import carried, route, rows_of
 from tests.harness import write_config
 from tests.torture import backlog
 
@@ -64,15 +64,7 @@ async def pending(place: Place) -> Table:
         drained, ended = await sink.wait_for(first + min(DRAINED, waiting * 9 // 10))
         rate = (drained - first) / (ended - began)
     table = Table("A backlog")
-    table.rows = [
-        {
-            "what": name,
-            "events/s": median(each.per_s for each in rounds),
-            "CPU us per event": median(each.cpu_us for each in rounds),
-            "RSS MiB": max(each.rss for each in rounds),
-        }
-        for name, rounds in found.items()
-    ]
+    table.rows = rows_of(found)
     table.rows.append({"what": f"worked off, of {waiting:,}", "events/s": rate})
     quick, slow = (median(each.per_s for each in rounds) for rounds in found.values())
     table.notes.append(f"ready {ready:.2f} s after the start; {most:.0f} MiB at the highest")

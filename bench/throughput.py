@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shutil import which
 from statistics import median
 
-from bench.place import Goal, Place, Table, in_turns
+from bench.place import Goal, Place, Row, Table, in_turns
 from bench.process import HOST, cpu_seconds, free_port, needs, relay, rss_mib, started, yardstick
 from bench.senders import SECRET, TOKEN, Posted, post
 from bench.sink import Sink, nginx
@@ -74,6 +74,19 @@ async def answered(load: Load, pid: int, seconds: float) -> Round:
     cpu = (cpu_seconds(pid) - spent) / posted.count * 1e6
     rate = posted.count / posted.seconds
     return Round(posted.count, rate, rate, cpu, rss_mib(pid))
+
+
+def rows_of(found: Mapping[str, Sequence[Round]]) -> list[Row]:
+    """What was carried, a row for each part."""
+    return [
+        {
+            "what": name,
+            "events/s": median(each.per_s for each in rounds),
+            "CPU us per event": median(each.cpu_us for each in rounds),
+            "RSS MiB": max(each.rss for each in rounds),
+        }
+        for name, rounds in found.items()
+    ]
 
 
 async def highest(place: Place) -> float:

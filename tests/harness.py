@@ -49,6 +49,7 @@ class Sink:
     received: list[Received] = field(default_factory=list)
     url: str = ""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    server: web.Server | None = None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
@@ -71,12 +72,20 @@ class Sink:
     async def wait_count(self, count: int) -> list[Received]:
         return await self.wait_for(lambda received: len(received) >= count)
 
+    async def left(self) -> None:
+        """Wait until nobody is connected: what those who are gone had sent has been received."""
+        assert self.server is not None
+        async with asyncio.timeout(PATIENCE):
+            while self.server.connections:
+                await asyncio.sleep(0.001)
+
 
 @contextlib.asynccontextmanager
 async def sink(answer: Answer = lambda request: 200, port: int = 0) -> AsyncIterator[Sink]:
     """A sink on a port of its own."""
     made = Sink(answer)
-    runner = web.ServerRunner(web.Server(made.handle, access_log=None), shutdown_timeout=0.1)
+    made.server = web.Server(made.handle, access_log=None)
+    runner = web.ServerRunner(made.server, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()

@@ -300,6 +300,11 @@ async def test_a_corrupted_body_is_never_sent(tmp_path: Path) -> None:
             [item] = await relay.logs_when(lambda items: items[0]["status"] == "failed")
             assert item["error"]["code"] == "corrupt_body"
             assert all(b"fntry" not in request.body for request in destination.received)
+            async with relay.session.get(relay.admin + "/metrics") as response:
+                counts = (await response.text()).splitlines()
+            assert 'relay_deliveries_total{route="r",status="failed"} 1.0' in counts
+            attempts = [float(line.split()[-1]) for line in counts if line.startswith("relay_attempts_total{")]
+            assert sum(attempts) == len(destination.received)  # those before it rotted, and none after
 
 
 HOSTILE = {

@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -171,6 +172,33 @@ async def test_sigterm_lets_attempts_in_flight_finish_and_exits_0(tmp_path: Path
             [item] = (await ask(relay.admin + "/logs"))["items"]
             assert (item["status"], item["attempts"]) == ("delivered", 1)
         assert len(destination.received) == 1
+
+
+async def test_a_relay_that_stops_refuses_who_connects_and_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
+    async def answer(request: Received) -> int:
+        if request.n == 1:
+            await asyncio.Event().wait()  # the drain would wait for this for 20 s
+        return 200
+
+    async with sink(answer) as destination:
+        async with relay_process(tmp_path, route(destination.url)) as relay:
+            async with aiohttp.ClientSession() as session:
+                await post(session, relay.public, 1)
+                await destination.wait_count(1)
+            assert relay.process is not None
+            relay.process.terminate()
+            address = urlsplit(relay.public)
+            async with asyncio.timeout(PATIENCE):
+                with contextlib.suppress(ConnectionRefusedError):
+                    while True:
+                        _, writer = await asyncio.open_connection(address.hostname, address.port)
+                        writer.close()
+            assert relay.process.poll() is None
+            relay.process.terminate()
+            assert await asyncio.to_thread(relay.process.wait, 5) == -signal.SIGTERM
+            await relay.start()
+            first, again = await destination.wait_count(2)
+            assert first.id == again.id
 
 
 async def test_a_second_relay_on_the_same_file_exits_1_and_names_the_first(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ store: {url: "sqlite:/var/lib/relay/relay.db"}
 sources:
   any: {type: generic, verify: none}
 """
-QUICK = "[Service]\nWatchdogSec=3s\nRestartSec=100ms\n"
+WATCHDOG = 3.0
+QUICK = f"[Service]\nWatchdogSec={WATCHDOG:g}s\nRestartSec=100ms\n"
 """A drop-in for tests: the same unit, in less time."""
 
 

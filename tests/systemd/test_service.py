@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 
 import pytest
 
-from tests.systemd.conftest import ADMIN, CONFIG, PUBLIC, QUICK, ROOT, UNITS, Relay
+from tests.systemd.conftest import ADMIN, CONFIG, PUBLIC, QUICK, ROOT, UNITS, WATCHDOG, Relay
 
 LOCK = """
 import fcntl
@@ -91,7 +92,9 @@ def test_one_that_stands_still_is_ended_by_the_watchdog_and_its_data_survive(rel
     relay.systemctl("start", "relay")
     event = relay.send()
     relay.systemctl("kill", "--kill-whom=main", "--signal=STOP", "relay")
+    stopped = time.monotonic()
     relay.machine.until(lambda: relay.show("NRestarts") == "1", "the restart")
+    assert time.monotonic() - stopped < WATCHDOG + 1
     relay.machine.until(lambda: relay.status(f"{ADMIN}/health/ready") == 200, "the new one")
     assert "Watchdog timeout" in relay.log()
     assert relay.get(f"/logs/{event}")["event"]["id"] == event

@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import median
 
 from relay.memory import CLAIMED
-from relay.stores.sqlite import opening, reader, rows, shapes
+from relay.stores.sqlite import reader, rows, shapes
 from tests.harness import RelayProcess, write_config
+from tests.torture.bulk import AT_ONCE, in_bulk, insert
 from tests.torture.crashes import end
 from tests.torture.disks import health
 from tests.torture.load import compared, p99, steadily
@@ -26,7 +27,6 @@ ROUTES = 10
 CONCURRENCY = 8  # what a route has unless it says
 RATE, WARM, SECONDS = 200, 0.5, 2.0
 CLAIMS = 200
-_AT_ONCE = 20_000
 _AGE_MS = 3_600_000  # an hour
 _DRAINED = 2_000
 _STARTS = 3
@@ -35,23 +35,15 @@ _LATER = 0.5  # seconds of the processor, where a machine that is busy takes 2 s
 
 def fill(path: Path, waiting: int) -> None:
     """Make a store in which so many deliveries of `ROUTES` routes are due for an hour."""
-    opening.open_file(path).connection.close()
     began = round(time.time() * 1000) - _AGE_MS
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -200000"):
-            connection.execute(f"PRAGMA {pragma}")
-        indexes = connection.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
-        ).fetchall()
-        for name, _ in indexes:  # sorted once in the end: far faster than kept in order meanwhile
-            connection.execute(f"DROP INDEX {name}")
+    with in_bulk(path) as connection:
         known = [
             shapes.Shapes().number(connection, (f"d{route}", "any", "generic", None, f"d{route}", None, None))
             for route in range(ROUTES)
         ]
-        for first in range(0, waiting, _AT_ONCE):
+        for first in range(0, waiting, AT_ONCE):
             events, bodies, deliveries = [], [], []
-            for number in range(first, min(first + _AT_ONCE, waiting)):
+            for number in range(first, min(first + AT_ONCE, waiting)):
                 moment = began + number * (_AGE_MS // 2) // waiting
                 event = moment * rows.PER_MS + number % 10_000 * 2
                 route = f"d{number % ROUTES}"
@@ -68,14 +60,8 @@ def fill(path: Path, waiting: int) -> None:
                 ("body", "event_id, content", bodies),
                 ("delivery", rows.DELIVERY_COLUMNS, deliveries),
             ):
-                places = ", ".join("?" * len(values[0]))
-                connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", values)
+                insert(connection, table, columns, values)
             connection.execute("COMMIT")
-        for _, sql in indexes:
-            connection.execute(sql)
-        connection.execute("PRAGMA journal_mode = WAL")
-    with path.open("rb") as file:  # what the disk still has to take would be in the way of what is measured
-        os.fsync(file.fileno())
 
 
 def config(folder: Path, waiting: list[str], live: str) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -53,6 +55,17 @@ async def healthy_when(
 def warnings(relay: RelayProcess) -> int:
     """Lines in the log of level warning and above."""
     return sum(line.get("level") in ("warning", "error", "critical") for line in relay.lines())
+
+
+def most_in_a_minute(relay: RelayProcess) -> int:
+    """Lines of level warning and above: the most that one cause has had within a minute. A cause whose numbers differ
+    is the same cause."""
+    times: dict[tuple[object, str], list[float]] = {}
+    for line in relay.lines():
+        if line.get("level") in ("warning", "error", "critical"):
+            cause = line["event"], re.sub(r"\d+", "#", str(line.get("reason")))
+            times.setdefault(cause, []).append(datetime.fromisoformat(line["timestamp"]).timestamp())
+    return max((sum(0 <= one - first < 60 for one in each) for each in times.values() for first in each), default=0)
 
 
 def _well(said: dict[str, Any]) -> bool:
@@ -108,7 +121,7 @@ async def full(place: Place) -> Figure:
             relay = RelayProcess(write_config(place.folder, text))
             try:
                 await relay.start()
-                async with ledger.senders(relay.public):
+                async with ledger.senders(relay.public, sink=destination):
                     async with asyncio.timeout(60):
                         while not ledger.refused:
                             await asyncio.sleep(0.001)
@@ -117,7 +130,7 @@ async def full(place: Place) -> Figure:
                     await asyncio.sleep(_LOAD)  # it goes on being asked while there is no room
                     said = await health(relay)
                     status, after = await _one(relay)
-                    lines = warnings(relay)
+                    lines, often = warnings(relay), most_in_a_minute(relay)
                     grow(mounted, 1 << 30)
                     before = len(ledger.acknowledged)
                     recovered = await healthy_when(
@@ -131,16 +144,17 @@ async def full(place: Place) -> Figure:
                 end(relay)
     return Figure(
         f"{left >> 20} MiB left at the first 503 (Retry-After: {after}), health '{said['status']}':"
-        f" disk {said['checks']['disk']}; {ledger.refused[503]:,} refused, {lines} warnings logged;"
-        f" {len(ledger.acknowledged):,} acknowledged, {len(lost)} lost; well {recovered:.1f} s after there was room",
+        f" disk {said['checks']['disk']}; {ledger.refused[503]:,} refused, {lines} warnings logged, {often} of one"
+        f" cause; {len(ledger.acknowledged):,} acknowledged, {len(lost)} lost;"
+        f" well {recovered:.1f} s after there was room",
         status == 503
         and after is not None
         and left > 0
         and set(ledger.refused) == {503}
         and arrived is not None
-        and arrived.repeats <= 8
+        and arrived.kept
         and recovered < 10
-        and lines < 20,
+        and often == 1,
     )
 
 

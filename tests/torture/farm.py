@@ -7,6 +7,7 @@ them can do: none of them is the bottleneck.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ from tests.harness import RelayProcess, write_config
 from tests.torture.crashes import end
 from tests.torture.load import Compared, compared, p99, steadily
 from tests.torture.row import Figure, Place
-from tests.torture.sinks import BROKEN, DRIP, HANG, RESET, WELL, Sinks, sinks
+from tests.torture.sinks import BROKEN, DRIP, HANG, LATE, RESET, SLOW, WELL, Sinks, sinks
 
 RATE = 200  # events a second
 WARM = 0.4  # seconds of each round, in which connections are made anew, that do not count
 TIMEOUT = 3.0  # of attempts at those that are ill, in seconds
 FARM, ILL = 100, (HANG, RESET, DRIP, BROKEN) * 2 + (HANG, DRIP)
+LADEN, _LADEN_ARRIVE, _LADEN_MOST = 100, 120.0, 2.0  # bodies; seconds until the last one; the ratio
 # No pause as it would come after five failures, which makes it easy: they are tried all the time.
 _AGAIN = "retry: {policy: fixed, every: 1s, attempts: 3}, unhealthy_after: 1000000"
 _ONCE = "retry: none, unhealthy_after: 1000000"
@@ -124,3 +126,68 @@ async def hanging(place: Place) -> Figure:
         f" {worst:.2f} s); p99 of the other 9 with it to without: {found.text}",
         abs(worst - TIMEOUT) <= TIMEOUT / 10 and found.ratio < 1.2,
     )
+
+
+async def laden(place: Place) -> Figure:
+    """A destination that takes 20 s for each answer is sent a hundred bodies of 1 MB, beside one that takes
+    20 ms: with so many events a second it wants several at once."""
+    found, repeats = Compared(), 0
+    for turn in range(2):  # the second one where the first misses, and both count
+        folder = place.folder / f"laden{turn}"
+        folder.mkdir()
+        repeats += await _before_and_amid(folder, found)
+        if found.ratio < _LADEN_MOST:
+            break
+    return Figure(
+        f"p99 of a destination with {LADEN} bodies of 1 MB under way to one that answers after 20 s, to before:"
+        f" {found.text}; all of these arrived, {repeats} more than once",
+        found.ratio < _LADEN_MOST and not repeats,
+    )
+
+
+async def _before_and_amid(folder: Path, found: Compared) -> int:
+    """Add rounds of a new relay; gives how many of the large ones arrived again. All must have arrived."""
+    number = LADEN
+    async with sinks(folder, "well", [SLOW]) as good, sinks(folder, "late", [LATE]) as late:
+        relay = RelayProcess(_beside_late(folder / "relay", good, late))
+
+        async def one() -> float:
+            nonlocal number
+            first = number
+            number += round(RATE * (WARM + 1.5))
+            return await _p99(relay, good, 1, 1, first, number)
+
+        try:
+            await relay.start()
+            found.without.extend([await one() for _ in range(3)])
+            await _lade(relay)
+            found.amid.extend([await one() for _ in range(3)])  # well, these end before the first answer
+            seen = await late.wait_for(lambda seen: len({each.number for each in seen}) == LADEN, _LADEN_ARRIVE)
+        finally:
+            end(relay)
+    return len(seen) - LADEN
+
+
+def _beside_late(folder: Path, good: Sinks, late: Sinks) -> Path:
+    folder.mkdir()
+    to = f"{{url: '{late.urls[0]}', timeout: 60s}}"
+    return write_config(
+        folder,
+        "sources: {any: {type: generic, verify: none, map: {model: body.to}}}\nroutes:\n"
+        f"  - {{name: d0, match: {{model: d0}}, to: {{url: '{good.urls[0]}'}}}}\n"
+        f"  - {{name: late, match: {{model: late}}, to: {to}, concurrency: {LADEN}}}\n",
+    )
+
+
+async def _lade(relay: RelayProcess) -> None:
+    """One after the other: where there is no room for one it comes again, as senders do."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+        for number in range(LADEN):
+            body = b'{"id":%d,"to":"late","text":"%s"}' % (number, b"x" * 1_000_000)
+            while True:
+                async with session.post(f"{relay.public}/in/any", data=body) as response:
+                    await response.read()
+                if response.status == 200:
+                    break
+                assert response.status == 503, response.status
+                await asyncio.sleep(0.05)

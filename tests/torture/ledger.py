@@ -1,7 +1,8 @@
 """The oracle of every crash: what senders were told was taken in, and what came out at the other end.
 
 An event is written down here only after its 200 was read. Whatever happens to relay, each of these must be in the
-store, and each must arrive; what arrives twice must bear the same `webhook-id`, and have been under way at a crash.
+store, and each must arrive; what arrives twice must bear the same `webhook-id`, and have been under way at a crash: its
+two arrivals lie on either side of one.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import asyncio
 import itertools
 import json
 import sqlite3
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +40,7 @@ class Ledger:
 
     acknowledged: set[int] = field(default_factory=set)
     refused: Counter[int] = field(default_factory=Counter)
-    crashes: int = 0
+    crashes: list[int] = field(default_factory=list)  # for each, how many requests the sink had received by then
     body: bytes = b'{"id":%d}'
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -57,14 +59,17 @@ class Ledger:
                 await asyncio.sleep(0.01)
 
     @asynccontextmanager
-    async def senders(self, url: str, count: int = SENDERS) -> AsyncIterator[None]:
-        """Send as fast as relay answers. Leaving the context waits until relay is gone: crash it in there."""
+    async def senders(self, url: str, count: int = SENDERS, sink: Sink | None = None) -> AsyncIterator[None]:
+        """Send as fast as relay answers. Leaving the context waits until relay is gone: crash it in there. A sink that
+        is given has then received all that was sent to it before, and the crash is noted."""
         timeout = aiohttp.ClientTimeout(total=30)
         async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
             for _ in range(count):
                 group.create_task(self._send(session, url))
             yield
-        self.crashes += 1
+        if sink is not None:
+            await sink.left()
+            self.crashes.append(len(sink.received))
 
     def lost(self, store: Path) -> set[int]:
         """What was acknowledged and is not in the store."""
@@ -81,17 +86,44 @@ class Ledger:
             if not missing:
                 break
             await sink.wait_count(looked + 1)
-        by_id = Counter(request.id for request in received)
-        entries = {request.id: number(request) for request in received}
-        return Arrived(sum(by_id.values()) - len(by_id), len(entries) == len(set(entries.values())))
+        return arrived([(request.id, number(request)) for request in received], self.crashes)
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """How it came out: requests beyond the first of each event, and whether each event had one id throughout."""
+    """How it came out."""
 
-    repeats: int
+    repeats: int  # requests beyond the first of each event
+    most: int  # of these that one crash explains
+    unexplained: int  # of these with no crash between a request and the one before
     one_id_each: bool
+
+    @property
+    def kept(self) -> bool:
+        """Whether nothing was sent again but what was in flight at a crash."""
+        return self.one_id_each and not self.unexplained and self.most <= CONCURRENCY
+
+    def __str__(self) -> str:
+        said = f"{self.repeats:,} repeats, {self.most} at most of one crash ({CONCURRENCY} in flight)"
+        return f"{said}, {self.unexplained:,} without one" + ("" if self.one_id_each else ", events with several ids")
+
+
+def arrived(requests: Sequence[tuple[str, int]], crashes: Sequence[int]) -> Arrived:
+    """What requests, in order and by `webhook-id` and number, say of crashes after so many of them: an event that comes
+    again was under way at the first crash since it last came, or should not have come."""
+    last, events = dict[str, int](), dict[str, int]()
+    explained, unexplained = Counter[int](), 0
+    for place, (id_, event) in enumerate(requests):
+        events[id_] = event
+        if (before := last.get(id_)) is not None:
+            crash = bisect_right(crashes, before)
+            if crash < len(crashes) and crashes[crash] <= place:
+                explained[crash] += 1
+            else:
+                unexplained += 1
+        last[id_] = place
+    repeats = len(requests) - len(last)
+    return Arrived(repeats, max(explained.values(), default=0), unexplained, len(events) == len(set(events.values())))
 
 
 def number(request: Received) -> int:

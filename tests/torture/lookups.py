@@ -7,19 +7,20 @@ import os
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import cast
 
 from tests.harness import RelayProcess, write_config
 from tests.torture.crashes import end
-from tests.torture.load import steadily
+from tests.torture.load import ROUNDS, by_turns, steadily
 from tests.torture.row import Figure, Place, Skipped, needs
 from tests.torture.sinks import WELL, Sinks, sinks
 
 HUNG = 50
 NAMES = 20  # of each round, each looked up for the first time
-_LEAST_ROUNDS, _MOST_ROUNDS = 5, 10
+_MOST_ROUNDS = 2 * ROUNDS
 _ADDED = 0.1  # seconds
 _RATE = 20
 _SECOND_QUESTION, _A, _IN = 12, 1, 1
@@ -81,7 +82,7 @@ def _config(folder: Path, port: str) -> Path:
 
 async def hung(place: Place) -> Figure:
     """Fifty names hang; the worst of twenty others, from the post to the receipt."""
-    first, without, amid = 0, list[float](), list[float]()
+    first, turns = 0, {True: count(), False: count()}
 
     async def worst(relay: RelayProcess, sink: Sinks, begin: int) -> float:
         nonlocal first
@@ -102,20 +103,18 @@ async def hung(place: Place) -> Figure:
             async with asyncio.timeout(20):
                 while len(server.ignored) < HUNG:
                     await asyncio.sleep(0.01)
-            for turn in range(_MOST_ROUNDS):
-                without.append(await worst(other, sink, turn * NAMES))
-                amid.append(await worst(one, sink, turn * NAMES))
-                if turn + 1 >= _LEAST_ROUNDS and median(amid) - median(without) < _ADDED:
-                    break
+            found = await by_turns(
+                lambda there: worst(one if there else other, sink, next(turns[there]) * NAMES),
+                lambda found: found.added < _ADDED,
+            )
             assert one.process is not None
             threads = len(list(Path(f"/proc/{one.process.pid}/task").iterdir()))
         finally:
             end(one)
             end(other)
-    added = median(amid) - median(without)
     return Figure(
         f"{HUNG} names hung in {threads} threads; the worst of {NAMES} others looked up meanwhile was there after"
-        f" {median(amid) * 1000:.0f} ms, without them after {median(without) * 1000:.0f} ms"
-        f" (medians of {len(amid)} rounds)",
-        added < _ADDED and threads > HUNG,
+        f" {median(found.amid) * 1000:.0f} ms, without them after {median(found.without) * 1000:.0f} ms"
+        f" (medians of {len(found.amid)} rounds)",
+        found.added < _ADDED and threads > HUNG,
     )

@@ -61,8 +61,10 @@ def together(*trials: Trial) -> Trial:
             except Skipped as reason:
                 skipped.append(str(reason))
         if not figures:
-            raise Skipped("; ".join(skipped))
-        text = "; ".join([*(figure.text for figure in figures), *(f"skipped: {reason}" for reason in skipped)])
+            raise Skipped("; ".join(dict.fromkeys(skipped)))
+        text = "; ".join(
+            [*(figure.text for figure in figures), *(f"skipped: {reason}" for reason in dict.fromkeys(skipped))]
+        )
         seen = tuple(one for figure in figures for one in figure.seen)
         return Figure(text, all(figure.passed for figure in figures), seen)
 

@@ -28,7 +28,8 @@ from tests.torture.row import TOP
 
 WELL, SLOW, BROKEN, HANG, RESET, DRIP = "well", "slow", "500", "hang", "reset", "drip"
 ABRUPT = "abrupt"  # well, and its connections end with a reset that is sent once
-_SLOW = 0.02  # seconds
+SLUGGISH, LATE = "sluggish", "late"
+_DELAYS = {SLOW: 0.02, SLUGGISH: 1.0, LATE: 20.0}  # seconds
 _ANSWERS = {
     WELL: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     BROKEN: b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
@@ -89,8 +90,8 @@ class _Peer(asyncio.Protocol):
                 self._transport.abort()
             case "drip":
                 self._drip(0)
-            case "slow":
-                asyncio.get_running_loop().call_later(_SLOW, self._say, WELL)
+            case behaviour if (delay := _DELAYS.get(behaviour)) is not None:
+                asyncio.get_running_loop().call_later(delay, self._say, WELL)
             case "500":
                 self._say(BROKEN)
             case _:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 import shutil
 import subprocess
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import cache
-from pathlib import Path
 from statistics import median, quantiles
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from relay import ceilings
-from tests.harness import PATIENCE, RelayProcess, relay_process, sink
+from tests.harness import RelayProcess, relay_process, sink
 from tests.torture.row import Figure, Place, Seen, Skipped, of_forms
 from tests.torture.smuggling import SOURCES
 from tests.torture.wire import exchange, memory, peak, post
@@ -60,7 +56,7 @@ async def clients(place: Place) -> Figure:
         seen,
         f"another sender's p99 {during * 1000:.0f} ms with, {usual * 1000:.0f} ms without; {grown:.0f} MiB for them",
         # a machine that does much else makes single figures of a few milliseconds worth nothing
-        passed=during < max(2 * usual, 0.05) and grown < 64,
+        passed=during < max(2 * usual, 0.02) and grown < 64,
     )
 
 
@@ -152,81 +148,8 @@ async def descriptors(place: Place) -> Figure:
     return of_forms(
         seen,
         f"64 descriptors, 200 connections; well {recovered:.1f} s after; {complaints} lines of complaint",
-        passed=recovered < 2.5 and complaints <= 4,
+        passed=recovered < 2 and complaints <= 4,
     )
-
-
-async def bodies(place: Place) -> Figure:
-    """200 bodies of 1 MiB at once, in a cgroup; each but for its last byte, then the rest."""
-    limit = 128 << 20
-    async with _cgroup(place.folder, limit) as (prefix, most):
-        async with relay_process(place.folder, SOURCES, prefix=prefix) as relay:
-            empty = memory(relay)
-            address = urlsplit(relay.public)
-            body = b"x" * (1 << 20)
-            pairs = [await asyncio.open_connection(address.hostname, address.port) for _ in range(200)]
-            async with asyncio.timeout(60):
-                await asyncio.gather(*[_most_of(writer, post("/in/open", body)[:-1]) for _, writer in pairs])
-                answer = await exchange(relay.public, post("/in/open", b"{}"))
-                for _, writer in pairs:
-                    writer.write(b"x")
-                heads = await asyncio.gather(*[_status(reader) for reader, _ in pairs])
-            for _, writer in pairs:
-                writer.close()
-            again = await exchange(relay.public, post("/in/open", b"{}"))
-            assert relay.process is not None
-            alive = relay.process.poll() is None
-            top, cgroup = peak(relay), most()
-    counts = {status: heads.count(status) for status in sorted(set(heads))}
-    told = ", ".join(f"{count} answered {status or 'by closing'}" for status, count in counts.items())
-    seen = [
-        Seen("200 bodies of 1 MiB at once", told, set(counts) <= {0, 200, 503} and counts.get(200, 0) > 5),
-        Seen("a small event meanwhile", str(answer), answer.statuses in ((200,), (503,))),
-        Seen("a small event after", str(again), again.statuses == (200,)),
-    ]
-    more = f"{empty:.0f} MiB before, {top:.0f} at most{cgroup} of {limit >> 20} allowed; not killed"
-    return of_forms(seen, more, passed=alive and top < limit >> 20)
-
-
-async def _most_of(writer: asyncio.StreamWriter, data: bytes) -> None:
-    try:
-        writer.write(data)
-        await writer.drain()
-    except ConnectionError:
-        pass  # refused before its end: what came back says how
-
-
-async def _status(reader: asyncio.StreamReader) -> int:
-    try:
-        return int((await reader.readuntil(b"\r\n")).split()[1])
-    except (ConnectionError, asyncio.IncompleteReadError):
-        return 0
-
-
-@asynccontextmanager
-async def _cgroup(folder: Path, limit: int) -> AsyncIterator[tuple[list[str], Callable[[], str]]]:
-    """A prefix that puts a command into a memory cgroup, where this machine lets us have one."""
-    group = Path(f"/sys/fs/cgroup/memory/relay-torture-{os.getpid()}")
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(limit))
-    except OSError:
-        yield [], lambda: " (no cgroup here: measured, not enforced)"
-        return
-    enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
-    try:
-        yield (
-            ["sh", "-c", enter, "sh"],
-            lambda: f" ({int((group / 'memory.max_usage_in_bytes').read_text()) >> 20} with its files)",
-        )
-    finally:
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    group.rmdir()
-                    break
-                except OSError:
-                    await asyncio.sleep(0.05)
 
 
 @cache

@@ -18,7 +18,8 @@ from relay.secret import Secret
 from relay.source import Rejected
 from tests.torture.row import Figure, Place, Seen, of_forms
 
-_ROUNDS = 10_000  # of the quick run; ten times as many with --count 10
+_ROUNDS = 100_000  # of the quick run
+_PLACES = 256
 _MOST = 4.5  # of Welch's t: what side-channel analysts take for a leak
 _NOW = datetime(2026, 11, 23, tzinfo=UTC)
 _SECRET = "0123456789abcdef" * 4
@@ -27,8 +28,7 @@ _SECRET = "0123456789abcdef" * 4
 async def proofs(place: Place) -> Figure:
     """Wrong in the first byte, against wrong in the last."""
     code = proof.Hmac("secret", [_SECRET.encode()])
-    body = b"{}"
-    right = code.sign(body)
+    right = code.sign(b"{}")
     checks: dict[str, tuple[proof.Check, str, str]] = {
         "an HMAC of the body": (proof.SignedBody("X-Signature", code), "X-Signature", right),
         "a bearer token": (proof.Bearer([Secret(_SECRET)]), "Authorization", f"Bearer {_SECRET}"),
@@ -37,21 +37,30 @@ async def proofs(place: Place) -> Figure:
     seen = []
     for what, (check, header, value) in checks.items():
         start = 7 if value.startswith("Bearer ") else 0
-        early = Inbound(CIMultiDict({header: f"{value[:start]}~{value[start + 1 :]}"}), body)
-        late = Inbound(CIMultiDict({header: value[:-1] + "~"}), body)
-        t = min((_welch(check, early, late, _ROUNDS * place.count) for _ in range(3)), key=abs)
-        seen.append(Seen(f"{what}, wrong early or late", f"t = {t:+.2f}", abs(t) < _MOST))
-    return of_forms(seen, f"Welch's t over {_ROUNDS * place.count:,} of each, the least of three tries")
+        early, late = f"{value[:start]}~{value[start + 1 :]}", value[:-1] + "~"
+        t = _welch(check, header, (early, late), _ROUNDS * place.count)
+        said = f"t = {t:+.2f}"
+        if abs(t) >= _MOST:  # once more: a leak is there the second time too, other work of the machine is not
+            t = _welch(check, header, (early, late), _ROUNDS * place.count)
+            said += f", tried again {t:+.2f}"
+        seen.append(Seen(f"{what}, wrong early or late", said, abs(t) < _MOST))
+    told = "; ".join(f"{one.form.partition(',')[0]}: {one.answer}" for one in seen)
+    return of_forms(seen, f"Welch's t over {_ROUNDS * place.count:,} of each: {told}")
 
 
-def _welch(check: proof.Check, early: Inbound, late: Inbound, rounds: int) -> float:
+def _welch(check: proof.Check, header: str, values: tuple[str, str], rounds: int) -> float:
     draw = random.Random(5)
+    # Where in memory a request lies takes or saves it more than what we look for: of each kind there are many, each
+    # with a text of its own.
+    made = [
+        [Inbound(CIMultiDict({header: value.encode().decode()}), b"{}") for value in values] for _ in range(_PLACES)
+    ]
+    order = [(draw.randrange(_PLACES), draw.randrange(2)) for _ in range(2 * rounds)]
     times: tuple[list[int], list[int]] = [], []
     gc.disable()
     try:
-        for _ in range(2 * rounds):
-            which = draw.random() < 0.5
-            inbound = late if which else early
+        for place, which in order:
+            inbound = made[place][which]
             began = perf_counter_ns()
             with suppress(Rejected):
                 check.hold(inbound, _NOW)

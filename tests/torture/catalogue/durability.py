@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import backlog, copies, crashes, disks, starve, sweep, upgrade
+from tests.torture import backlog, copies, crashes, disks, second, starve, sweep, upgrade
 from tests.torture.row import Row, by_tests, together
 
 
@@ -58,7 +58,8 @@ ROWS: tuple[Row, ...] = (
         "P1 P8",
         "the disk is full",
         "a tmpfs of 64 MiB is filled by events of 100 kB, then made larger",
-        "503 with Retry-After before it is full; 0 lost; well within 10 s of room, without a restart or many lines",
+        "503 with Retry-After before it is full; 0 lost; well within 10 s of room, without a restart; a line a minute"
+        " for each cause",
         disks.full,
     ),
     Row(
@@ -97,8 +98,9 @@ ROWS: tuple[Row, ...] = (
         "P1",
         "bytes of a stored body rot",
         "other bytes are written into the file",
-        "it is never sent: failed, `corrupt_body`",
+        "it is never sent: failed, `corrupt_body`, and counted as such",
         by_tests(
+            "tests/daemon/test_delivery.py::test_a_corrupted_body_is_never_sent",
             *in_store(
                 "a_body_that_rotted_is_never_handed_out_as_intact", "a_body_that_is_gone_is_not_handed_out_as_intact"
             ),
@@ -109,11 +111,17 @@ ROWS: tuple[Row, ...] = (
         "D12",
         "P1",
         "two daemons on one file",
-        "the second is started while the first runs; the first is killed",
-        "the second names the first and ends with 1; kill -9 frees the lock",
-        by_tests(
-            *in_store("a_second_relay_is_told_who_has_the_file", "a_waiting_relay_takes_over_when_the_other_leaves"),
-            *in_store("a_killed_relay_leaves_no_lock_behind", "two_stores_in_one_process_exclude_each_other"),
+        "the second is started while the first runs under load; the first is killed",
+        "the second says within 2 s that it waits, names the first and ends with 1 after the 10 s it waits, the first"
+        " unharmed; kill -9 frees the lock",
+        together(
+            second.refused,
+            by_tests(
+                *in_store(
+                    "a_second_relay_is_told_who_has_the_file", "a_waiting_relay_takes_over_when_the_other_leaves"
+                ),
+                *in_store("a_killed_relay_leaves_no_lock_behind", "two_stores_in_one_process_exclude_each_other"),
+            ),
         ),
     ),
     Row(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import jsonbombs, proxied, slow, smuggling
+from tests.torture import jsonbombs, large, proxied, slow, smuggling
 from tests.torture.fuzz import guided
 from tests.torture.row import Row, by_tests, together
 
@@ -30,9 +30,10 @@ ROWS: tuple[Row, ...] = (
         "I3",
         "P8",
         "large bodies at once",
-        "200 bodies of 1 MiB in a memory cgroup of 128 MiB",
-        "200 or 503, never killed; well after",
-        slow.bodies,
+        "200 bodies of 1 MiB in a memory cgroup of 128 MiB: texts; JSON that is 25 times as large parsed; each to 20"
+        " routes whose destinations answer after a second",
+        "200, 413 or 503, never killed; well after; what was taken arrives",
+        together(large.texts, large.objects, large.routed),
     ),
     Row(
         "I4",

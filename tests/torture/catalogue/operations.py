@@ -51,16 +51,19 @@ ROWS: tuple[Row, ...] = (
         "O5",
         "P2",
         "relay is stopped",
-        "SIGTERM with attempts in flight",
-        "they finish; exit 0; nothing is sent twice",
-        by_tests(f"{_PROCESS}::test_sigterm_lets_attempts_in_flight_finish_and_exits_0"),
+        "SIGTERM with attempts in flight, and another",
+        "they finish; exit 0; nothing is sent twice; who connects is refused; a second one ends it at once",
+        by_tests(
+            f"{_PROCESS}::test_sigterm_lets_attempts_in_flight_finish_and_exits_0",
+            f"{_PROCESS}::test_a_relay_that_stops_refuses_who_connects_and_a_second_sigterm_ends_it_at_once",
+        ),
     ),
     Row(
         "O6",
         "P8",
         "relay stands still",
         "under a real systemd: SIGSTOP; a sync that never ends",
-        "the watchdog restarts it; its data survive",
+        "the watchdog restarts it, within its time and a second where it is stopped; its data survive",
         by_tests(
             f"{_SERVICE}::test_one_that_stands_still_is_ended_by_the_watchdog_and_its_data_survive",
             f"{_SERVICE}::test_one_whose_store_hangs_is_ended_by_the_watchdog_and_says_where_it_hung",
@@ -71,7 +74,7 @@ ROWS: tuple[Row, ...] = (
         "P1",
         "relay is restarted under load",
         "under a real systemd with its socket units: 300 requests over three restarts",
-        "0 refused",
+        "0 refused; none waits for 2 s",
         by_tests("tests/systemd/test_sockets.py::test_nobody_is_refused_in_three_restarts"),
     ),
     Row(
