@@ -31,6 +31,7 @@ from relay.web.refusal import Refusal
 from relay.web.swift import Answer
 
 _SILENCE = 60.0
+_NUMBER = re.compile("[0-9]+")
 _HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
 
@@ -124,9 +125,10 @@ class Ingest:
 
     def _say_not_stored(self, source: str, reason: str) -> None:
         """Once a minute for each reason: a full disk must not be filled with complaints about it."""
-        now = self._clock.monotonic()
-        if now >= self._silent_until.get(reason, now):
-            self._silent_until = {reason: now + _SILENCE}
+        now, cause = self._clock.monotonic(), _NUMBER.sub("", reason)  # how much is left differs from one to the next
+        if now >= self._silent_until.get(cause, now):
+            self._silent_until = {known: until for known, until in self._silent_until.items() if until > now}
+            self._silent_until[cause] = now + _SILENCE
             journal.not_stored(source, reason)
 
     def _no_source(self, request: web.BaseRequest, path: str) -> web.Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from multidict import CIMultiDict
 
 from relay import ceilings
+from relay.delivery import Added
 from relay.event import Inbound
 from relay.source import Rejected
 from relay.sources import standard
+from relay.store import Unavailable
 from tests.fakes import ManualClock
 from tests.harness import LISTEN, PATIENCE, Relay, relay_here, relay_process
 from tests.torture.wire import Answer, exchange, post
@@ -152,3 +155,25 @@ def test_a_head_full_of_signatures_costs_no_more_than_a_few() -> None:
     adapter.verify(signed(3), now)
     with pytest.raises(Rejected, match="more than 4"):
         adapter.verify(signed(4), now)
+
+
+async def test_a_disk_whose_room_swings_is_complained_of_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("relay.journal.not_stored", lambda source, reason: said.append(reason))
+    clock = ManualClock()
+    async with relay_here(tmp_path, LISTEN + OPEN, clock) as relay:
+        assert relay.running is not None
+
+        async def full(event: object, owed: object, mark: object = None) -> Added:
+            raise Unavailable(f"the disk is nearly full: {next(left)} MiB left")
+
+        monkeypatch.setattr(relay.running.store, "add", full)
+        left = itertools.cycle((6, 7))
+        for _ in range(4):
+            assert (await exchange(relay.public, post("/in/open", b"{}"))).statuses == (503,)
+        assert len(said) == 1
+        clock.advance(61)
+        assert (await exchange(relay.public, post("/in/open", b"{}"))).statuses == (503,)
+        assert len(said) == 2
