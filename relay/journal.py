@@ -7,6 +7,7 @@ Lines go to standard error: JSON, or aligned and coloured on a terminal. Callers
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import sys
 import threading
@@ -90,11 +91,15 @@ class Outlet:
         while (self._lines or self._writing) and time.monotonic() < deadline:
             time.sleep(0.005)
 
+    def _gather(self) -> None:
+        with contextlib.suppress(OSError):  # a clock that somebody meddles with must not end the log
+            time.sleep(self._GATHERING)
+
     def _run(self) -> None:
         while True:
             self._wake.wait()
             self._wake.clear()
-            time.sleep(self._GATHERING)
+            self._gather()
             while self._lines:
                 self._writing = True
                 lines = [self._lines.popleft() for _ in range(len(self._lines))]
@@ -104,7 +109,7 @@ class Outlet:
                 except (OSError, ValueError, AttributeError):  # nobody reads, it is closed, or there is none
                     self.dropped += len(lines)
                 self._writing = False
-                time.sleep(self._GATHERING)
+                self._gather()
             self._asleep = True
             if self._lines and self._asleep:  # one that came before it was said
                 self._asleep = False
