@@ -56,7 +56,8 @@ class Dispatcher:
         self._memory = Memory(most_bytes)
         self._starved: dict[Courier, None] = {}  # couriers that wait for memory, who came first first
         self._feeding = False
-        self._narrow = asyncio.Lock()  # for what may take more memory than there is
+        # Of what may take more memory than there is, one at a time: claims, and windows, whose attempts take long.
+        self._narrow, self._large = asyncio.Lock(), asyncio.Lock()
         self._store = store
         self._clock = clock
         self._attempt = attempt
@@ -233,6 +234,9 @@ class Dispatcher:
         """So much has been let go of; who waited for it comes next."""
         courier.bytes -= size
         self._memory.taken -= size
+        self._feed_soon()
+
+    def _feed_soon(self) -> None:
         if self._starved and not self._feeding:
             self._feeding = True
             asyncio.get_running_loop().call_soon(self._feed)
@@ -257,6 +261,7 @@ class Dispatcher:
                 yield room
             finally:
                 self._memory.taken -= room
+                self._feed_soon()
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -362,13 +367,13 @@ class Dispatcher:
     async def _send_window(self, route: Route, courier: Courier, delivery: Delivery, probe: bool) -> Result | None:
         """The same for a window, of which only one event is in memory before it is taken: where there is little room,
         one at a time."""
-        crowded = self._memory.crowded(CLAIMED)
-        async with self._narrow if crowded else contextlib.nullcontext():
+        before, crowded = size_of(delivery), self._memory.crowded(CLAIMED)
+        async with self._large if crowded else contextlib.nullcontext():
             taken = await self._store.take(delivery, self._clock.now())
             if taken is None:
                 courier.look()
                 return None
-            more = max(0, size_of(taken) - size_of(delivery))
+            more = size_of(taken) - before
             self._hold(courier, more)
             try:
                 return await self._attempted(route, courier, taken, probe)

@@ -288,3 +288,48 @@ async def test_what_is_recalled_forgotten_or_paused_is_in_memory_no_more(tmp_pat
         await until(lambda: store.counts() == {})
         assert sending.dispatcher._memory.taken == courier.bytes == 0
     await store.close()
+
+
+async def test_a_window_that_takes_long_where_memory_is_short_holds_up_windows_alone(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    listed = f"{routes('slow', 'idle', 'brisk')}, {routes('window', more='batch: {max: 2, wait: 1s}')}"
+    sending = Sending(store, listed, most_bytes=640_000)
+    sending.slow = {"slow", "idle", "window"}
+    async with sending.notices, sending.dispatcher:
+        await sending.dispatcher.follow(sending.routes)
+        couriers = sending.dispatcher._couriers
+        await until(lambda: not any(courier.claiming for courier in couriers.values()))
+        for name in ("slow", "idle"):
+            for _ in range(2):
+                await sending.owe(b"x" * 160_000, name)
+        await until(lambda: sending.dispatcher._memory.taken == 640_000)
+        for _ in range(2):
+            await sending.owe(b"x" * 1000, "window")
+        await until(lambda: sending.of("window"))
+        for _ in range(10):
+            await sending.owe(b"{}", "brisk")
+        await until(lambda: "brisk" not in store.counts())
+        assert sending.of("window"), "it is still being sent"
+        sending.answer.set()
+        await until(lambda: store.counts() == {})
+        assert sending.dispatcher._memory.taken == 0
+    await store.close()
+
+
+async def test_who_waits_for_memory_that_was_only_reserved_goes_on_when_it_is_let_go(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    sending = Sending(store, routes("r"), most_bytes=1000)
+    async with sending.notices, sending.dispatcher:
+        await sending.dispatcher.follow(sending.routes)
+        [courier] = sending.dispatcher._couriers.values()
+        await until(lambda: not courier.claiming)
+        sending.dispatcher._memory.taken += 2000  # as others' claims would have it
+        event = told(store)
+        number = DeliveryId(store.ids.draw(to_ms(NOON)))
+        await store.add(event, [sending.routes["r"].owe(event, number, paused=False)])
+        sending.dispatcher.look("r")
+        assert courier in sending.dispatcher._starved
+        sending.dispatcher._memory.taken -= 2000
+        sending.dispatcher._feed_soon()
+        await until(lambda: store.counts() == {})
+    await store.close()
