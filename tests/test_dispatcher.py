@@ -292,7 +292,7 @@ async def test_what_is_recalled_forgotten_or_paused_is_in_memory_no_more(tmp_pat
 
 async def test_a_window_that_takes_long_where_memory_is_short_holds_up_windows_alone(tmp_path: Path) -> None:
     store = await open_store(tmp_path / "relay.db", clock=ManualClock())
-    listed = f"{routes('slow', 'idle', 'brisk')}, {routes('window', more='batch: {max: 2, wait: 1s}')}"
+    listed = f"{routes('slow', 'idle', 'brisk')}, {routes('window', more='batch: {max: 100, wait: 1s}')}"
     sending = Sending(store, listed, most_bytes=640_000)
     sending.slow = {"slow", "idle", "window"}
     async with sending.notices, sending.dispatcher:
@@ -305,6 +305,8 @@ async def test_a_window_that_takes_long_where_memory_is_short_holds_up_windows_a
         await until(lambda: sending.dispatcher._memory.taken == 640_000)
         for _ in range(2):
             await sending.owe(b"x" * 1000, "window")
+        sending.clock.advance(2)  # it is not full, and is taken when its time has come
+        sending.dispatcher._wake.set()
         await until(lambda: sending.of("window"))
         for _ in range(10):
             await sending.owe(b"{}", "brisk")
