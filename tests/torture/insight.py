@@ -75,6 +75,19 @@ async def look(relay: RelayProcess, folder: Path) -> Holding:
     )
 
 
+async def settled(relay: RelayProcess, folder: Path) -> Holding:
+    """What relay holds when what was under way has ended: connections that were just closed take a moment to be gone.
+    What does not end by itself is still there in the end, and is told."""
+    last = await look(relay, folder)
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            await asyncio.sleep(0.2)
+            now = await look(relay, folder)
+            if (now.tasks, now.files) == (last.tasks, last.files):
+                return now
+            last = now
+
+
 def growth(before: Holding, after: Holding) -> str:
     """What changed between two looks, in words."""
     return (

@@ -47,7 +47,7 @@ async def storm_of_reloads(place: Place) -> Figure:
                     sender.ended = True
                 sent, statuses = sent + sender.sent, statuses + sender.statuses
                 await destination.wait_for(partial(_all, sent))
-                held.append(await insight.look(relay, place.folder))  # when nothing is under way
+                held.append(await insight.settled(relay, place.folder))
             status = await relay.stop()
         finally:
             end(relay)
