@@ -214,7 +214,7 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
         if not admin_side.local:
             reloader.exposed = admin_side.address
             reloader.refuse_unguarded(first)
-        public_server = ingest_server(ingest.handle, config.server.read_timeout.total_seconds())
+        public_server = ingest_server(ingest.handle, ingest.answer, config.server.read_timeout.total_seconds())
         public_side = await listen(public_server, config.server.listen, handed_over.public, first.tls)
         stack.push_async_callback(public_side.close, _ANSWERS)
         health.listening = True

@@ -10,6 +10,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.limits import ByteBudget
 from relay.web.refusal import Refusal
+from relay.web.swift import Asked
 
 _MOST_MEMBERS = 64  # gzip members in one body: senders make one, and each costs a copy of the rest
 
@@ -22,7 +23,7 @@ class read:  # noqa: N801 - used as a statement
 
     __slots__ = ("_budget", "_held", "_limit", "_request", "_seconds")
 
-    def __init__(self, request: web.BaseRequest, limit: int, seconds: float, budget: ByteBudget) -> None:
+    def __init__(self, request: Asked, limit: int, seconds: float, budget: ByteBudget) -> None:
         self._request = request
         self._limit = limit
         self._seconds = seconds
@@ -44,12 +45,6 @@ class read:  # noqa: N801 - used as a statement
         encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
             raise Refusal(415, "unsupported_encoding", f"Content-Encoding {encoding[:40]!r} is not supported")
-        length = request.content_length
-        if length is not None and length > limit:
-            raise _too_large(limit)
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
         content = request.content
         if content.is_eof():  # it came in one piece with its head: the usual case, and no timer is needed
             body = content.read_nowait()
@@ -57,6 +52,10 @@ class read:  # noqa: N801 - used as a statement
             if len(body) > limit:
                 raise _too_large(limit)
         else:
+            if int(request.headers.get("Content-Length", "0")) > limit:
+                raise _too_large(limit)
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                await request.go_on()
             body = await self._collected(content)
         if encoding in ("gzip", "x-gzip", "deflate"):
             encoded = len(body)

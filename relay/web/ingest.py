@@ -28,7 +28,7 @@ from relay.store import Store, Unavailable
 from relay.web.body import read
 from relay.web.peer import client_address
 from relay.web.refusal import Refusal
-from relay.web.swift import Answer
+from relay.web.swift import Answer, Asked, Wrapped
 
 _SILENCE = 60.0
 _NUMBER = re.compile("[0-9]+")
@@ -68,13 +68,17 @@ class Ingest:
         self._budget.limit = max(self._most_bytes, runtime.config.server.max_body)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One of aiohttp's requests."""
+        return (await self.answer(Wrapped(request))).wrapped()
+
+    async def answer(self, request: Asked) -> Answer:
         """One request: always an answer, never an exception."""
         runtime = self._runtime()
-        path = request.rel_url.raw_path
+        path = request.path
         source = runtime.by_path.get(path)
         if source is None:
             return self._no_source(request, path)
-        client = client_address(request, runtime.trusted_proxies)
+        client = client_address(request.remote, request.headers, runtime.trusted_proxies)
         try:
             response = await self._take_in(request, runtime, source, client)
         except Refusal as refusal:
@@ -86,7 +90,7 @@ class Ingest:
             response = _answer(503, {"error": "unavailable"}, {"Retry-After": "5"})
         return response
 
-    async def _take_in(self, request: web.BaseRequest, runtime: Runtime, source: Source, client: str) -> web.Response:
+    async def _take_in(self, request: Asked, runtime: Runtime, source: Source, client: str) -> Answer:
         if request.method != "POST":
             raise Refusal(405, "method_not_allowed", None)
         if not source.allows(client):
@@ -131,7 +135,7 @@ class Ingest:
             self._silent_until[cause] = now + _SILENCE
             journal.not_stored(source, reason)
 
-    def _no_source(self, request: web.BaseRequest, path: str) -> web.Response:
+    def _no_source(self, request: Asked, path: str) -> Answer:
         if path == "/health":
             if request.method in ("GET", "HEAD"):
                 return _answer(200, {"status": "ok"})
@@ -139,9 +143,7 @@ class Ingest:
         self._metrics.not_found.inc()
         return _answer(404, {"error": "not_found"})
 
-    def _refuse(
-        self, request: web.BaseRequest, runtime: Runtime, source: Source, client: str, refusal: Refusal
-    ) -> web.Response:
+    def _refuse(self, request: Asked, runtime: Runtime, source: Source, client: str, refusal: Refusal) -> Answer:
         self._metrics.events.labels(source.name, refusal.outcome).inc()
         if refusal.reason is None and refusal.outcome == "unauthenticated":
             source.tally.refused("too many failures from one address")
@@ -171,13 +173,11 @@ class Ingest:
         body = {"error": refusal.word}
         if refusal.detail is not None:
             body["detail"] = refusal.detail
-        response = _answer(refusal.status, body, headers)
-        if refusal.close or not request.content.is_eof():
-            response.force_close()  # the rest of the body is not wanted
-        return response
+        # The rest of a body is not wanted.
+        return _answer(refusal.status, body, headers, close=refusal.close or not request.content.is_eof())
 
 
-def _fault(request: web.BaseRequest) -> str | None:
+def _fault(request: Asked) -> str | None:
     """What the parser lets pass, but another on the way may read otherwise: two events where it sees one, or none."""
     if request.version not in (HttpVersion11, HttpVersion10):
         return "only HTTP/1.1 and HTTP/1.0 are spoken here"
@@ -191,5 +191,7 @@ def _fault(request: web.BaseRequest) -> str | None:
     return None
 
 
-def _answer(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
-    return Answer(status, orjson.dumps(body), headers)
+def _answer(
+    status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None, close: bool = False
+) -> Answer:
+    return Answer(status, orjson.dumps(body), headers, close)

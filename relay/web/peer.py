@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
-from aiohttp import web
-
 from relay.address import parse_address
+from relay.event import Headers
 
 UNIX = "unix"
 
@@ -29,12 +28,12 @@ class TrustedProxies:
         return self.unix or bool(self.networks)
 
 
-def client_address(request: web.BaseRequest, trusted: TrustedProxies) -> str:
+def client_address(remote: str | None, headers: Headers, trusted: TrustedProxies) -> str:
     """The client's address: the peer's, or what trusted proxies say, from the right the first untrusted one."""
-    peer = request.remote or UNIX
+    peer = remote or UNIX
     if not trusted or peer not in trusted:
         return peer
-    hops = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
+    hops = ",".join(headers.getall("X-Forwarded-For", ())).split(",")
     for hop in reversed(hops):
         address = parse_address(hop)
         if address is None:

@@ -18,13 +18,14 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay import ceilings
 from relay.handover import bound_to
 from relay.schema import TcpAddress, UnixAddress, is_loopback
 from relay.web.answer import answer
+from relay.web.swift import Answer, Plain, plain
 
 _BACKLOG = 1024
 _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
@@ -61,8 +62,68 @@ class _Connection(RequestHandler):
         """Whether nothing is being answered here."""
         return self._waiter is not None and not self._waiter.done()
 
+    async def start(self) -> None:
+        """aiohttp's own loop, which begins where the plain requests end."""
+        handle = self._server.plain
+        if handle is None or await self._answer_plain(handle):
+            await super().start()
+
+    async def _answer_plain(self, handle: Callable[[Plain], Awaitable[Answer]]) -> bool:
+        """Answer one plain request after another, as aiohttp's loop would; True when another kind is next.
+
+        The loop makes a task for each, a request, a writer and a response. Its parser, limits and timers are kept.
+        """
+        loop = self._loop
+        while not (self._force_close or self._close):
+            if not self._messages:
+                self._waiter = loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message, content = self._messages[0]
+            if isinstance(message, _ErrInfo) or not plain(message, content):
+                return True
+            self._messages.popleft()
+            if self._parser is not None:
+                self._parser.message_consumed()
+            if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+                self._resume_reading_if_drained()
+            self._request_in_progress = True
+            try:
+                answer = await handle(Plain(message, content, self._remote))
+            except asyncio.CancelledError:
+                self.force_close()
+                raise
+            finally:
+                self._request_in_progress = False
+                if self._handler_waiter is not None:
+                    self._handler_waiter.set_result(None)
+            transport = self.transport
+            if transport is None:
+                return False  # the sender went away
+            going_on = not (answer.close or self._close or self._force_close)
+            transport.write(answer.wire(going_on))
+            if self._paused:
+                try:
+                    await self._drain_helper()
+                except ConnectionError:
+                    return False
+            if not going_on:
+                break
+            self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+        return False
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self._remote = str(peer[0]) if isinstance(peer, (list, tuple)) else None
         self._head_timer = self._loop.call_later(self._server.head_timeout, self._too_slow)
         self._server.make_room(self)
         if self._task_handler is not None:
@@ -144,6 +205,8 @@ class _Server(web.Server):
 
     head_timeout = 10.0
     most = 1 << 20
+    plain: Callable[[Plain], Awaitable[Answer]] | None = None
+    """Who answers plain requests, if not all go the same way."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -242,7 +305,9 @@ class Listener:
 
 
 def ingest_server(
-    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], head_timeout: float
+    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    handle_plain: Callable[[Plain], Awaitable[Answer]],
+    head_timeout: float,
 ) -> web.Server:
     """The public side's server: bodies as they come, heads within `head_timeout` seconds, no access log."""
     server = _Server(
@@ -255,6 +320,7 @@ def ingest_server(
         max_line_size=8190,
         max_field_size=_MOST_HEADER,
     )
+    server.plain = handle_plain
     server.head_timeout = head_timeout
     server.most = ceilings.connections()
     return server

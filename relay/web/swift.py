@@ -1,38 +1,129 @@
-"""An answer that is written in one piece: aiohttp's own way of making a head costs as much as reading the request."""
+"""Requests and answers without what aiohttp wraps around them, which costs as much as all that relay does with one.
+
+A plain request is what senders send: a POST by HTTP/1.1 whose body came with its head. `relay.web.server` takes such
+ones from aiohttp's own parser and writes their answers in one piece; whatever else comes goes through aiohttp.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
+from typing import NamedTuple, Protocol
 
-from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import HttpVersion, HttpVersion11, StreamReader, web
 from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import RawRequestMessage
+from multidict import CIMultiDictProxy
 
 _JSON = {"Content-Type": "application/json", "Server": "relay"}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Answer(web.Response):
-    """JSON to a request of the public side. To HEAD, and to HTTP/1.0, aiohttp answers as ever."""
+class Asked(Protocol):
+    """A request: what the public side wants to know of it."""
 
-    def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status=status, body=body, headers=_JSON if headers is None else {**_JSON, **headers})
+    @property
+    def method(self) -> str: ...
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        if self._eof_sent or self.prepared or request.version != HttpVersion11 or request.method == "HEAD":
-            return await super().prepare(request)
-        if self._keep_alive is None:
-            self._keep_alive = request.keep_alive
-        body = self.body
-        assert isinstance(body, bytes)
-        lines = [f"{name}: {value}\r\n" for name, value in self.headers.items() if name not in _JSON]
-        end = "\r\n" if self._keep_alive else "Connection: close\r\n\r\n"
-        told = f"{_start(self.status)}{''.join(lines)}Content-Length: {len(body)}\r\n"
-        told += f"Date: {rfc822_formatted_time()}\r\n{end}"
-        self._eof_sent = True  # `write_eof` has nothing left to do
-        await request.writer.write(told.encode() + body)
-        return None
+    @property
+    def version(self) -> HttpVersion: ...
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]: ...
+
+    @property
+    def path(self) -> str:
+        """As it was sent, without its query."""
+        ...
+
+    @property
+    def remote(self) -> str | None:
+        """The peer's address; None on a unix socket."""
+        ...
+
+    @property
+    def content(self) -> StreamReader: ...
+
+    async def go_on(self) -> None:
+        """Have the sender send its body: it asked whether it may."""
+        ...
+
+
+class Plain:
+    """A plain request."""
+
+    __slots__ = ("content", "headers", "message", "remote")
+
+    method = "POST"
+    version = HttpVersion11
+
+    def __init__(self, message: RawRequestMessage, content: StreamReader, remote: str | None) -> None:
+        self.message = message
+        self.headers = message.headers
+        self.content = content
+        self.remote = remote
+
+    @property
+    def path(self) -> str:
+        return self.message.url.raw_path
+
+    async def go_on(self) -> None:
+        """It has sent it already."""
+
+
+class Wrapped:
+    """One of aiohttp's."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self.method = request.method
+        self.version = request.version
+        self.headers = request.headers
+        self.path = request.rel_url.raw_path
+        self.remote = request.remote
+        self.content = request.content
+
+    async def go_on(self) -> None:
+        await self._request.writer.write(_CONTINUE)
+        self._request.writer.output_size = 0
+
+
+class Answer(NamedTuple):
+    """JSON to a request of the public side."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] | None = None
+    close: bool = False
+    """Whether the connection ends with it."""
+
+    def wire(self, keep_alive: bool) -> bytes:
+        """All of it, to a plain request."""
+        lines = "" if self.headers is None else "".join([f"{name}: {each}\r\n" for name, each in self.headers.items()])
+        end = "\r\n" if keep_alive and not self.close else "Connection: close\r\n\r\n"
+        head = f"{_start(self.status)}{lines}Content-Length: {len(self.body)}\r\nDate: {rfc822_formatted_time()}\r\n"
+        return f"{head}{end}".encode() + self.body
+
+    def wrapped(self) -> web.Response:
+        """The same for aiohttp."""
+        headers = _JSON if self.headers is None else {**_JSON, **self.headers}
+        response = web.Response(status=self.status, body=self.body, headers=headers)
+        if self.close:
+            response.force_close()
+        return response
+
+
+def plain(message: RawRequestMessage, content: StreamReader) -> bool:
+    """Whether a request is that plain, and may be followed by others."""
+    return (
+        message.method == "POST"
+        and message.path.startswith("/")  # else it names a host as well
+        and content.is_eof()
+        and message.version == HttpVersion11
+        and not (message.chunked or message.upgrade or message.should_close)
+        and content.exception() is None
+    )
 
 
 @lru_cache(64)
