@@ -7,7 +7,7 @@ import io
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, NamedTuple, Protocol, Self
@@ -31,8 +31,8 @@ from aiohttp.tracing import Trace
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay.delivery import Code, Response
-from relay.destination import Limits, Outbound, Wire
-from relay.direct import Answer, Direct
+from relay.destination import Limits, Outbound
+from relay.direct import Direct
 from relay.egress import Egress
 from relay.jsontext import whole
 from relay.resolver import Resolver
@@ -97,6 +97,14 @@ class _Protocol(ResponseHandler):
             exc.__cause__ = exc_cause
         super().set_exception(exc, exc_cause)
 
+    def expire(self) -> None:
+        """Time is up for an answer, or for the rest of one: also for a peer that drips a byte a second, which timeouts
+        between two reads never catch."""
+        body = self._payload
+        self.set_exception(TimeoutError())
+        if body is not None and body.exception() is None:
+            body.set_exception(TimeoutError())
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """A body in which a chunk is malformed is forgotten: whoever reads it would wait until the deadline."""
         body = self._payload
@@ -139,6 +147,11 @@ class _Pool:
     policy: Egress
     users: int = 0
 
+    async def close(self) -> None:
+        """Close all that are open."""
+        self.direct.close()
+        await self.session.close()
+
 
 class HttpTransport:
     """aiohttp's pool, with everything off that would act on its own: redirects, cookies, decompression, proxies from
@@ -164,7 +177,7 @@ class HttpTransport:
             await self._group.__aexit__(None, None, None)
         finally:
             for pool in (self._pool, *self._retired):
-                await pool.session.close()
+                await pool.close()
 
     async def follow(self, policy: Egress) -> None:
         """Connect by this policy from now on: what is open under another one ends with the requests that use it."""
@@ -177,7 +190,7 @@ class HttpTransport:
     async def _close_unused(self, pool: _Pool) -> None:
         if pool in self._retired and not pool.users:
             self._retired.discard(pool)
-            await pool.session.close()
+            await pool.close()
 
     def _open(self, policy: Egress) -> _Pool:
         def connecting(info: AddrInfoType) -> socket.socket:
@@ -214,41 +227,37 @@ class HttpTransport:
 
     async def send(self, request: Outbound, limits: Limits) -> Reply:
         """See Transport."""
+        tls = request.wire.tls
+        if tls is None and request.url.scheme == "https":
+            tls = await self._trusting()
         pool = self._pool
         pool.users += 1
         try:
-            return await self._exchange(pool, request, limits)
+            if Direct.takes(request):
+                return await self._directly(pool.direct, request, tls, limits)
+            return await self._by_session(pool, request, tls, limits)
         finally:
             pool.users -= 1
             if pool is not self._pool:
                 await self._close_unused(pool)
 
-    async def _directly(self, pool: _Pool, request: Outbound, limits: Limits) -> Reply:
+    async def _directly(self, direct: Direct, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Reply:
         made = Progress()
         progress.set(made)
-        answer: Answer | None = None
-        kept, truncated = bytearray(), True
         try:
-            # The total deadline also covers a peer that drips a byte a second, which read timeouts never catch.
-            async with asyncio.timeout(limits.total):
-                answer = await pool.direct.send(request, limits.connect)
-                truncated = await _read(answer.content, limits.response_body, kept)
+            answer = await direct.send(request, tls, limits)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            if answer is None:  # else the status has decided, and time was up for the body alone
-                tried = Exchange(request.url.host or "", None, limits.whole, limits.connect)
-                raise explain(error, tried, made.stage) from error
+            tried = Exchange(request.url.host or "", None, limits.whole, limits.connect)
+            raise explain(error, tried, made.stage) from error
+        kept = bytearray()
+        try:
+            truncated = await _read(answer.content, limits.response_body, kept)
         finally:
-            if answer is not None:
-                answer.end()
+            answer.end()
         return _reply(answer.message.code, answer.message.headers, bytes(kept), truncated)
 
-    async def _exchange(self, pool: _Pool, request: Outbound, limits: Limits) -> Reply:
+    async def _by_session(self, pool: _Pool, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Reply:
         wire = request.wire
-        if wire.tls is None and request.url.scheme == "https":
-            wire = Wire(await self._trusting(), wire.proxy)
-            request = replace(request, wire=wire)
-        if Direct.takes(request):
-            return await self._directly(pool, request, limits)
         if wire.proxy is not None:
             _refuse_literal(request.url.host or "", pool.policy)
         made = Progress()
@@ -260,7 +269,7 @@ class HttpTransport:
                 data=_sent(request.body),
                 headers=CIMultiDict(request.headers),
                 allow_redirects=False,
-                ssl=wire.tls if wire.tls is not None else True,
+                ssl=tls if tls is not None else True,
                 proxy=wire.proxy,
                 # The total deadline also covers a peer that drips a byte a second, which read timeouts never catch.
                 timeout=ClientTimeout(total=limits.total, connect=limits.connect, ceil_threshold=3600),

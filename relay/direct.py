@@ -8,24 +8,41 @@ what is never asked of it here: cookies, redirects, uploads, proxies. What is no
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections import deque
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import aiohttp
 from aiohttp import BaseConnector, ClientRequest, ClientSession, ClientTimeout, StreamReader
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
+from yarl import URL
 
-from relay.destination import Outbound
+from relay.destination import Limits, Outbound
 
 LARGEST = 64 << 10
 """Bytes of a body that may be given to a connection in one go."""
 _MOST_LINES = 1024
+_IDLE = 15.0  # seconds for which a connection is kept for another request
 
 
 class _Line(ClientRequest):
     """What a connector wants to know, for all requests to one URL."""
+
+    idle: deque[Lease] | None
+    """Connections that wait for a request, who was used last last; shared by all lines of one connection key. None
+    where nobody would look for them any more."""
+
+    def free(self) -> Lease | None:
+        """One that can be used."""
+        while self.idle:
+            lease = self.idle.pop()
+            if lease.usable:
+                return lease
+            lease.close()
+        return None
 
     @cached_property
     def connection_key(self) -> ConnectionKey:
@@ -43,14 +60,77 @@ class Answer(NamedTuple):
 
     message: RawResponseMessage
     content: StreamReader
-    connection: Connection
+    lease: Lease
 
     def end(self) -> None:
-        """What was not read to its end cannot be used again, and must not be read at all."""
-        if self.content.at_eof():
-            self.connection.release()
+        """Its connection is free for another request, but not where the answer was not read to its end."""
+        self.lease.end(self.content.at_eof())
+
+
+class Expiring(Protocol):
+    """A connection's protocol, as `relay.client` makes them."""
+
+    def expire(self) -> None:
+        """Nobody waits for an answer any longer."""
+        ...
+
+
+class Lease:
+    """A connection of the connector's, kept from one request to the next: to give it back and to ask for it again costs
+    more than to send a request on it."""
+
+    __slots__ = ("_connection", "_line", "_timer", "protocol", "since")
+
+    def __init__(self, connection: Connection, line: _Line) -> None:
+        protocol = connection.protocol
+        assert protocol is not None
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        self._connection = connection
+        self._line = line
+        self._timer: asyncio.TimerHandle | None = None
+        self.protocol = protocol
+        self.since = 0.0
+        """When it was last used, by the loop's clock."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be made: it is open, and nothing has come on it that nobody asked for."""
+        return self.protocol.is_connected() and not self.protocol.should_close
+
+    async def exchange(self, data: bytes, seconds: float) -> Answer:
+        """Send a request and read the head of its answer. Past so many seconds it, or its body, is a TimeoutError."""
+        protocol, transport = self.protocol, self.protocol.transport
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._expire)
+        if transport is not None and not transport.is_closing():  # else reading says why it has ended
+            transport.write(data)
+        while True:
+            try:
+                message, content = await protocol.read()
+            except HttpProcessingError as error:
+                raise aiohttp.ClientResponseError(
+                    self._line.request_info, (), status=error.code, message=error.message, headers=error.headers
+                ) from error
+            if not 100 <= message.code <= 199 or message.code == 101:
+                return Answer(message, content, self)
+
+    def _expire(self) -> None:
+        cast(Expiring, self.protocol).expire()
+
+    def end(self, whole: bool) -> None:
+        """The exchange is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+        idle = self._line.idle
+        if whole and idle is not None and self.usable:
+            self.since = asyncio.get_running_loop().time()
+            idle.append(self)
         else:
-            self.connection.close()
+            self.close()
+
+    def close(self) -> None:
+        """What was not read to its end cannot be used again, and must not be read at all."""
+        self._connection.close()
 
 
 class Direct:
@@ -60,53 +140,78 @@ class Direct:
         self._session = session
         self._connector = connector
         self._lines: dict[tuple[object, object], _Line] = {}
+        self._idle: dict[ConnectionKey, deque[Lease]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
 
     @staticmethod
     def takes(request: Outbound) -> bool:
         """Whether a request is that plain. An idempotent one may be made twice, which is the session's business."""
         return request.method == "POST" and request.wire.proxy is None and len(request.body) <= LARGEST
 
-    async def send(self, request: Outbound, connect: float) -> Answer:
-        """Make a request; `end` what comes of it. Raises what a session raises, but knows no total limit."""
-        line = self._line(request)
+    async def send(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Answer:
+        """Make a request; `end` what comes of it. Raises what a session raises."""
+        line = self._line(request.url, tls)
         data = _head(line.opening, request.headers, len(request.body)) + request.body
+        lease, seconds = line.free(), limits.total
+        if lease is None:
+            lease, seconds = await self._connected(line, limits)
         try:
-            connection = await self._connector.connect(line, [], _timeout(connect))
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {line.url}") from error
-        try:
-            return await _exchanged(connection, line, data)
+            return await lease.exchange(data, seconds)
         except BaseException:
-            connection.close()
+            lease.end(whole=False)
             raise
 
-    def _line(self, request: Outbound) -> _Line:
-        key = request.url, request.wire.tls
+    async def _connected(self, line: _Line, limits: Limits) -> tuple[Lease, float]:
+        """A new connection, and what time is left."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limits.total
+        try:
+            async with asyncio.timeout_at(deadline):
+                try:
+                    connection = await self._connector.connect(line, [], _timeout(limits.connect))
+                except TimeoutError as error:
+                    raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {line.url}") from error
+        finally:
+            if self._sweeper is None:
+                self._sweeper = loop.call_later(_IDLE, self._sweep)
+        return Lease(connection, line), deadline - loop.time()
+
+    def _line(self, url: URL, tls: ssl.SSLContext | None) -> _Line:
+        key = url, tls
         line = self._lines.get(key)
         if line is None:
             if len(self._lines) >= _MOST_LINES:  # of destinations whose URL depends on the event
-                self._lines.clear()
-            tls = request.wire.tls if request.wire.tls is not None else True
-            line = _Line("POST", request.url, session=self._session, loop=asyncio.get_running_loop(), ssl=tls)
+                self._forget()
+            context = tls if tls is not None else True
+            line = _Line("POST", url, session=self._session, loop=asyncio.get_running_loop(), ssl=context)
+            line.idle = self._idle.setdefault(line.connection_key, deque())
             self._lines[key] = line
         return line
 
+    def _sweep(self) -> None:
+        """Close what has been idle for long."""
+        loop = asyncio.get_running_loop()
+        self._close_idle(loop.time() - _IDLE)
+        self._sweeper = loop.call_later(_IDLE, self._sweep)
 
-async def _exchanged(connection: Connection, line: _Line, data: bytes) -> Answer:
-    protocol = connection.protocol
-    assert protocol is not None
-    protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-    if protocol.transport is not None and not protocol.transport.is_closing():  # else reading says why it has ended
-        protocol.transport.write(data)
-    while True:
-        try:
-            message, content = await protocol.read()
-        except HttpProcessingError as error:
-            raise aiohttp.ClientResponseError(
-                line.request_info, (), status=error.code, message=error.message, headers=error.headers
-            ) from error
-        if not 100 <= message.code <= 199 or message.code == 101:
-            return Answer(message, content, connection)
+    def _close_idle(self, before: float) -> None:
+        for idle in self._idle.values():
+            while idle and idle[0].since <= before:
+                idle.popleft().close()
+
+    def _forget(self) -> None:
+        """Close what is idle; what is in use closes at its end."""
+        self._close_idle(float("inf"))
+        for line in self._lines.values():
+            line.idle = None
+        self._lines.clear()
+        self._idle.clear()
+
+    def close(self) -> None:
+        """Keep no connection from now on."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._forget()
 
 
 def _head(opening: str, headers: list[tuple[str, str]], length: int) -> bytes:
