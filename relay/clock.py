@@ -61,9 +61,10 @@ def parse_rfc3339(text: object) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            return None
-        moment = moment.astimezone(UTC)
+        if moment.tzinfo is not UTC:
+            if moment.tzinfo is None:
+                return None
+            moment = moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -9,6 +9,7 @@ from typing import Any
 
 from relay.event import Event
 from relay.ids import DeliveryId, EventId
+from relay.immutable import immutable
 from relay.lane import Supersedes
 from relay.window import Collected, Grouping
 
@@ -95,7 +96,7 @@ class Delivery:
     """Of the carrier of a window: all its events, `event` being the last."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Owed:
     """A delivery that is about to be born, and how its route wants it to join the queue."""
 
@@ -115,7 +116,7 @@ class Owed:
         return self.delivery.lane is None and self.window is None and not self.paused
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Mark:
     """By what a repeated request is known: `key` names what it is about, `value` what it says of it, both hashed.
 
@@ -128,7 +129,7 @@ class Mark:
     window: timedelta
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Added:
     """What became of an event that was taken in."""
 
@@ -167,7 +168,7 @@ class Window:
     events: tuple[EventId, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Request:
     """What an attempt sent, as it may be shown: secrets are ***."""
 
@@ -176,7 +177,7 @@ class Request:
     headers: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Response:
     """What came back: headers masked, the body's first `store.response_body` bytes."""
 
@@ -186,7 +187,7 @@ class Response:
     truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Attempt:
     """One HTTP request made for a delivery, or the reason why none could be made."""
 
@@ -199,7 +200,7 @@ class Attempt:
     error: Failure | None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Delivered:
     """The destination took it."""
 
@@ -224,7 +225,7 @@ class Refused:
 Outcome = Delivered | Retryable | Refused
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Result:
     """What an attempt changes: recorded together with the attempt, in one transaction."""
 

@@ -17,6 +17,8 @@ from relay import __version__
 from relay.delivery import Code, Delivered, Delivery, Failure, Outcome, Refused, Request, Response, Retryable
 from relay.delivery import Unsendable as Unsendable
 from relay.event import Event
+from relay.headernames import Chosen
+from relay.immutable import immutable
 from relay.jsontext import Malformed
 from relay.payload import Content, Payload
 from relay.retry import parse_retry_after
@@ -78,7 +80,7 @@ class Wire:
 PLAIN = Wire()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Outbound:
     """A request ready for the wire."""
 
@@ -279,7 +281,7 @@ def _may_echo(response: Response, sent: Iterable[str]) -> bool:
     return False
 
 
-def without_secrets(response: Response, redact: Redactor, hidden: Container[str] = ()) -> Response:
+def without_secrets(response: Response, redact: Redactor, hidden: frozenset[str] = frozenset()) -> Response:
     """An answer with the secrets that a redactor knows, and all values of proofs and of the headers in `hidden`, as
     ***."""
     headers = _without_proofs(response.headers, hidden)
@@ -293,11 +295,20 @@ def without_secrets(response: Response, redact: Redactor, hidden: Container[str]
     return Response(response.status, headers, text.encode("utf-8", "surrogateescape"), response.truncated)
 
 
-def _without_proofs(headers: Iterable[tuple[str, str]], hidden: Container[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, MASK if is_proof(name) or name.lower() in hidden else value) for name, value in headers)
+def _without_proofs(headers: Iterable[tuple[str, str]], hidden: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    headers = tuple(headers)
+    proofs = _proofs(hidden).of([name for name, _ in headers])
+    if not proofs:
+        return headers
+    return tuple([(name, MASK) if name in proofs else (name, value) for name, value in headers])
 
 
 @lru_cache(256)
+def _proofs(hidden: frozenset[str]) -> Chosen:
+    """The headers that are not for showing, some routes' own among them."""
+    return Chosen(lambda name: is_proof(name) or name.lower() in hidden)
+
+
 def is_proof(name: str) -> bool:
     """Whether a header is one of credentials or a signature, whoever's: its value is not for showing."""
     name = name.lower()

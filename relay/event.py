@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, fields, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -13,6 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from relay import jsontext
 from relay.clock import parse_rfc3339, rfc3339
 from relay.ids import EventId
+from relay.immutable import immutable
 from relay.secret import Redactor
 
 Headers = CIMultiDictProxy[str] | CIMultiDict[str]
@@ -58,7 +59,7 @@ class Inbound:
         return document
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Change:
     """One thing that an event says happened. None is "the sender does not say"."""
 
@@ -77,7 +78,7 @@ class Change:
         return {"model": self.model, "stage": self.stage, "action": self.action, "entry_id": self.entry_id}
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Description:
     """An event in the one vocabulary of all senders. There is always at least one change."""
 
@@ -131,7 +132,7 @@ class Description:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Event:
     """One accepted request. `headers` are masked and `body` is without the proofs it carried: fit to be stored."""
 
@@ -167,7 +168,7 @@ class Event:
 
 def event_from_json(shown: Mapping[str, Any], headers: Sequence[Sequence[str]], body: bytes) -> Event:
     """The event behind what `as_json` shows; its id is left to whoever knows the store."""
-    known = Change.__slots__
+    known = [part.name for part in fields(Change)]
     return Event(
         id=EventId(0),
         source=shown["source"],

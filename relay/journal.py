@@ -200,7 +200,7 @@ def _say(event: str, **facts: Any) -> None:
     facts["event"] = event
     facts["level"] = "info"
     facts["timestamp"] = datetime.now(UTC).isoformat()[:-6] + "Z"
-    outlet.write(_before + logline.as_json(logline.bounded(None, "info", facts)) + b"\n")
+    outlet.write(_before + (logline.at_once(facts) or logline.as_json(logline.bounded(None, "info", facts))) + b"\n")
 
 
 # -- events ----------------------------------------------------------------------------------------------------------

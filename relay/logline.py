@@ -32,6 +32,15 @@ def as_json(line: object, **options: object) -> bytes:
     return data if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text).encode()
 
 
+def at_once(line: object) -> bytes | None:
+    """The JSON of a line in which nothing is to be cut or escaped; None where something may be."""
+    try:
+        data = orjson.dumps(line)
+    except TypeError:
+        return None
+    return data if len(data) <= _LONGEST_VALUE and data.isascii() and b"\x7f" not in data else None
+
+
 def bounded(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Cut what is long. Secrets are masked before: none is cut in two."""
     for key, value in line.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 
@@ -41,6 +41,7 @@ from relay.delivery import (
 from relay.destination import Destination, Outbound, Unsendable, expired
 from relay.event import Change, Description, Event, Inbound, event_from_json
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId
+from relay.immutable import immutable
 from relay.metrics import Metrics
 from relay.notify import Kind
 from relay.oversight import Oversight
@@ -52,7 +53,7 @@ from relay.store import Store
 _OWN_LIMIT = timedelta(seconds=2)  # until an attempt that relay itself lacked something for is made again
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Accepted:
     """What the sender is told: the event's id and who is owed it, or why it was left out."""
 

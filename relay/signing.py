@@ -11,19 +11,19 @@ import binascii
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
 from relay import bodyproof
 from relay.clock import to_ms
+from relay.immutable import immutable
 from relay.secret import MASK
 
 Algorithm = Literal["sha1", "sha256", "sha512"]
 Encoding = Literal["hex", "base64"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Message:
     """What a signature may speak of beside the body."""
 

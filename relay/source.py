@@ -30,6 +30,8 @@ from relay.delivery import Mark
 from relay.event import Description, Headers, Inbound
 from relay.fieldmap import FieldMap
 from relay.fields import Names, Network, PerTime, PositiveDuration, Section, Unresolved, compiled_by, got
+from relay.headernames import Chosen
+from relay.immutable import immutable
 from relay.jsontext import Malformed, whole
 from relay.limits import TokenBucket
 from relay.problems import did_you_mean
@@ -37,7 +39,7 @@ from relay.secret import MASK, Redactor
 from relay.tally import Tally
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Proof:
     """Which configured proofs held, such as `secret[1]`: shows when an old secret can be retired."""
 
@@ -162,6 +164,7 @@ class Source:
         self._proofs = [getattr(config, key) for key in config.proofs()]
         self._networks = config.allow_ips
         self._fields = FieldMap(config.map, adapter.proof_headers) if config.map else None
+        self._proving = Chosen(lambda name: name.lower() in adapter.proof_headers)
         self._auto = config.dedup == "auto"
         self._key: dedup.Key | None = None
         if isinstance(config.dedup, DedupKey):
@@ -212,8 +215,13 @@ class Source:
 
     def shown_headers(self, headers: Headers) -> tuple[tuple[str, str], ...]:
         """The headers as they are stored and shown: what proves the sender is ***."""
-        proofs = self.adapter.proof_headers
-        return tuple((name, MASK if name.lower() in proofs else whole(value)) for name, value in headers.items())
+        shown = tuple(headers.items())
+        proofs = self._proving.of(headers.keys())
+        if proofs:
+            shown = tuple([(name, MASK) if name in proofs else (name, value) for name, value in shown])
+        if "".join([value for _, value in shown]).isascii():
+            return shown
+        return tuple([(name, whole(value)) for name, value in shown])
 
 
 @cache

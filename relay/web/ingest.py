@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import orjson
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -32,6 +33,7 @@ from relay.web.swift import Answer, Asked, Wrapped
 
 _SILENCE = 60.0
 _NUMBER = re.compile("[0-9]+")
+_LONGEST_HOST = 255  # characters of what is remembered
 _HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
 
@@ -186,9 +188,15 @@ def _fault(request: Asked) -> str | None:
         return "Transfer-Encoding in HTTP/1.0"
     if coding is not None and coding.strip().lower() != "chunked":
         return "a Transfer-Encoding other than chunked"
-    if _HOST.fullmatch(request.headers.get("Host", "")) is None:
+    host = request.headers.get("Host", "")
+    if not (_is_host(host) if len(host) <= _LONGEST_HOST else _HOST.fullmatch(host)):
         return "the Host header is no host"
     return None
+
+
+@lru_cache(256)
+def _is_host(text: str) -> bool:
+    return _HOST.fullmatch(text) is not None
 
 
 def _answer(

@@ -14,6 +14,7 @@ from datetime import datetime
 from relay.clock import from_ms, to_ms
 from relay.delivery import Added, Code, Delivery, Mark, Owed, State
 from relay.ids import EventId, moment_ms
+from relay.immutable import immutable
 from relay.lane import Supersedes
 from relay.stores.sqlite import lanes, repeats, rows
 from relay.stores.sqlite.rows import Row
@@ -34,7 +35,7 @@ _CARRIER = (
 _DELIVERIES_OF = "SELECT route, state FROM delivery WHERE event_id = ? ORDER BY id"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Adding:
     """An event with its deliveries, about to be stored."""
 
