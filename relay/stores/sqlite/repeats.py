@@ -8,9 +8,16 @@ from dataclasses import dataclass
 
 from relay.delivery import Mark
 from relay.stores.sqlite.rows import Row
+from relay.stores.sqlite.transaction import SIZES, Insert, flat, some
 
-_AT_ONCE = 500
 _PRUNED_AT_ONCE = 256
+
+_KNOWN = {
+    size: "SELECT s.key, s.value, s.event_id FROM seen s JOIN event e ON e.id = s.event_id"  # noqa: S608 - only places
+    f" WHERE s.key IN ({', '.join('?' * size)}) AND s.until > ?"
+    for size in SIZES
+}
+_remember = Insert("OR REPLACE INTO seen", "key, value, event_id, until")
 
 LIVE = frozenset({"pending", "held", "merged", "delivered"})
 """States that show that an event is taken care of: its repeat is not sent again."""
@@ -27,21 +34,15 @@ class Seen:
 def known(connection: sqlite3.Connection, keys: Sequence[bytes], now: int) -> dict[bytes, Seen]:
     """What may be repeated of these keys. An event that was pruned meanwhile is none that could be."""
     found: dict[bytes, Seen] = {}
-    for start in range(0, len(keys), _AT_ONCE):
-        some = keys[start : start + _AT_ONCE]
-        places = ", ".join("?" * len(some))
-        rows = connection.execute(
-            f"SELECT s.key, s.value, s.event_id FROM seen s JOIN event e ON e.id = s.event_id"  # noqa: S608
-            f" WHERE s.key IN ({places}) AND s.until > ?",
-            (*some, now),
-        )
+    for piece in some([(key,) for key in keys]):
+        rows = connection.execute(_KNOWN[len(piece)], (*flat(piece), now)).fetchall()
         found.update((key, Seen(value, event)) for key, value, event in rows)
     return found
 
 
 def remember(connection: sqlite3.Connection, seen: Sequence[Row]) -> None:
     """Rows of key, value, event and end. A newer event takes the place of an older one with its key."""
-    connection.executemany("INSERT OR REPLACE INTO seen (key, value, event_id, until) VALUES (?, ?, ?, ?)", seen)
+    _remember(connection, seen)
 
 
 def row(mark: Mark, event: int, now: int) -> Row:

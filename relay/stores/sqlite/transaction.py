@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from relay.clock import to_ms
 from relay.delivery import Result, State
@@ -25,6 +25,7 @@ T = TypeVar("T")
 Command = Callable[[sqlite3.Connection, Deltas], T]
 
 _REJECTIONS_KEPT = 1000
+SIZES = (64, 16, 4, 1)
 
 
 @dataclass(slots=True)
@@ -37,6 +38,26 @@ class Record:
     done: asyncio.Future[None]
 
 
+def some(table: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """A table in pieces of few sizes, so that each statement over one is compiled once and kept."""
+    done = 0
+    for size in SIZES:
+        while len(table) - done >= size:
+            yield table[done : done + size]
+            done += size
+
+
+def values(rows: int, columns: int) -> str:
+    """Places for so many rows."""
+    row = f"({', '.join('?' * columns)})"
+    return f"VALUES {', '.join([row] * rows)}"
+
+
+def flat(table: Sequence[Row]) -> list[Any]:
+    """The values of a table, row by row."""
+    return [value for row in table for value in row]
+
+
 class Insert:
     """Rows into a table, many with each statement: a tenth faster than one by one, and Python's lock changes hands
     once a statement instead of once a row."""
@@ -44,19 +65,12 @@ class Insert:
     __slots__ = ("_statements",)
 
     def __init__(self, into: str, columns: str) -> None:
-        row = f"({', '.join('?' * (columns.count(',') + 1))})"
-        # Few sizes, so that each statement is compiled once and kept.
-        self._statements = [
-            (size, f"INSERT {into} ({columns}) VALUES {', '.join([row] * size)}")  # noqa: S608 - our own columns
-            for size in (64, 16, 4, 1)
-        ]
+        width = columns.count(",") + 1
+        self._statements = {size: f"INSERT {into} ({columns}) {values(size, width)}" for size in SIZES}
 
     def __call__(self, connection: sqlite3.Connection, table: Sequence[Row]) -> None:
-        done = 0
-        for size, statement in self._statements:
-            while len(table) - done >= size:
-                connection.execute(statement, [value for row in table[done : done + size] for value in row])
-                done += size
+        for piece in some(table):
+            connection.execute(self._statements[len(piece)], flat(piece))
 
 
 _insert_attempts = Insert("OR IGNORE INTO attempt", f"delivery_id, {rows.ATTEMPT_COLUMNS}")
@@ -67,8 +81,16 @@ _UPDATE = (
     " \"trigger\" = 'retry', retried = 1, taken = 0, open = 0,"
     " code = ?, error_code = ?, error_message = ?, duration_ms = ?, updated_at = ?"
 )
-# The common case: nobody touched the delivery while its attempt was made. The row count tells.
-_RECORD = _UPDATE + " WHERE id = ? AND state = 'pending' AND attempts < ? AND route = ?"
+# The common case, many with one statement: nobody touched the delivery while its attempt was made. The row count tells.
+_RECORDS = {
+    size: "UPDATE delivery NOT INDEXED SET state = v.column1, due = coalesce(v.column2, delivery.due),"  # noqa: S608
+    " attempts = v.column3, tries = v.column4, \"trigger\" = 'retry', retried = 1, taken = 0, open = 0,"
+    " code = v.column5, error_code = v.column6, error_message = v.column7, duration_ms = v.column8,"
+    f" updated_at = v.column9 FROM ({values(size, 12)}) AS v"
+    " WHERE delivery.id = v.column10 AND delivery.state = 'pending' AND delivery.attempts < v.column11"
+    " AND delivery.route = v.column12"
+    for size in SIZES
+}
 
 
 def _changes(result: Result) -> Row:
@@ -109,7 +131,7 @@ def record(connection: sqlite3.Connection, records: Sequence[Record], deltas: De
     if len(updates) == len(records):
         connection.execute("SAVEPOINT records")
         try:
-            matched = connection.executemany(_RECORD, updates).rowcount
+            matched = sum([connection.execute(_RECORDS[len(piece)], flat(piece)).rowcount for piece in some(updates)])
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK TO records")
