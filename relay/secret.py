@@ -110,8 +110,8 @@ class Redactor:
         return sorted(self._forms)
 
     @cached_property
-    def _in_urls(self) -> list[tuple[str, re.Pattern[str]]]:
-        return [(_unescaped(value), _as_urls_write(value)) for value in self._sought if not _PLAIN.fullmatch(value)]
+    def _in_urls(self) -> list[tuple[str, str]]:
+        return [(_unescaped(value), value) for value in self._sought if not _PLAIN.fullmatch(value)]
 
     @cached_property
     def _parts(self) -> _Sieve:
@@ -132,9 +132,9 @@ class Redactor:
                 if form in text:
                     text = text.replace(form, MASK)
         if "%" in text and self._parts.finds(text):
-            for part, pattern in self._in_urls:
+            for part, value in self._in_urls:
                 if part in text:
-                    text = pattern.sub(MASK, text)
+                    text = _as_urls_write(value).sub(MASK, text)
         return text
 
     def cut(self, text: str) -> str:
