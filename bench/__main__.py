@@ -18,6 +18,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from bench.breadth import breadth
 from bench.finished import finished
 from bench.footprint import footprint
 from bench.latency import latency
@@ -39,6 +40,7 @@ BENCHES: dict[str, Bench] = {
     "traced": traced,
     "steps": steps,
     "routes": routes,
+    "breadth": breadth,
     "footprint": footprint,
     "pending": pending,
     "finished": finished,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -103,3 +104,12 @@ def needs(program: str, package: str = "") -> None:
 
     if which(program) is None:
         raise Skipped(f"needs {program} (Debian: apt-get install {package or program})")
+
+
+def descriptors(wanted: int) -> None:
+    """Raises Skipped where this process and those it starts may not have so many; has them take no less from now on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise Skipped(f"needs {wanted:,} file descriptors, and {hard:,} may be had (ulimit -Hn)")
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -7,6 +7,7 @@ the last arrival; where nothing is sent on, what was answered.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -31,11 +32,13 @@ receivers: [{name: sink, webhook_configs: [{url: "URL", send_resolved: false}]}]
 
 
 def route(name: str, url: str, match: str = "{action: publish}", concurrency: int = IN_FLIGHT) -> str:
-    """A route as people have it: signed, with a token for its receiver; as many in flight as the bare forwarder has."""
+    """A route as people have it: signed, with a token for its receiver, both its own; as many in flight as the bare
+    forwarder has."""
+    key = base64.b64encode(f"the key of {name:_<21}".encode()).decode()
     return (
         f"  - name: {name}\n    match: {match}\n"
-        f"    to: {{url: '{url}', auth: {{type: bearer, token: a-token-for-the-receiver}}}}\n"
-        "    sign: [{scheme: standard, secret: whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3}]\n"
+        f"    to: {{url: '{url}', auth: {{type: bearer, token: a-token-for-the-receiver-of-{name}}}}}\n"
+        f"    sign: [{{scheme: standard, secret: whsec_{key}}}]\n"
         f"    concurrency: {concurrency}\n"
     )
 
