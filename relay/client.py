@@ -97,6 +97,11 @@ class _Protocol(ResponseHandler):
             exc.__cause__ = exc_cause
         super().set_exception(exc, exc_cause)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp asks for it after each piece that is read, and would have its parser look for more each time."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+
     def expire(self) -> None:
         """Time is up for an answer, or for the rest of one: also for a peer that drips a byte a second, which timeouts
         between two reads never catch."""

@@ -27,12 +27,20 @@ class Inbound:
     Header values hold the bytes of the wire as UTF-8 with surrogate escapes, as aiohttp delivers them.
     """
 
-    __slots__ = ("_document", "body", "headers")
+    __slots__ = ("_document", "_sha256", "body", "headers")
 
     def __init__(self, headers: Headers, body: bytes, document: Any = _UNPARSED) -> None:
         self.headers = headers
         self.body = body
         self._document = document
+        self._sha256: bytes | None = None
+
+    @property
+    def sha256(self) -> bytes:
+        """The body's digest, made once."""
+        if self._sha256 is None:
+            self._sha256 = sha256(self.body).digest()
+        return self._sha256
 
     def document(self) -> Any:
         """The body as JSON, parsed once. Raises Malformed."""

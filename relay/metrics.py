@@ -8,11 +8,10 @@ however often it changes. Counters of what it does name begin at 0, for Promethe
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import Generic, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -117,7 +116,7 @@ class Timings(Collector):
         return found
 
     def keep(self, names: Collection[str]) -> None:
-        """See Series."""
+        """See Counts."""
         for name in self._known.keys() - set(names):
             del self._known[name]
 
@@ -132,21 +131,32 @@ class Timings(Collector):
         yield family
 
 
-M = TypeVar("M", bound=Counter)
+class Count:
+    """How often something happened."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def inc(self) -> None:
+        """Once more."""
+        self.value += 1
 
 
-class Series(Generic[M]):
-    """Series of one metric, whose first label names something of the config."""
+class Counts(Collector):
+    """Series of one counter, whose first label names something of the config. The library's own has a lock for each
+    series, which the hot path would pay for three times an event."""
 
-    def __init__(self, metric: M) -> None:
-        self._metric: M = metric
-        self._known: dict[tuple[str, ...], M] = {}
+    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
+        self._name, self._text, self._labels = name, text, labels
+        self._known: dict[tuple[str, ...], Count] = {}
 
-    def labels(self, *values: str) -> M:
+    def labels(self, *values: str) -> Count:
         """The series of these values."""
         found = self._known.get(values)
         if found is None:
-            found = self._known[values] = self._metric.labels(*values)
+            found = self._known[values] = Count()
         return found
 
     def keep(self, names: Collection[str]) -> None:
@@ -154,7 +164,15 @@ class Series(Generic[M]):
         lasts until this is called the next time."""
         for values in [values for values in self._known if values[0] not in names]:
             del self._known[values]
-            self._metric.remove(*values)
+
+    def describe(self) -> Iterable[Metric]:
+        return [CounterMetricFamily(self._name, self._text, labels=self._labels)]
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for values, count in self._known.items():
+            family.add_metric(values, count.value)
+        yield family
 
 
 class Metrics:
@@ -165,8 +183,10 @@ class Metrics:
         self.pace = Pace()
         ProcessCollector(registry=self.registry)
 
-        def counter(name: str, text: str, *labels: str) -> Series[Counter]:
-            return Series(Counter(name, text, labels, registry=self.registry))
+        def counter(name: str, text: str, *labels: str) -> Counts:
+            made = Counts(name, text, labels)
+            self.registry.register(made)
+            return made
 
         def histogram(name: str, text: str, bounds: tuple[float, ...]) -> Timings:
             made = Timings(name, text, bounds)

@@ -203,7 +203,7 @@ class Pipeline:
             description=description,
             headers=source.shown_headers(inbound.headers),
             body=inbound.body,
-            sha256=sha256(inbound.body).digest(),
+            sha256=inbound.sha256,
         )
 
     def _owe(self, event: Event, routes: Iterable[Route]) -> list[Owed]:

@@ -159,7 +159,7 @@ class Adapter:
         if signed is None:
             return None
         env, at_ms = dedup.encoded(signed.env), str(signed.at_ms).encode()
-        return dedup.known_by(env, at_ms, inbound.body, window=_REPEATS, at=description.occurred_at)
+        return dedup.known_by(env, at_ms, inbound.sha256, window=_REPEATS, at=description.occurred_at)
 
 
 def concise(body: dict[str, Any]) -> dict[str, Any]:

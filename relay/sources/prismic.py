@@ -87,7 +87,7 @@ class Adapter:
     def mark(self, inbound: Inbound, description: Description) -> Mark | None:
         if _is_test(said(inbound.object().get("type"))):  # whatever a `map` makes of it: its bodies are all the same
             return None
-        return dedup.known_by(inbound.body, window=_REPEATS)
+        return dedup.known_by(inbound.sha256, window=_REPEATS)
 
     def _documents(self, body: dict[str, Any]) -> Iterator[Change]:
         documents = body.get("documents")

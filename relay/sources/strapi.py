@@ -91,7 +91,7 @@ class Adapter:
 
     def mark(self, inbound: Inbound, description: Description) -> Mark | None:
         # Every body holds the millisecond in which it was sent: only a proxy's or a person's repeat is the same again.
-        return dedup.known_by(inbound.body, window=_REPEATS, at=description.occurred_at)
+        return dedup.known_by(inbound.sha256, window=_REPEATS, at=description.occurred_at)
 
 
 def fresh(sample: Inbound, now: datetime) -> Inbound:

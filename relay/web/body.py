@@ -31,7 +31,10 @@ class read:  # noqa: N801 - used as a statement
         self._held = 0
 
     async def __aenter__(self) -> bytes:
+        request = self._request
         try:
+            if request.content.is_eof() and "Content-Encoding" not in request.headers:
+                return self._at_hand(request.content)
             return await self._read()
         except BaseException:
             self._budget.give_back(self._held)
@@ -46,11 +49,8 @@ class read:  # noqa: N801 - used as a statement
         if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
             raise Refusal(415, "unsupported_encoding", f"Content-Encoding {encoding[:40]!r} is not supported")
         content = request.content
-        if content.is_eof():  # it came in one piece with its head: the usual case, and no timer is needed
-            body = content.read_nowait()
-            self._take(len(body))
-            if len(body) > limit:
-                raise _too_large(limit)
+        if content.is_eof():
+            body = self._at_hand(content)
         else:
             if int(request.headers.get("Content-Length", "0")) > limit:
                 raise _too_large(limit)
@@ -61,6 +61,14 @@ class read:  # noqa: N801 - used as a statement
             encoded = len(body)
             body = _decoded(body, encoding, limit)
             self._take(max(0, len(body) - encoded))
+        return body
+
+    def _at_hand(self, content: StreamReader) -> bytes:
+        """What came in one piece with its head: the usual case, in which no timer is needed."""
+        body = content.read_nowait()
+        self._take(len(body))
+        if len(body) > self._limit:
+            raise _too_large(self._limit)
         return body
 
     async def _collected(self, content: StreamReader) -> bytes:

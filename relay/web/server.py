@@ -138,6 +138,11 @@ class _Connection(RequestHandler):
         super().resume_writing()
         self._cancel_untaken()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp asks for it after each piece that is read, and would have its parser look for more each time."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+
     def data_received(self, data: bytes) -> None:
         self._server.heard(self)
         super().data_received(data)
