@@ -25,6 +25,7 @@ from relay.destination import Limits, Outbound
 LARGEST = 64 << 10
 """Bytes of a body that may be given to a connection in one go."""
 _MOST_LINES = 1024
+_MOST_DEADLINES = 64
 _IDLE = 15.0  # seconds for which a connection is kept for another request
 
 
@@ -75,11 +76,54 @@ class Expiring(Protocol):
         ...
 
 
+class _Deadlines:
+    """When the exchanges end at the latest that may all take equally long: who began first is due first. So one timer
+    does for all of them; one for each would be a tenth of what an exchange costs."""
+
+    __slots__ = ("_once", "_running", "_seconds", "_timer")
+
+    def __init__(self, seconds: float, once: bool = False) -> None:
+        """`once`: for a single exchange."""
+        self._once = once
+        self._seconds = seconds
+        self._running: dict[Lease, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def unused(self) -> bool:
+        return self._timer is None
+
+    def begin(self, lease: Lease) -> None:
+        """An exchange begins."""
+        loop = asyncio.get_running_loop()
+        self._running[lease] = deadline = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._look)
+
+    def end(self, lease: Lease) -> None:
+        """It is over."""
+        self._running.pop(lease, None)
+        if self._once and self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._running:
+            lease, deadline = next(iter(self._running.items()))
+            if deadline > now:
+                self._timer = loop.call_at(deadline, self._look)
+                return
+            del self._running[lease]
+            cast(Expiring, lease.protocol).expire()
+        self._timer = None
+
+
 class Lease:
     """A connection of the connector's, kept from one request to the next: to give it back and to ask for it again costs
     more than to send a request on it."""
 
-    __slots__ = ("_connection", "_line", "_timer", "protocol", "since")
+    __slots__ = ("_connection", "_deadlines", "_line", "protocol", "since")
 
     def __init__(self, connection: Connection, line: _Line) -> None:
         protocol = connection.protocol
@@ -87,7 +131,7 @@ class Lease:
         protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         self._connection = connection
         self._line = line
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines: _Deadlines | None = None
         self.protocol = protocol
         self.since = 0.0
         """When it was last used, by the loop's clock."""
@@ -97,11 +141,11 @@ class Lease:
         """Whether another request may be made: it is open, and nothing has come on it that nobody asked for."""
         return self.protocol.is_connected() and not self.protocol.should_close
 
-    async def exchange(self, data: bytes, seconds: float) -> Answer:
-        """Send a request and read the head of its answer. Past so many seconds it, or its body, is a TimeoutError."""
+    async def exchange(self, data: bytes, deadlines: _Deadlines) -> Answer:
+        """Send a request and read the head of its answer. Past its deadline it, or its body, is a TimeoutError."""
         protocol, transport = self.protocol, self.protocol.transport
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(seconds, self._expire)
+        self._deadlines = deadlines
+        deadlines.begin(self)
         if transport is not None and not transport.is_closing():  # else reading says why it has ended
             transport.write(data)
         while True:
@@ -114,13 +158,10 @@ class Lease:
             if not 100 <= message.code <= 199 or message.code == 101:
                 return Answer(message, content, self)
 
-    def _expire(self) -> None:
-        cast(Expiring, self.protocol).expire()
-
     def end(self, whole: bool) -> None:
         """The exchange is over."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._deadlines is not None:
+            self._deadlines.end(self)
         idle = self._line.idle
         if whole and idle is not None and self.usable:
             self.since = asyncio.get_running_loop().time()
@@ -141,6 +182,7 @@ class Direct:
         self._connector = connector
         self._lines: dict[tuple[object, object], _Line] = {}
         self._idle: dict[ConnectionKey, deque[Lease]] = {}
+        self._deadlines: dict[float, _Deadlines] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
     @staticmethod
@@ -152,14 +194,25 @@ class Direct:
         """Make a request; `end` what comes of it. Raises what a session raises."""
         line = self._line(request.url, tls)
         data = _head(line.opening, request.headers, len(request.body)) + request.body
-        lease, seconds = line.free(), limits.total
-        if lease is None:
-            lease, seconds = await self._connected(line, limits)
+        lease = line.free()
+        if lease is not None:
+            deadlines = self._within(limits.total)
+        else:
+            lease, left = await self._connected(line, limits)
+            deadlines = _Deadlines(left, once=True)
         try:
-            return await lease.exchange(data, seconds)
+            return await lease.exchange(data, deadlines)
         except BaseException:
             lease.end(whole=False)
             raise
+
+    def _within(self, seconds: float) -> _Deadlines:
+        found = self._deadlines.get(seconds)
+        if found is None:
+            if len(self._deadlines) >= _MOST_DEADLINES:  # where some of the time has gone for a token, say
+                self._deadlines = {known: each for known, each in self._deadlines.items() if not each.unused}
+            found = self._deadlines[seconds] = _Deadlines(seconds)
+        return found
 
     async def _connected(self, line: _Line, limits: Limits) -> tuple[Lease, float]:
         """A new connection, and what time is left."""

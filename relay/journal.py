@@ -199,7 +199,7 @@ def _say(event: str, **facts: Any) -> None:
         return
     facts["event"] = event
     facts["level"] = "info"
-    facts["timestamp"] = datetime.now(UTC).isoformat()[:-6] + "Z"
+    facts["timestamp"] = datetime.now(UTC)
     outlet.write(_before + (logline.at_once(facts) or logline.as_json(logline.bounded(None, "info", facts))) + b"\n")
 
 

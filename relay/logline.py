@@ -23,7 +23,7 @@ _LONGEST_TRACEBACK = 8_000
 def as_json(line: object, **options: object) -> bytes:
     """JSON in which nothing is raw that a terminal would obey: people read it there too, as journalctl shows it."""
     try:
-        data = orjson.dumps(line, default=str)
+        data = orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
     except TypeError:  # half a surrogate pair, as in a header whose bytes are no text
         return json.dumps(line, default=str).encode()
     if data.isascii() and b"\x7f" not in data:
@@ -35,7 +35,7 @@ def as_json(line: object, **options: object) -> bytes:
 def at_once(line: object) -> bytes | None:
     """The JSON of a line in which nothing is to be cut or escaped; None where something may be."""
     try:
-        data = orjson.dumps(line)
+        data = orjson.dumps(line, option=orjson.OPT_UTC_Z)
     except TypeError:
         return None
     return data if len(data) <= _LONGEST_VALUE and data.isascii() and b"\x7f" not in data else None
