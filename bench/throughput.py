@@ -21,9 +21,11 @@ from bench.place import Goal, Place, Row, Table, in_turns
 from bench.process import HOST, cpu_seconds, free_port, needs, relay, rss_mib, started, yardstick
 from bench.senders import SECRET, TOKEN, Posted, post
 from bench.sink import Sink, nginx
-from bench.yardsticks import IN_FLIGHT
 
 SOURCES = f"sources: {{blog: {{type: strapi, token: {TOKEN}}}, www: {{type: storyblok, secret: {SECRET}}}}}\n"
+CONCURRENCY = 64
+"""Of each route. A slot is free when the result is on disk: it takes more of them than the forwarder's 16 to have as many
+requests under way. The forwarder itself carries no more with 64."""
 _WARM = 1.0
 _ALERTMANAGER = """
 route: {receiver: sink, group_by: ['...'], group_wait: 0s, group_interval: 1h, repeat_interval: 24h}
@@ -31,7 +33,7 @@ receivers: [{name: sink, webhook_configs: [{url: "URL", send_resolved: false}]}]
 """
 
 
-def route(name: str, url: str, match: str = "{action: publish}", concurrency: int = IN_FLIGHT) -> str:
+def route(name: str, url: str, match: str = "{action: publish}", concurrency: int = CONCURRENCY) -> str:
     """A route as people have it: signed, with a token for its receiver, both its own; as many in flight as the bare
     forwarder has."""
     key = base64.b64encode(f"the key of {name:_<21}".encode()).decode()
