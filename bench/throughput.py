@@ -24,8 +24,8 @@ from bench.sink import Sink, nginx
 
 SOURCES = f"sources: {{blog: {{type: strapi, token: {TOKEN}}}, www: {{type: storyblok, secret: {SECRET}}}}}\n"
 CONCURRENCY = 64
-"""Of each route. A slot is free when the result is on disk: it takes more of them than the forwarder's 16 to have as many
-requests under way. The forwarder itself carries no more with 64."""
+"""Of each route. A slot is free when the result is on disk: it takes more of them than the forwarder's 16 to have as
+many requests under way. The forwarder itself carries no more with 64."""
 _WARM = 1.0
 _ALERTMANAGER = """
 route: {receiver: sink, group_by: ['...'], group_wait: 0s, group_interval: 1h, repeat_interval: 24h}

@@ -34,6 +34,8 @@ _RUN = re.compile("[A-Za-z0-9]+")
 _USER_AGENT = ("User-Agent", f"relay/{__version__}")
 
 MOST_HOPS = 5
+_HOPS = "x-relay-hops"
+_HOPS_LENGTH = len(_HOPS)
 OWN_HEADERS = frozenset(
     {"webhook-id", "webhook-timestamp", "x-relay-hops", "host", "content-length", "transfer-encoding"}
 )
@@ -325,7 +327,7 @@ def expired(delivery: Delivery, max_age: timedelta | None, now: datetime) -> Fai
 def _hops(event: Event) -> int:
     """How many relays an event has passed, by its X-Relay-Hops."""
     for name, value in event.headers:
-        if name.lower() == "x-relay-hops":
+        if len(name) == _HOPS_LENGTH and name.lower() == _HOPS:
             digits = value.strip()
             return int(digits[:4]) if digits.isascii() and digits.isdigit() else 0
     return 0
