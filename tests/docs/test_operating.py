@@ -109,6 +109,8 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     )
     for timings in (metrics.duration, metrics.latency):
         timings.labels("r").observe(1)
+    metrics.attempts.labels("r", "delivered").inc()
+    metrics.filter_errors.labels("r").inc()
     expected: dict[str, set[str]] = {}
     for collector in list(metrics.registry._collector_to_names):
         for family in collector.collect():
