@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import aiohttp
 
-from bench.clocked import Arrivals, clocked
+from bench.clocked import clocked
 from bench.full import Size, fill
 from bench.latency import paced
 from bench.place import Goal, Place, Table, in_turns
@@ -25,7 +27,8 @@ FINISHED = 5_000_000
 RATE = 200.0  # events a second while others are forgotten
 _DAY_MS = 86_400_000
 _KEPT, _LESS = "30d", "348h"
-_QUIET = 15.0  # seconds before and after
+_LOOKED = 60.0  # seconds before it, while it goes on, and after it
+_BEGUN = 120.0  # seconds within which it begins: relay looks once a minute
 
 
 async def finished(place: Place) -> Table:
@@ -68,18 +71,22 @@ async def finished(place: Place) -> Table:
                 await asyncio.sleep(0.05)
 
         url = f"{amid.public}/in/blog"
-        quiet = min(_QUIET, place.seconds * 3)
+        paces = partial(paced, url, RATE, min(_LOOKED, place.seconds * _LOOKED / 5), place.folder, sink)
         await following(_KEPT)
-        before = (await paced(url, RATE, quiet, place.folder, sink)).post_to_sink
+        before = (await paces()).post_to_sink
         await following(_LESS)
-        during, pruned, took = await _while_pruning(amid.admin, url, place, sink)
-        after = (await paced(url, RATE, quiet, place.folder, sink)).post_to_sink
+        await _pruning(full / "relay.db")
+        during = (await paces()).post_to_sink
+        pruned, took = await _the_rest(amid.admin)
+        after = (await paces()).post_to_sink
         rss = rss_mib(amid_pid, "VmHWM")
     table = Table("A full file")
     table.rows = rows_of(found)
     for name, each in (("before pruning", before), ("while pruning", during), ("after pruning", after)):
         table.rows.append({"what": name, "events/s": RATE, "p50 ms": median(each), "p99 ms": p99(each)})
-    table.notes.append(f"{pruned} pruned in {took:.0f} s; {rss:.0f} MiB at the highest")
+    table.notes.append(
+        f"the rest was pruned in {took:.0f} s, in which nothing came: {pruned}; {rss:.0f} MiB at the highest"
+    )
     quick, slow = (median(each.per_s for each in rounds) for rounds in found.values())
     table.goals = [
         Goal(f"throughput with {count:,} finished / with an empty file", slow / quick, 0.9),
@@ -93,23 +100,23 @@ async def finished(place: Place) -> Table:
     return table
 
 
-async def _while_pruning(admin: str, url: str, place: Place, sink: Arrivals) -> tuple[list[float], str, float]:
-    """Rounds at the pace, for as long as it takes."""
-    times: list[float] = []
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3600)) as session:
+async def _pruning(path: Path) -> None:
+    """Wait until relay has begun by itself."""
+    async with asyncio.timeout(_BEGUN):
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            while connection.execute("SELECT value FROM meta WHERE key = 'pruned_events'").fetchone() is None:
+                await asyncio.sleep(0.1)
 
-        async def prune() -> tuple[str, float]:
-            began = time.monotonic()
-            async with session.post(f"{admin}/store/prune") as answer:
-                done = await answer.json()
-            return ", ".join(f"{number:,} {what}" for what, number in done.items()), time.monotonic() - began
 
-        async with asyncio.TaskGroup() as group:
-            pruning = group.create_task(prune())
-            while not pruning.done():
-                times += (await paced(url, RATE, min(2.0, place.seconds), place.folder, sink)).post_to_sink
-        pruned, took = pruning.result()
-    return times, pruned, took
+async def _the_rest(admin: str) -> tuple[str, float]:
+    """What is left, while nothing comes."""
+    began = time.monotonic()
+    timeout = aiohttp.ClientTimeout(total=3600)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.post(f"{admin}/store/prune") as answer:
+        await answer.read()
+    async with aiohttp.ClientSession() as session, session.get(f"{admin}/health") as answer:
+        left = (await answer.json())["store"]["size_bytes"] >> 20
+    return f"{left:,} MiB left", time.monotonic() - began
 
 
 async def _health(admin: str) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 from relay import journal
 from relay.clock import Clock
 from relay.schema import Store as Section
-from relay.store import Pruned, Store, Unavailable
+from relay.store import Haste, Pruned, Store, Unavailable, quickly
 
 _EVERY = 60.0  # seconds
 _SHARE = 20  # a pass that found nothing is followed by so many times its own length without one
@@ -25,27 +26,44 @@ class Retention:
         self._section = section
         self._pass = asyncio.Lock()
         self._began = (clock.now(), clock.monotonic())
+        self._waiting = 0  # for a pass that somebody asked for
 
     async def run(self) -> None:
         """Passes for ever. What the disk does not take now is removed by a later one."""
         while True:
             began = self._clock.monotonic()
             done = Pruned()
+            section = self._section()
             try:
-                done = await self.once()
+                done = await self._once(partial(self._haste, section))
             except Unavailable as error:
                 journal.pruning_failed(str(error))
+            if self._section() != section:
+                continue
             took = self._clock.monotonic() - began
             await self._clock.sleep(max(_EVERY, took * _SHARE) if done == Pruned() else _EVERY)
 
     async def once(self) -> Pruned:
-        """One pass; what it removed. Raises Unavailable."""
+        """One pass, now; what it removed. A gentle one that is under way makes haste then. Raises Unavailable."""
+        self._waiting += 1
+        try:
+            return await self._once(quickly)
+        finally:
+            self._waiting -= 1
+
+    async def _once(self, haste: Callable[[], Haste]) -> Pruned:
         async with self._pass:
             section = self._section()
-            done = await self._store.prune(self._now(), section.retention, section.bodies)
+            done = await self._store.prune(self._now(), section.retention, section.bodies, haste=haste)
         if done != Pruned():
             journal.pruned(done)
         return done
+
+    def _haste(self, section: Section) -> Haste:
+        """Of a pass that nobody waits for. It may take hours: a config that has changed meanwhile begins another."""
+        if self._section() != section:
+            return Haste.NO_MORE
+        return Haste.QUICKLY if self._waiting else Haste.GENTLY
 
     def _now(self) -> datetime:
         """The present. A clock that was set a year ahead by mistake must not remove a year's history at once."""

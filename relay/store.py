@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -143,6 +144,22 @@ class Retried:
     """Where something is due now."""
     passed_over: int = 0
     """Those that an order forbids to send again."""
+
+
+class Haste(Enum):
+    """How what is past its time is to be removed."""
+
+    GENTLY = "gently"
+    """As fast as events come, and no faster while they do: hardly one of them is to wait for it."""
+    QUICKLY = "quickly"
+    """Somebody waits for it: requests may meet it."""
+    NO_MORE = "no more"
+    """What is left has time."""
+
+
+def quickly() -> Haste:
+    """Always in haste."""
+    return Haste.QUICKLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,11 +414,16 @@ class Store(LogReader, Protocol):
         ...
 
     async def prune(
-        self, now: datetime, retention: timedelta, bodies: timedelta, told: Callable[[Pruned], None] | None = None
+        self,
+        now: datetime,
+        retention: timedelta,
+        bodies: timedelta,
+        told: Callable[[Pruned], None] | None = None,
+        haste: Callable[[], Haste] = quickly,
     ) -> Pruned:
         """Remove events whose deliveries all ended longer than `retention` ago, with these; and of those that ended
         longer than `bodies` ago the bodies. What is unfinished stays, however old. It goes on in small steps, between
-        which others write; `told` hears after each how much it is so far. Raises Unavailable."""
+        which others write; `told` hears after each how much it is so far, and `haste` is asked. Raises Unavailable."""
         ...
 
     async def pace(self, since: datetime) -> Sequence[Minute]:

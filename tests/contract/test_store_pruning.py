@@ -11,7 +11,7 @@ import pytest
 from relay.delivery import Delivery, HeldReason, Mark, Rejection
 from relay.ids import RejectionId
 from relay.lane import Order
-from relay.store import LogQuery, Pruned, WrongState
+from relay.store import Haste, LogQuery, Pruned, WrongState
 from relay.window import debounce
 from tests.contract.desk import SECOND, Desk, again, delivered, failed
 from tests.fakes import NOON
@@ -147,6 +147,22 @@ async def test_pruning_goes_on_in_steps_between_which_others_write(desk: Desk) -
     assert written > 5
     assert set(await desk.states(*stays)) == {"pending"}
     assert desk.counts() == {"www": (30 + written, 0)}
+
+
+async def test_pruning_ends_where_no_more_is_wanted(desk: Desk) -> None:
+    for _ in range(200):
+        [delivery] = await desk.add("search")
+        await desk.store.record(failed(delivery))
+    desk.wait(2 * DAY.total_seconds())
+    heard: list[Pruned] = []
+
+    def haste() -> Haste:
+        return Haste.NO_MORE if heard else Haste.GENTLY
+
+    done = await desk.store.prune(desk.clock.now(), DAY, DAY, heard.append, haste)
+    assert [done] == heard
+    assert 0 < done.events < 200
+    assert (await prune(desk)).events == 200 - done.events
 
 
 async def test_what_may_be_retried_meanwhile_is_looked_at_again(desk: Desk) -> None:

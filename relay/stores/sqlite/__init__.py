@@ -44,6 +44,7 @@ from relay.store import (
     STALLED,
     Counts,
     DeliveryDetail,
+    Haste,
     LogQuery,
     Page,
     Pruned,
@@ -52,6 +53,7 @@ from relay.store import (
     StoreStatus,
     Unavailable,
     Unusable,
+    quickly,
 )
 from relay.stores.sqlite import commands, copying, lanes, opening, rows
 from relay.stores.sqlite import reader as reading
@@ -238,10 +240,15 @@ class SqliteStore:
         return await self._writer.call(partial(commands.hold, ids=self.ids, delivery=window, now=moment))
 
     async def prune(
-        self, now: datetime, retention: timedelta, bodies: timedelta, told: Callable[[Pruned], None] | None = None
+        self,
+        now: datetime,
+        retention: timedelta,
+        bodies: timedelta,
+        told: Callable[[Pruned], None] | None = None,
+        haste: Callable[[], Haste] = quickly,
     ) -> Pruned:
         async with self._pruning:
-            passing = Pruning(self._logs.ask, self._writer, told)
+            passing = Pruning(self._logs.ask, self._writer, told, haste)
             return await passing.run(now, retention, bodies)
 
     async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:

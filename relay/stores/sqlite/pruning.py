@@ -2,9 +2,10 @@
 
 A reader looks for what may go, a thousand events at a time; the writer removes some of them in one transaction, having
 looked once more. How many is found by how long the last step worked, whatever its commit took, and by how large they
-are. After each step it rests, so that few requests ever meet one; where nobody else writes, steps are larger, and there
-is no rest. In the end free pages are given back to the
-disk, but for some that new events will take at once.
+are. After each step it rests, so that few requests ever meet one: gently it removes hardly more events than come,
+since a commit and a checkpoint of pages from all over the file take longer than others do; in haste it rests ten times
+as long as it worked. Where nobody else writes, steps are larger, and there is no rest. In the end free pages are given
+back to the disk, but for some that new events will take at once.
 
 An event goes when all its deliveries have ended and the last of them did so before the limit: what was merged into
 another delivery ends with that one. Its deliveries and their attempts go with it.
@@ -23,7 +24,7 @@ from typing import Any
 import orjson
 
 from relay.clock import to_ms
-from relay.store import Pruned
+from relay.store import Haste, Pruned
 from relay.stores.sqlite import rows
 from relay.stores.sqlite.schema import PRUNED_UP_TO
 from relay.stores.sqlite.transaction import Command, Deltas
@@ -36,6 +37,10 @@ _Step = tuple[Pruned, float]
 _LOOKED_AT = 1000  # events, at once
 _STEP = 0.001  # seconds that a step should work, while others write
 _REST = 10.0  # times as long nothing is removed after a step, while others write
+_KEEPING_UP = 1.1  # times as many events are removed gently as come,
+_SLOWEST = 50.0  # but never fewer a second
+_LONGEST_REST = 1.0  # seconds: somebody may want it to make haste
+_COUNTED = 5.0  # seconds over which it is counted how many come
 _BYTES = 256 << 10  # of bodies in one step, but always one: what is removed is written over
 _ALONE = 1.0  # seconds without a write of anybody else, after which there is nobody to be in the way of
 _STEP_ALONE = 0.05
@@ -71,7 +76,12 @@ _COUNT = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value =
 class Pruning:
     """One pass over the store."""
 
-    def __init__(self, ask: Ask, writer: Writer, told: Callable[[Pruned], None] | None) -> None:
+    def __init__(
+        self, ask: Ask, writer: Writer, told: Callable[[Pruned], None] | None, haste: Callable[[], Haste]
+    ) -> None:
+        self._haste = haste
+        self._counted = (monotonic(), writer.added)
+        self._coming = 0.0  # events a second, of late
         self._ask = ask
         self._writer = writer
         self._told = told
@@ -97,10 +107,10 @@ class Pruning:
         self, query: str, remove: Callable[[sqlite3.Connection, list[int]], Pruned], limit: datetime
     ) -> None:
         last, cutoff, end = 0, to_ms(limit), rows.first_id(limit)
-        while found := await self._ask(query, (last, cutoff, end, _LOOKED_AT)):
+        while self._going_on and (found := await self._ask(query, (last, cutoff, end, _LOOKED_AT))):
             last = found[-1][0]
             old = deque((number, size) for number, kept, size in found if not kept)
-            while old:
+            while old and self._going_on:
                 some = [old.popleft()]
                 room = _BYTES - some[0][1]
                 while old and len(some) < self._size and old[0][1] <= room:
@@ -139,7 +149,7 @@ class Pruning:
                 connection.execute("PRAGMA incremental_vacuum(1)")
             return Pruned(pages=number), monotonic() - began
 
-        while await self._take(step, self._size):
+        while self._going_on and await self._take(step, self._size):
             pass
 
     async def _take(self, step: Command[_Step], size: int) -> bool:
@@ -153,12 +163,27 @@ class Pruning:
         self._total = self._total.plus(done)
         if self._told is not None:
             self._told(self._total)
-        alone = now - self._others_at > _ALONE
+        alone, gently = now - self._others_at > _ALONE, self._haste() is Haste.GENTLY
         # Never more than twice as many as before: the first ones may have been small.
-        aim = size * (_STEP_ALONE if alone else _STEP) / max(worked, 1e-6)
-        self._size = max(_LEAST, min(_MOST, int(aim), self._size * 2))
-        await asyncio.sleep(0 if alone else worked * _REST)
+        goal = _STEP_ALONE if alone else _STEP
+        self._size = max(_LEAST, min(_MOST, int(size * goal / max(worked, 1e-6)), self._size * 2))
+        rest = 0.0
+        if not alone:
+            rest = max(worked * _REST, min(size / self._rate(now), _LONGEST_REST) if gently else 0)
+        await asyncio.sleep(rest)
         return done != Pruned()
+
+    def _rate(self, now: float) -> float:
+        """How many are to be removed in a second, gently."""
+        since, before = self._counted
+        if now - since >= _COUNTED:
+            self._coming = (self._writer.added - before) / (now - since)
+            self._counted = now, self._writer.added
+        return max(_SLOWEST, self._coming * _KEEPING_UP)
+
+    @property
+    def _going_on(self) -> bool:
+        return self._haste() is not Haste.NO_MORE
 
 
 def _remove(connection: sqlite3.Connection, events: list[int]) -> Pruned:

@@ -46,6 +46,8 @@ class Writer:
         self.trouble: str | None = None
         self.begun = 0
         self.commits = 0
+        self.added = 0
+        """How many events were to be written."""
         self.seconds = 0.0
         """How long the last commit took."""
         self.on_commit: Callable[[float], None] | None = None
@@ -70,6 +72,7 @@ class Writer:
             raise Unavailable("the disk does not keep up: too many events wait to be written")
         done: asyncio.Future[Added] = self._future()
         self._bytes += len(adding.content)
+        self.added += 1
         waiting.adds.append(Add(adding, done))
         self._kick()
         return done
