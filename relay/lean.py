@@ -6,6 +6,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from types import ModuleType
+
+_PLUGINS = "pydantic.plugin._loader"
 
 
 def imports() -> None:
@@ -15,6 +18,7 @@ def imports() -> None:
     that trusts all authorities of this machine, for those who give it none; relay's connections have their own
     (`relay.tls`), and one that had not would trust nobody.
     """
+    _without_plugins()
     with _not_found("rich"):
         import structlog  # noqa: F401
     with _no_authorities():
@@ -47,3 +51,15 @@ def _no_authorities() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _without_plugins() -> None:
+    """Of all packages that are installed pydantic asks what they say of themselves, whether one would take part in
+    checks of values. None has any business in relay's; and to ask takes the packages for metadata, CSV and zip along.
+
+    Where a later pydantic asks in another way, it does so, and nothing but memory is lost.
+    """
+    if _PLUGINS not in sys.modules:
+        none = ModuleType(_PLUGINS)
+        none.__dict__["get_plugins"] = tuple
+        sys.modules[_PLUGINS] = none
