@@ -27,12 +27,18 @@ UNWANTED = {
 SCRIPT = """
 import json, os
 os.environ["SSL_CERT_FILE"] = "as-it-was"
+import mimetypes
+lists = len(mimetypes.knownfiles)
+mimetypes.knownfiles.append("types.of.this.machine")
+open("types.of.this.machine", "w").write("application/x-of-this-machine ofthismachine")
 from relay import lean
 lean.imports()
 import aiohttp.connector
+known = [mimetypes.guess_type(name)[0] for name in ("a.html", "a.ofthismachine")]
+known.append(len(mimetypes.knownfiles) - lists)
 trusts = len(aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs())
 variables = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "FROZENLIST_NO_EXTENSIONS")]
-print(json.dumps([trusts, variables]))
+print(json.dumps([trusts, variables, known]))
 """
 
 
@@ -50,12 +56,16 @@ async def test_a_relay_at_rest_has_imported_nothing_that_its_config_does_not_nee
     assert not unwanted
 
 
-def test_what_imports_are_told_is_told_to_nobody_else() -> None:
+def test_what_imports_are_told_is_told_to_nobody_else(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SSL_CERT")}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environ)
-    trusts, variables = json.loads(done.stdout)
+    environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environ, cwd=tmp_path
+    )
+    trusts, variables, known = json.loads(done.stdout)
     assert trusts == 0, "aiohttp's own context, which nobody uses, has read the authorities of this machine"
     assert variables == ["as-it-was", None, None]
+    assert known == ["text/html", None, 1], "what a file is called depends on no list of this machine"
 
 
 async def test_a_notifier_without_tls_settings_still_trusts_whom_the_machine_trusts(tmp_path: Path) -> None:
