@@ -22,7 +22,7 @@ UNWANTED = {
     *("aiosmtplib", "cryptography", "difflib", "jinja2", "jmespath", "rich"),
     "frozenlist._frozenlist",  # and the library of C++
     *("importlib.metadata", "zipfile"),  # pydantic asks by them who is installed
-    *("relay.checkup", "relay.imports", "relay.sandbox"),
+    *("relay.checkup", "relay.imports", "relay.sandbox", "relay.sources.contentstack"),
 }
 SCRIPT = """
 import json, os
