@@ -20,7 +20,7 @@ _LONGEST_OF_SEVERAL = 4_000  # of each list in a mapping, as of what changed in 
 _LONGEST_TRACEBACK = 8_000
 
 
-def as_json(line: object, **options: object) -> bytes:
+def as_json(line: object) -> bytes:
     """JSON in which nothing is raw that a terminal would obey: people read it there too, as journalctl shows it."""
     try:
         data = orjson.dumps(line, default=str)
@@ -32,7 +32,7 @@ def as_json(line: object, **options: object) -> bytes:
     return data if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text).encode()
 
 
-def bounded(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def bounded(line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Cut what is long. Secrets are masked before: none is cut in two."""
     for key, value in line.items():
         if isinstance(value, str):
@@ -81,7 +81,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def for_terminal(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def for_terminal(line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """What is shown on a terminal as text: the same, for what is not JSON."""
     for key, value in line.items():
         if key == "exception":
