@@ -78,9 +78,6 @@ class Outlet:
             self._wake.set()
         return len(data)
 
-    def flush(self) -> None:
-        """Nothing waits here for whoever writes."""
-
     def drain(self, seconds: float) -> None:
         """Give what waits some time to be written, at the end."""
         deadline = time.monotonic() + seconds

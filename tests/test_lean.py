@@ -19,7 +19,7 @@ from tests.torture.wire import exchange, post
 NEEDED = {"aiohttp", "pydantic", "uvloop", "relay.sources.strapi", "relay.stores.sqlite"}
 # Each with what it takes along: of most that is more than the module itself.
 UNWANTED = {
-    *("aiosmtplib", "cryptography", "difflib", "jinja2", "jmespath", "rich", "structlog"),
+    *("aiosmtplib", "cryptography", "difflib", "jinja2", "jmespath", "prometheus_client", "rich", "structlog"),
     "frozenlist._frozenlist",  # and the library of C++
     *("importlib.metadata", "zipfile"),  # pydantic asks by them who is installed
     *("relay.checkup", "relay.imports", "relay.sandbox", "relay.sources.contentstack"),
