@@ -18,12 +18,13 @@ def imports() -> None:
     It makes a TLS context that trusts all authorities of this machine, for those who give it none; relay's connections
     have their own (`relay.tls`), and one that had not would trust nobody. Its lists that can be frozen are compiled,
     and take the library of C++ along; they are looked at where an application is put together, never for a request. For
-    files that it could serve it reads the machine's lists of file types; relay says itself what each answer is.
+    files that it could serve it reads the machine's lists of file types; relay says itself what each answer is. And it
+    is a program as well, whose arguments nobody gives.
     """
     _without_plugins()
     with _environment(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull, FROZENLIST_NO_EXTENSIONS="1"):
         import aiohttp
-    with _no_lists_of_types():
+    with _no_lists_of_types(), _no_program():
         import aiohttp.web  # noqa: F401
 
 
@@ -65,6 +66,21 @@ def _no_lists_of_types() -> Iterator[None]:
         yield
     finally:
         mimetypes.knownfiles.extend(kept)
+
+
+@contextlib.contextmanager
+def _no_program() -> Iterator[None]:
+    """aiohttp.web imports argparse for `python -m aiohttp.web`, and looks at it in nothing else."""
+    if "argparse" in sys.modules:
+        yield
+        return
+    stand_in = ModuleType("argparse")
+    stand_in.__dict__["ArgumentParser"] = None
+    sys.modules["argparse"] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["argparse"]
 
 
 def _without_plugins() -> None:

@@ -19,7 +19,8 @@ from tests.torture.wire import exchange, post
 NEEDED = {"aiohttp", "pydantic", "uvloop", "relay.sources.strapi", "relay.stores.sqlite"}
 # Each with what it takes along: of most that is more than the module itself.
 UNWANTED = {
-    *("aiosmtplib", "cryptography", "difflib", "jinja2", "jmespath", "prometheus_client", "rich", "structlog"),
+    *("aiosmtplib", "cryptography", "jinja2", "jmespath", "prometheus_client", "rich", "structlog"),
+    *("argparse", "difflib"),
     "frozenlist._frozenlist",  # and the library of C++
     *("importlib.metadata", "zipfile"),  # pydantic asks by them who is installed
     *("relay.checkup", "relay.imports", "relay.sandbox", "relay.sources.contentstack"),
@@ -33,7 +34,8 @@ mimetypes.knownfiles.append("types.of.this.machine")
 open("types.of.this.machine", "w").write("application/x-of-this-machine ofthismachine")
 from relay import lean
 lean.imports()
-import aiohttp.connector
+import aiohttp.connector, argparse
+argparse.ArgumentParser()
 known = [mimetypes.guess_type(name)[0] for name in ("a.html", "a.ofthismachine")]
 known.append(len(mimetypes.knownfiles) - lists)
 trusts = len(aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs())
