@@ -6,7 +6,8 @@ import contextlib
 import mimetypes
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from types import ModuleType
 
 _PLUGINS = "pydantic.plugin._loader"
@@ -22,9 +23,11 @@ def imports() -> None:
     is a program as well, whose arguments nobody gives.
     """
     _without_plugins()
+    with _stand_in("html.entities", html5=_Entities()):
+        import html  # noqa: F401
     with _environment(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull, FROZENLIST_NO_EXTENSIONS="1"):
         import aiohttp
-    with _no_lists_of_types(), _no_program():
+    with _no_lists_of_types(), _stand_in("argparse", ArgumentParser=None):
         import aiohttp.web  # noqa: F401
 
 
@@ -69,18 +72,38 @@ def _no_lists_of_types() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_program() -> Iterator[None]:
-    """aiohttp.web imports argparse for `python -m aiohttp.web`, and looks at it in nothing else."""
-    if "argparse" in sys.modules:
+def _stand_in(name: str, **contents: object) -> Iterator[None]:
+    """Something in the place of a module while others take these from it; afterwards it can be imported as ever."""
+    if name in sys.modules:
         yield
         return
-    stand_in = ModuleType("argparse")
-    stand_in.__dict__["ArgumentParser"] = None
-    sys.modules["argparse"] = stand_in
+    stand_in = ModuleType(name)
+    stand_in.__dict__.update(contents)
+    sys.modules[name] = stand_in
     try:
         yield
     finally:
-        del sys.modules["argparse"]
+        del sys.modules[name]
+
+
+class _Entities(Mapping[str, str]):
+    """The 2,231 names that characters have in HTML, read when `html.unescape` asks for the first. It is never called
+    here; `html.escape` is, and both are of one module."""
+
+    @cached_property
+    def _all(self) -> Mapping[str, str]:
+        from html.entities import html5
+
+        return html5
+
+    def __getitem__(self, name: str) -> str:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
 
 
 def _without_plugins() -> None:

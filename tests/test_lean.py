@@ -20,7 +20,7 @@ NEEDED = {"aiohttp", "pydantic", "uvloop", "relay.sources.strapi", "relay.stores
 # Each with what it takes along: of most that is more than the module itself.
 UNWANTED = {
     *("aiosmtplib", "cryptography", "jinja2", "jmespath", "prometheus_client", "rich", "structlog"),
-    *("argparse", "difflib"),
+    *("argparse", "difflib", "html.entities"),
     "frozenlist._frozenlist",  # and the library of C++
     *("importlib.metadata", "zipfile"),  # pydantic asks by them who is installed
     *("relay.checkup", "relay.imports", "relay.sandbox", "relay.sources.contentstack"),
@@ -34,8 +34,11 @@ mimetypes.knownfiles.append("types.of.this.machine")
 open("types.of.this.machine", "w").write("application/x-of-this-machine ofthismachine")
 from relay import lean
 lean.imports()
-import aiohttp.connector, argparse
+import aiohttp.connector, argparse, html
 argparse.ArgumentParser()
+assert html.unescape("&eacute;&amp;&notit;&nosuch;") == "é&¬it;&nosuch;"
+import html.entities
+assert type(html.entities.html5) is dict
 known = [mimetypes.guess_type(name)[0] for name in ("a.html", "a.ofthismachine")]
 known.append(len(mimetypes.knownfiles) - lists)
 trusts = len(aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs())
