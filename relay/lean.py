@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import mimetypes
 import os
 import sys
@@ -71,19 +72,34 @@ def _no_lists_of_types() -> Iterator[None]:
         mimetypes.knownfiles.extend(kept)
 
 
+class _StandIn(ModuleType):
+    """Something in the place of a module: what others take from it as a rule. Should a later version of theirs take
+    more, they get it, and nothing but memory is lost."""
+
+    def __init__(self, name: str, **contents: object) -> None:
+        super().__init__(name)
+        self.__dict__.update(contents)
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
 @contextlib.contextmanager
 def _stand_in(name: str, **contents: object) -> Iterator[None]:
-    """Something in the place of a module while others take these from it; afterwards it can be imported as ever."""
+    """A stand-in while others import; afterwards the module can be imported as ever."""
     if name in sys.modules:
         yield
         return
-    stand_in = ModuleType(name)
-    stand_in.__dict__.update(contents)
-    sys.modules[name] = stand_in
+    stand_in = sys.modules[name] = _StandIn(name, **contents)
     try:
         yield
     finally:
-        del sys.modules[name]
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
 
 
 class _Entities(Mapping[str, str]):
@@ -109,10 +125,6 @@ class _Entities(Mapping[str, str]):
 def _without_plugins() -> None:
     """Of all packages that are installed pydantic asks what they say of themselves, whether one would take part in
     checks of values. None has any business in relay's; and to ask takes the packages for metadata, CSV and zip along.
-
-    Where a later pydantic asks in another way, it does so, and nothing but memory is lost.
     """
     if _PLUGINS not in sys.modules:
-        none = ModuleType(_PLUGINS)
-        none.__dict__["get_plugins"] = tuple
-        sys.modules[_PLUGINS] = none
+        sys.modules[_PLUGINS] = _StandIn(_PLUGINS, get_plugins=tuple)

@@ -73,6 +73,25 @@ def test_what_imports_are_told_is_told_to_nobody_else(tmp_path: Path) -> None:
     assert known == ["text/html", None, 1], "what a file is called depends on no list of this machine"
 
 
+def test_a_library_that_takes_more_than_it_used_to_gets_it() -> None:
+    script = """
+import sys
+from relay import lean
+with lean._stand_in("colorsys", rgb_to_hsv=None):
+    from colorsys import rgb_to_hsv
+    assert rgb_to_hsv is None
+    from colorsys import rgb_to_hls
+with lean._stand_in("colorsys", rgb_to_hsv=None):
+    import colorsys
+assert colorsys.rgb_to_hls is rgb_to_hls and colorsys.rgb_to_hsv is not None
+lean._without_plugins()
+from pydantic.plugin._loader import get_plugins
+assert get_plugins() == ()
+from pydantic.plugin._loader import PYDANTIC_ENTRY_POINT_GROUP
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE)
+
+
 async def test_a_notifier_without_tls_settings_still_trusts_whom_the_machine_trusts(tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path, "chat", hosts=["127.0.0.1"])
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
