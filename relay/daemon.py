@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from relay import __version__, ceilings, handover, journal, systemd
+from relay import __version__, ceilings, handover, heap, journal, systemd
 from relay.client import HttpTransport, Transport
 from relay.clock import Clock, SystemClock, rfc3339
 from relay.dispatcher import Dispatcher
@@ -105,6 +105,7 @@ async def run(
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
         # What was built so far stays for good: the collector need not look at it again and again.
         gc.collect()
+        heap.give_back()
         gc.freeze()
         gc.set_threshold(20_000, 50, 50)
         async with asyncio.TaskGroup() as group:

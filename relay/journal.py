@@ -12,14 +12,13 @@ import logging
 import sys
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
-
-from relay import logline, systemd
+from relay import lean, logline, systemd
 from relay.clock import rfc3339
 from relay.delivery import Delivered, Delivery, Outcome, Rejection, Result
 from relay.event import Event
@@ -27,22 +26,19 @@ from relay.store import Pruned
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
-_log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
-
 
 class Redaction:
-    """A structlog processor that masks the config's secrets, whoever worded a line."""
+    """Masks the config's secrets, whoever worded a line."""
 
     def __init__(self) -> None:
         self.redact: Callable[[str], str] = str
 
-    def __call__(self, logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    def __call__(self, line: dict[str, Any]) -> None:
         for key, value in line.items():
             if isinstance(value, str):
                 line[key] = self.redact(value)
             elif isinstance(value, list):
                 line[key] = [self.redact(part) if isinstance(part, str) else part for part in value]
-        return line
 
 
 redaction = Redaction()
@@ -82,9 +78,6 @@ class Outlet:
             self._wake.set()
         return len(data)
 
-    def flush(self) -> None:
-        """Nothing waits here for whoever writes."""
-
     def drain(self, seconds: float) -> None:
         """Give what waits some time to be written, at the end."""
         deadline = time.monotonic() + seconds
@@ -116,91 +109,113 @@ class Outlet:
                 self._wake.set()
 
 
-class _Text:
-    """The outlet for what writes text."""
-
-    def __init__(self, to: Outlet) -> None:
-        self._to = to
-
-    def write(self, text: str) -> int:
-        return self._to.write(text.encode("utf-8", "backslashreplace"))
-
-    def flush(self) -> None:
-        """See Outlet.flush."""
-
-
 outlet = Outlet()
 atexit.register(outlet.drain, 2.0)
+
+
+class Log:
+    """Lines of a level or above, masked and bounded, for whoever writes them."""
+
+    def __init__(self, least: int, write: Callable[[dict[str, Any]], object]) -> None:
+        self._least = least
+        self._write = write
+
+    def info(self, event: str, **facts: Any) -> None:
+        """All is well."""
+        self._say("info", event, facts)
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """Somebody should know."""
+        self._say("warning", event, facts)
+
+    def error(self, event: str, **facts: Any) -> None:
+        """Somebody must act."""
+        self._say("error", event, facts)
+
+    def exception(self, event: str, **facts: Any) -> None:
+        """The same, with the traceback of what is being handled."""
+        self._say("error", event, facts, traceback.format_exc())
+
+    def raised(self, event: str, error: BaseException, **facts: Any) -> None:
+        """The same, with the traceback of what was raised."""
+        self._say("error", event, facts, "".join(traceback.format_exception(error)))
+
+    def _say(self, level: str, event: str, facts: dict[str, Any], exception: str | None = None) -> None:
+        if LEVELS[level] < self._least:
+            return
+        line = _headed(level, event, facts)
+        if exception is not None:
+            line["exception"] = exception.removesuffix("\n")
+        redaction(line)
+        logline.bounded(line)
+        self._write(line)
+
+
+def _headed(level: str, event: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts, and what every line has."""
+    facts["event"] = event
+    facts["level"] = level
+    facts["timestamp"] = datetime.now(UTC).isoformat()[:-6] + "Z"
+    return facts
 
 
 def configure(level: str, form: str) -> None:
     """Set level (`debug info warning error`) and form (`auto json console`); may be called again at reload."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        redaction,
-        logline.bounded,
-    ]
-    render: structlog.typing.Processor
-    logger_factory: Callable[..., Any]
-    if console:
-        render = _with_priority(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
-        shared.append(logline.for_terminal)
-        logger_factory = structlog.WriteLoggerFactory(_Text(outlet))  # type: ignore[arg-type]
-    else:
-        render = _with_priority(structlog.processors.JSONRenderer(serializer=logline.as_json))
-        logger_factory = structlog.BytesLoggerFactory(outlet)  # type: ignore[arg-type]
-    global _log, _before  # noqa: PLW0603 - bound once per configuration: a lazy proxy would bind on every line
+    global _log, _before  # noqa: PLW0603 - bound once per configuration
     _before = systemd.priority("info").encode() if not console and LEVELS[level] <= LEVELS["info"] else None
-    structlog.configure(
-        processors=[*shared, render],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=logger_factory,
-        cache_logger_on_first_use=False,
-    )
-    _log = structlog.get_logger().bind()
+    _log = Log(LEVELS[level], _for_people() if console else _for_programs)
     # aiohttp and asyncio speak through the standard library: only their complaints are of interest.
     logging.basicConfig(level=logging.ERROR, handlers=[_Bridge()], force=True)
 
 
-def _with_priority(render: structlog.typing.Processor) -> structlog.typing.Processor:
-    """For journald, which takes each line's priority off its front. Elsewhere nothing is added."""
-    if not systemd.priority("info"):
-        return render
+def _for_programs(line: dict[str, Any]) -> None:
+    outlet.write(systemd.priority(line["level"]).encode() + logline.as_json(line) + b"\n")
 
-    def prefixed(logger: object, method: str, line: MutableMapping[str, Any]) -> str | bytes:
-        before = systemd.priority(line["level"])
-        text = render(logger, method, line)
-        if isinstance(text, bytes):
-            return before.encode() + text
-        return "\n".join(f"{before}{each}" for each in str(text).split("\n"))
 
-    return prefixed
+def _for_people() -> Callable[[dict[str, Any]], None]:
+    """Aligned, and coloured on a terminal: structlog's own form, and only where it is wanted is it imported."""
+    with lean.not_found("rich"):
+        from structlog.dev import ConsoleRenderer
+    render = ConsoleRenderer(colors=sys.stderr.isatty())
+
+    def write(line: dict[str, Any]) -> None:
+        before = systemd.priority(line["level"])  # journald takes each line's priority off its front
+        logline.for_terminal(line)
+        text = str(render(None, line["level"], line))
+        shown = "".join(f"{before}{each}\n" for each in text.split("\n"))
+        outlet.write(shown.encode("utf-8", "backslashreplace"))
+
+    return write
 
 
 class _Bridge(logging.Handler):
     """Carries what libraries log over to our own lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        exc_info = record.exc_info if record.exc_info and record.exc_info[0] else None
-        _log.error("library", logger=record.name, message=record.getMessage(), exc_info=exc_info)
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            _log.raised("library", error, logger=record.name, message=record.getMessage())
+        else:
+            _log.error("library", logger=record.name, message=record.getMessage())
 
 
-_before: bytes | None = None  # what `_say` puts before a line; None where it leaves lines to structlog
+_log = Log(LEVELS["info"], _for_programs)
+_before: bytes | None = None  # what `_say` puts before a line; None where lines are not so simple
 
 
 def _say(event: str, **facts: Any) -> None:
     """A line of the hot path, while all is well: ids, names, our own words and what a sender's body says of itself.
-    There is nothing to mask in it; it is written as structlog would, without its processors, which cost the most."""
+    There is nothing to mask in it."""
     if _before is None:
         _log.info(event, **facts)
         return
-    facts["event"] = event
-    facts["level"] = "info"
-    facts["timestamp"] = datetime.now(UTC)
-    outlet.write(_before + (logline.at_once(facts) or logline.as_json(logline.bounded(None, "info", facts))) + b"\n")
+    line = _headed("info", event, facts)
+    data = logline.at_once(line)
+    if data is None:
+        logline.bounded(line)
+        data = logline.as_json(line)
+    outlet.write(_before + data + b"\n")
 
 
 # -- events ----------------------------------------------------------------------------------------------------------

@@ -20,10 +20,10 @@ _LONGEST_OF_SEVERAL = 4_000  # of each list in a mapping, as of what changed in 
 _LONGEST_TRACEBACK = 8_000
 
 
-def as_json(line: object, **options: object) -> bytes:
+def as_json(line: object) -> bytes:
     """JSON in which nothing is raw that a terminal would obey: people read it there too, as journalctl shows it."""
     try:
-        data = orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
+        data = orjson.dumps(line, default=str)
     except TypeError:  # half a surrogate pair, as in a header whose bytes are no text
         return json.dumps(line, default=str).encode()
     if data.isascii() and b"\x7f" not in data:
@@ -35,13 +35,13 @@ def as_json(line: object, **options: object) -> bytes:
 def at_once(line: object) -> bytes | None:
     """The JSON of a line in which nothing is to be cut or escaped; None where something may be."""
     try:
-        data = orjson.dumps(line, option=orjson.OPT_UTC_Z)
+        data = orjson.dumps(line)
     except TypeError:
         return None
     return data if len(data) <= _LONGEST_VALUE and data.isascii() and b"\x7f" not in data else None
 
 
-def bounded(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def bounded(line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Cut what is long. Secrets are masked before: none is cut in two."""
     for key, value in line.items():
         if isinstance(value, str):
@@ -90,7 +90,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def for_terminal(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def for_terminal(line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """What is shown on a terminal as text: the same, for what is not JSON."""
     for key, value in line.items():
         if key == "exception":

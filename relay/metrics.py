@@ -7,29 +7,16 @@ however often it changes. Counters of what it does name begin at 0, for Promethe
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
-
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from relay import __version__
 from relay.delivery import Delivered, Outcome, Result, State
+from relay.exposition import CONTENT_TYPE as CONTENT_TYPE
+from relay.exposition import Counters, Family, Metric, Timings, exposed
 from relay.pace import Pace
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from relay.process import Process
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LATENCY = (*_SECONDS, 300, 1800, 3600, 21600, 86400)
@@ -51,9 +38,6 @@ ENDED = (State.DELIVERED, State.FAILED, State.CANCELLED)
 ROUTE_STATES = ("healthy", "unhealthy", "paused", "disabled")
 NOTIFICATIONS = ("sent", "failed")
 RELOADS = ("taken", "rejected")
-
-# When a series began is of no use to anybody here, and would double their number.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,143 +63,44 @@ class Gauges:
     journal_dropped: int
 
 
-class Timing:
-    """How often something took how long, by upper bounds in seconds. The library's own histogram does the same with a
-    lock for each bound, which the hot path would pay for twice an attempt."""
-
-    __slots__ = ("_bounds", "_counts", "_sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count one."""
-        self._counts[bisect_left(self._bounds, seconds)] += 1
-        self._sum += seconds
-
-    def buckets(self) -> tuple[list[tuple[str, float]], float]:
-        """How many took so long at most, by bound, and how long all took together."""
-        names = [*map(floatToGoString, self._bounds), "+Inf"]
-        return list(zip(names, map(float, accumulate(self._counts)), strict=True)), self._sum
-
-
-class Timings(Collector):
-    """How long something took, for each route."""
-
-    def __init__(self, name: str, text: str, bounds: tuple[float, ...]) -> None:
-        self._name, self._text, self._bounds = name, text, bounds
-        self._known: dict[str, Timing] = {}
-
-    def labels(self, route: str) -> Timing:
-        """The series of a route."""
-        found = self._known.get(route)
-        if found is None:
-            found = self._known[route] = Timing(self._bounds)
-        return found
-
-    def keep(self, names: Collection[str]) -> None:
-        """See Counts."""
-        for name in self._known.keys() - set(names):
-            del self._known[name]
-
-    def describe(self) -> Iterable[Metric]:
-        return [HistogramMetricFamily(self._name, self._text, labels=["route"])]
-
-    def collect(self) -> Iterable[Metric]:
-        family = HistogramMetricFamily(self._name, self._text, labels=["route"])
-        for route, timing in self._known.items():
-            buckets, total = timing.buckets()
-            family.add_metric([route], buckets, total)
-        yield family
-
-
-class Count:
-    """How often something happened."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value = 0
-
-    def inc(self) -> None:
-        """Once more."""
-        self.value += 1
-
-
-class Counts(Collector):
-    """Series of one counter, whose first label names something of the config. The library's own has a lock for each
-    series, which the hot path would pay for three times an event."""
-
-    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
-        self._name, self._text, self._labels = name, text, labels
-        self._known: dict[tuple[str, ...], Count] = {}
-
-    def labels(self, *values: str) -> Count:
-        """The series of these values."""
-        found = self._known.get(values)
-        if found is None:
-            found = self._known[values] = Count()
-        return found
-
-    def keep(self, names: Collection[str]) -> None:
-        """Drop the series of everything else. What ends later for something that is gone makes a series again, which
-        lasts until this is called the next time."""
-        for values in [values for values in self._known if values[0] not in names]:
-            del self._known[values]
-
-    def describe(self) -> Iterable[Metric]:
-        return [CounterMetricFamily(self._name, self._text, labels=self._labels)]
-
-    def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
-        for values, count in self._known.items():
-            family.add_metric(values, count.value)
-        yield family
-
-
 class Metrics:
-    """The counters that the hot path turns, and the registry of all."""
+    """The counters that the hot path turns, and all that is scraped."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
         self.pace = Pace()
-        ProcessCollector(registry=self.registry)
+        self.all: list[Metric] = [Process()]
 
-        def counter(name: str, text: str, *labels: str) -> Counts:
-            made = Counts(name, text, labels)
-            self.registry.register(made)
+        def counter(name: str, text: str, *labels: str) -> Counters:
+            made = Counters(f"{name}_total", text, *labels)
+            self.all.append(made)
             return made
 
-        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> Timings:
-            made = Timings(name, text, bounds)
-            self.registry.register(made)
+        def histogram(name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Timings:
+            made = Timings(name, text, bounds, *labels)
+            self.all.append(made)
             return made
 
         self.events = counter("relay_events", "Requests to sources, by what became of them", "source", "outcome")
-        self.not_found = Counter("relay_not_found", "Requests to addresses that no source has", registry=self.registry)
+        self.not_found = counter("relay_not_found", "Requests to addresses that no source has").labels()
         self.deliveries = counter("relay_deliveries", "Deliveries that ended", "route", "status")
         self.attempts = counter("relay_attempts", "Requests to destinations", "route", "outcome")
-        self.duration = histogram("relay_attempt_duration_seconds", "How long requests to destinations took", _SECONDS)
+        self.duration = histogram(
+            "relay_attempt_duration_seconds", "How long requests to destinations took", _SECONDS, "route"
+        )
         self.latency = histogram(
-            "relay_delivery_latency_seconds", "From the receipt of an event to its delivery", _LATENCY
+            "relay_delivery_latency_seconds", "From the receipt of an event to its delivery", _LATENCY, "route"
         )
         self.filter_errors = counter("relay_filter_errors", "Events for which a route's where raised", "route")
         self.notifications = counter("relay_notifications", "Messages to people", "notifier", "outcome")
-        self.commit = Histogram(
+        self.commit = histogram(
             "relay_store_commit_seconds",
             "How long the store's commits took, fsync included",
-            buckets=(0.0005, 0.001, 0.0025, *_SECONDS),
-            registry=self.registry,
-        )
-        self.lag = Histogram(
-            "relay_event_loop_lag_seconds",
-            "How much later than asked the event loop woke up",
-            buckets=(0.001, *_SECONDS),
-            registry=self.registry,
-        )
-        self.reloads = Counter("relay_config_reloads", "Reloads of the config", ["result"], registry=self.registry)
+            (0.0005, 0.001, 0.0025, *_SECONDS),
+        ).labels()
+        self.lag = histogram(
+            "relay_event_loop_lag_seconds", "How much later than asked the event loop woke up", (0.001, *_SECONDS)
+        ).labels()
+        self.reloads = counter("relay_config_reloads", "Reloads of the config", "result")
         for result in RELOADS:
             self.reloads.labels(result)
 
@@ -251,25 +136,24 @@ class Metrics:
 
     def watch(self, gauges: Callable[[], Gauges]) -> None:
         """Ask this for the gauges at each scrape."""
-        self.registry.register(_Gauges(gauges))
+        self.all.append(_Gauges(gauges))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return exposed(self.all)
 
 
-class _Gauges(Collector):
+class _Gauges:
     def __init__(self, gauges: Callable[[], Gauges]) -> None:
         self._gauges = gauges
 
-    def describe(self) -> Iterable[Metric]:
-        return []
-
-    def collect(self) -> Iterable[Metric]:
+    def families(self) -> Iterator[Family]:
         now = self._gauges()
 
-        def gauge(name: str, text: str, value: float) -> Metric:
-            return GaugeMetricFamily(name, text, value=value)
+        def gauge(name: str, text: str, value: float, **labels: str) -> Family:
+            family = Family(name, "gauge", text)
+            family.add(value, **labels)
+            return family
 
         yield gauge(
             "relay_config_last_reload_successful", "Whether the last reload was taken", float(now.last_reload_ok)
@@ -279,12 +163,8 @@ class _Gauges(Collector):
             "When a config was last taken",
             now.last_success_at.timestamp(),
         )
-        info = GaugeMetricFamily("relay_config_info", "The running config", labels=["generation", "sha256"])
-        info.add_metric([str(now.generation), now.sha256], 1)
-        yield info
-        version = GaugeMetricFamily("relay_build_info", "The running program", labels=["version"])
-        version.add_metric([__version__], 1)
-        yield version
+        yield gauge("relay_config_info", "The running config", 1, generation=str(now.generation), sha256=now.sha256)
+        yield gauge("relay_build_info", "The running program", 1, version=__version__)
         yield gauge("relay_store_ok", "Whether the store can write", float(now.store_ok))
         if now.store_size_bytes is not None:
             yield gauge("relay_store_size_bytes", "Size of the store's files", now.store_size_bytes)
@@ -298,10 +178,10 @@ class _Gauges(Collector):
             "For how long the longest waiting pending delivery has been due",
             now.oldest_pending_s,
         )
-        states = GaugeMetricFamily("relay_route_state", "1 for the state a route is in", labels=["route", "state"])
+        states = Family("relay_route_state", "gauge", "1 for the state a route is in")
         for route, current in now.route_states.items():
             for state in ROUTE_STATES:
-                states.add_metric([route, state], float(state == current))
+                states.add(float(state == current), route=route, state=state)
         yield states
         yield _by(
             "route",
@@ -322,13 +202,13 @@ class _Gauges(Collector):
             "1 while nothing has come from a source for its expect_every",
             {source: float(source in now.silent_sources) for source in now.last_events},
         )
-        dropped = CounterMetricFamily("relay_journal_dropped", "Log lines that could not be written")
-        dropped.add_metric([], now.journal_dropped)
+        dropped = Family("relay_journal_dropped_total", "counter", "Log lines that could not be written")
+        dropped.add(now.journal_dropped)
         yield dropped
 
 
-def _by(label: str, name: str, text: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=[label])
+def _by(label: str, name: str, text: str, values: Mapping[str, float]) -> Family:
+    family = Family(name, "gauge", text)
     for named, value in values.items():
-        family.add_metric([named], value)
+        family.add(value, **{label: named})
     return family

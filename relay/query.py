@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jmespath
-from jmespath import lexer
-from jmespath.exceptions import JMESPathError
-from jmespath.functions import Functions
+# jmespath itself is imported by what needs it: most configs hold no expression.
 
 _LONGEST = 4096
 # What ends the operand of `!` in `!operand`, outside of brackets.
@@ -53,6 +50,9 @@ def compile(text: str) -> Query:  # noqa: A001  # read as `query.compile`
     """The expression, checked as far as that is possible without an event. Raises QueryError."""
     if len(text) > _LONGEST:
         raise QueryError(f"the expression is longer than {_LONGEST} characters")
+    import jmespath
+    from jmespath.exceptions import JMESPathError
+
     try:
         parsed = jmespath.compile(text)
     except JMESPathError as error:
@@ -102,6 +102,8 @@ def _nodes(root: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check_call(name: str, given: int) -> None:
+    from jmespath.functions import Functions
+
     function = Functions.FUNCTION_TABLE.get(name)
     if function is None:
         raise QueryError(f"unknown function {name}()")
@@ -123,6 +125,8 @@ def _trap(text: str) -> str:
 
 def _mended(text: str) -> str | None:
     """The text with brackets around what its `!` was meant for; None where the `!` has brackets of its own."""
+    from jmespath import lexer
+
     tokens = list(lexer.Lexer().tokenize(text))
     edits: list[tuple[int, int]] = []
     for place, token in enumerate(tokens):
@@ -147,5 +151,5 @@ def _mended(text: str) -> str | None:
     return text
 
 
-def _one_line(error: JMESPathError) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

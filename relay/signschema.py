@@ -6,8 +6,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-import jmespath
-from jmespath.exceptions import JMESPathError
 from pydantic import BeforeValidator
 
 from relay import fields, signing
@@ -191,6 +189,9 @@ def never_an_object(payload: object, *, batched: bool = False) -> str | None:
 
 def _type(expression: str) -> Any:
     """What the last part of an expression makes."""
+    import jmespath
+    from jmespath.exceptions import JMESPathError
+
     try:
         node = jmespath.compile(expression).parsed
     except JMESPathError:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Annotated, Literal, Protocol
 
@@ -224,14 +224,37 @@ class Source:
         return tuple([(name, whole(value)) for name, value in shown])
 
 
-@cache
-def types() -> dict[str, ModuleType]:
-    """The modules of all source types by name, aliases included, found by their file names."""
-    from relay import sources
+class _Types(Mapping[str, ModuleType]):
+    """The modules by name, each imported when it is asked for. What other names there are only the modules can say, all
+    of them: so they are asked where a name is nobody's own."""
 
-    found: dict[str, ModuleType] = {}
-    for info in pkgutil.iter_modules(sources.__path__):
-        module = importlib.import_module(f"relay.sources.{info.name}")
-        for name in (info.name, *getattr(module, "ALIASES", ())):
-            found[name] = module
-    return found
+    def __init__(self) -> None:
+        from relay import sources
+
+        self._names = tuple(info.name for info in pkgutil.iter_modules(sources.__path__))
+        self._known: dict[str, ModuleType] = {}
+
+    def __getitem__(self, name: str) -> ModuleType:
+        known = self._known.get(name)
+        if known is None:
+            own = name in self._names
+            known = importlib.import_module(f"relay.sources.{name}") if own else self._all[name]
+            self._known[name] = known
+        return known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @cached_property
+    def _all(self) -> Mapping[str, ModuleType]:
+        modules = ((name, self[name]) for name in self._names)
+        return {each: module for name, module in modules for each in (name, *getattr(module, "ALIASES", ()))}
+
+
+@cache
+def types() -> Mapping[str, ModuleType]:
+    """The modules of all source types by name, aliases included, found by their file names."""
+    return _Types()

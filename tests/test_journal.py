@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from relay.journal import Outlet
+from relay import journal
+from relay.journal import LEVELS, Log, Outlet
 
 
 class Written(io.BytesIO):
@@ -67,3 +71,46 @@ def test_what_cannot_be_written_is_counted_and_the_next_line_is_tried(monkeypatc
     outlet.write(b"line\n")
     assert written.there.wait(10)
     assert written.getvalue() == b"line\n"
+
+
+def test_a_line_has_its_facts_and_then_what_every_line_has() -> None:
+    said: list[dict[str, Any]] = []
+    log = Log(LEVELS["warning"], said.append)
+    log.info("not", a=1)
+    log.warning("first", b=[1], a="x" * 1000)
+    try:
+        raise ValueError("boom")
+    except ValueError as error:
+        log.exception("second", where="here")
+        log.raised("third", error)
+    log.error("fourth")
+    assert [(line["event"], line["level"]) for line in said] == [
+        ("first", "warning"), ("second", "error"), ("third", "error"), ("fourth", "error"),
+    ]  # fmt: skip
+    assert list(said[0]) == ["b", "a", "event", "level", "timestamp"]
+    assert len(said[0]["a"]) < 600
+    for line in said[1:3]:
+        assert list(line)[-1] == "exception"
+        assert line["exception"].startswith("Traceback (most recent call last):\n")
+        assert line["exception"].endswith("\nValueError: boom")
+    moment = datetime.fromisoformat(said[3]["timestamp"])
+    assert said[3]["timestamp"].endswith("Z")
+    assert abs(datetime.now(UTC) - moment) < timedelta(minutes=1)
+
+
+def test_what_libraries_complain_of_comes_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, Any]] = []
+    monkeypatch.setattr(journal, "_log", Log(0, said.append))
+    monkeypatch.setattr(journal.redaction, "redact", lambda text: text.replace("hunter2", "***"))
+    library = logging.getLogger("asyncio")
+    try:
+        raise OSError("hunter2")
+    except OSError:
+        library.exception("it %s", "failed")
+    library.error("no traceback")
+    assert [(line["logger"], line["message"]) for line in said] == [
+        ("asyncio", "it failed"),
+        ("asyncio", "no traceback"),
+    ]
+    assert said[0]["exception"].endswith("OSError: ***")
+    assert "exception" not in said[1]

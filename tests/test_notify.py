@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import structlog
 
 from relay import journal
 from relay.client import HttpTransport
@@ -50,14 +49,7 @@ class Listener:
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the journal says, each line as its fields."""
     said: list[dict[str, Any]] = []
-
-    def keep(logger: object, method: str, line: Any) -> Any:
-        said.append(dict(line))
-        raise structlog.DropEvent
-
-    wrapper = structlog.make_filtering_bound_logger(0)
-    log = structlog.wrap_logger(None, [structlog.processors.add_log_level, keep], wrapper_class=wrapper)
-    monkeypatch.setattr(journal, "_log", log)
+    monkeypatch.setattr(journal, "_log", journal.Log(0, said.append))
     return said
 
 

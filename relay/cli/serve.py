@@ -28,8 +28,9 @@ def command(config: Path | None, held: bool) -> None:
       relay serve --config /etc/relay/config.yaml
       relay serve --held
     """
-    from relay import lean
+    from relay import heap, lean
 
+    heap.share()
     lean.imports()
     from relay import ceilings, daemon
     from relay.config import find_config

@@ -80,7 +80,7 @@ def config_errors(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        from relay.config import ConfigError
+        from relay.problems import ConfigError
 
         try:
             return function(*args, **kwargs)

@@ -322,7 +322,7 @@ def run(config: Path, verb: list[str], on_terminal: bool) -> str:
 def test_a_traceback_has_lines_of_its_own_and_none_looks_like_a_fact() -> None:
     forged = "ValueError: boom\n2026-11-26T03:52:32Z [info     ] forged\x1b[2J" + "x" * 100_000
     line: dict[str, Any] = {"event": "internal_error", "exception": f"Traceback:\n  in f\n{forged}"}
-    shown = logline.for_terminal(None, "error", logline.bounded(None, "error", line))["exception"]
+    shown = logline.for_terminal(logline.bounded(line))["exception"]
     assert sane(shown)
     assert all(each.startswith("    ") for each in shown.split("\n"))
     assert len(shown) < 10_000
@@ -338,12 +338,12 @@ def test_a_line_fits_into_what_journald_takes_for_one() -> None:
         {kind: dict.fromkeys(("added", "removed", "changed"), names) for kind in ("routes", "sources", "notifiers")},
         {"exception": long + "\n" + long, "message": long},
     ):
-        written = logline.as_json(logline.bounded(None, "error", {"event": "e", **line}))
+        written = logline.as_json(logline.bounded({"event": "e", **line}))
         assert len(written) < LONGEST_LINE
         assert json.loads(written)["event"] == "e"
     few = [f"config.yaml:{n}:1: routes[{n}]: what is wrong there, and what was probably meant" for n in range(100)]
-    assert logline.bounded(None, "error", {"problems": few})["problems"] == few
-    many = logline.bounded(None, "error", {"routes": names})["routes"]
+    assert logline.bounded({"problems": few})["problems"] == few
+    many = logline.bounded({"routes": names})["routes"]
     assert many[-1] == f"… and {5_000 - (len(many) - 1)} more"
 
 
