@@ -30,6 +30,7 @@ from relay.web.swift import Answer, Plain, plain
 _BACKLOG = 1024
 _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
 _MOST_HEADER = 16 << 10
+_IN_A_ROW = 16  # answers to one connection before the others have their turn
 _UNTAKEN = 30.0  # seconds in which somebody reads some of an answer
 _HANDSHAKE = 10.0  # seconds that TLS may take to begin
 _MALFORMED = b'{"error":"malformed_body"}'
@@ -74,8 +75,10 @@ class _Connection(RequestHandler):
         The loop makes a task for each, a request, a writer and a response. Its parser, limits and timers are kept.
         """
         loop = self._loop
+        in_a_row = 0
         while not (self._force_close or self._close):
             if not self._messages:
+                in_a_row = 0
                 self._waiter = loop.create_future()
                 try:
                     await self._waiter
@@ -114,6 +117,10 @@ class _Connection(RequestHandler):
             self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
                 self._keepalive_handle = loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+            in_a_row += 1
+            if in_a_row >= _IN_A_ROW:  # a refusal waits for nothing: thousands of them may come in one piece
+                in_a_row = 0
+                await asyncio.sleep(0)
         if not self._force_close:
             self._task_handler = None
             if self.transport is not None:
