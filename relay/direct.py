@@ -128,7 +128,6 @@ class Lease:
     def __init__(self, connection: Connection, line: _Line) -> None:
         protocol = connection.protocol
         assert protocol is not None
-        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         self._connection = connection
         self._line = line
         self._deadlines: _Deadlines | None = None
@@ -146,6 +145,8 @@ class Lease:
         protocol, transport = self.protocol, self.protocol.transport
         self._deadlines = deadlines
         deadlines.begin(self)
+        # A parser of its own: part of an answer that nobody asked for would be read as the beginning of this one.
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         if transport is not None and not transport.is_closing():  # else reading says why it has ended
             transport.write(data)
         while True:

@@ -213,6 +213,20 @@ async def test_what_comes_unasked_on_an_idle_connection_is_no_answer_to_the_next
         assert destination.requests == 2
 
 
+async def test_part_of_an_answer_that_nobody_asked_for_is_no_beginning_of_the_next_one(tmp_path: Path) -> None:
+    first = OK + b"Content-Length: 0\r\n\r\n"
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await says(first + b"HTTP/1.1 200 ")(reader, writer)
+        await reader.readuntil(b"\r\n\r\n")
+        await status("503 Busy")(reader, writer)
+
+    async with peer(talk) as destination, relay_here(tmp_path, one_route(destination.url)) as relay:
+        assert (await ended(relay))["delivery"]["status"] == "delivered"
+        assert (await ended(relay))["delivery"]["code"] == 503
+        assert destination.connections == 1
+
+
 async def test_an_idle_connection_that_answers_without_end_is_closed(tmp_path: Path) -> None:
     empty = OK + b"Content-Length: 0\r\n\r\n"
     closed = asyncio.Event()
