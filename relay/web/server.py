@@ -34,6 +34,7 @@ _IN_A_ROW = 16  # answers to one connection before the others have their turn
 _UNTAKEN = 30.0  # seconds in which somebody reads some of an answer
 _HANDSHAKE = 10.0  # seconds that TLS may take to begin
 _MALFORMED = b'{"error":"malformed_body"}'
+_INTERNAL = b'{"error":"internal_error"}'
 MOST_ADMIN_CONNECTIONS = 256
 """At once; more are closed as they come. 100 of them may follow the log."""
 
@@ -98,6 +99,8 @@ class _Connection(RequestHandler):
             except asyncio.CancelledError:
                 self.force_close()
                 raise
+            except Exception:  # noqa: BLE001 - a bug of ours: aiohttp's loop answers so as well
+                answer = Answer(500, _INTERNAL, close=True)
             finally:
                 self._request_in_progress = False
                 if self._handler_waiter is not None:
@@ -179,7 +182,7 @@ class _Connection(RequestHandler):
 
     def refusal(self, status: int) -> web.Response:
         """The answer to what is not HTTP, or to what a bug has spoilt."""
-        body = _MALFORMED if status == 400 else b'{"error":"internal_error"}'
+        body = _MALFORMED if status == 400 else _INTERNAL
         return web.Response(status=status, body=body, headers={"Content-Type": "application/json", "Server": "relay"})
 
     def abort(self) -> None:

@@ -127,6 +127,19 @@ async def test_a_request_over_which_aiohttps_own_loop_ends_does_not_keep_its_con
         assert answer.closed
 
 
+async def test_who_is_to_be_refused_is_answered_also_where_refusing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*anything: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    async with relay_here(tmp_path, OPEN) as relay:
+        assert relay.running is not None
+        monkeypatch.setattr(relay.running.store, "reject", fail)
+        head = b"POST /in/open HTTP/1.1\r\nHost: not a host\r\nContent-Length: 0\r\n\r\n"
+        assert (await exchange(relay.public, head)).statuses == (500,)
+
+
 async def test_who_is_refused_a_thousand_times_in_one_piece_leaves_the_others_their_turn(tmp_path: Path) -> None:
     async with relay_here(tmp_path, OPEN) as relay:
         assert relay.running is not None
