@@ -40,9 +40,12 @@ class _Line(ClientRequest):
 
     def free(self) -> Lease | None:
         """One that can be used."""
+        if not self.idle:
+            return None
+        oldest = asyncio.get_running_loop().time() - _IDLE  # which the sweep may not have come to yet
         while self.idle:
             lease = self.idle.pop()
-            if lease.usable:
+            if lease.usable and lease.since > oldest:
                 return lease
             lease.close()
         return None

@@ -27,7 +27,7 @@ from relay.destination import Limits, Outbound, Wire
 from relay.egress import Egress
 from tests.fakes import NOON, ManualClock, until
 from tests.faults.names import Names
-from tests.faults.peers import CASES, FINE, METADATA, OK, Case, endless, late, peer, says, status
+from tests.faults.peers import CASES, FINE, METADATA, OK, Case, endless, hang, late, peer, says, status
 from tests.faults.routes import config, ended, one_route
 from tests.harness import PATIENCE, relay_here
 
@@ -232,6 +232,17 @@ async def test_part_of_an_answer_that_nobody_asked_for_is_no_beginning_of_the_ne
         assert (await ended(relay))["delivery"]["status"] == "delivered"
         assert (await ended(relay))["delivery"]["code"] == 503
         assert destination.connections == 1
+
+
+async def test_a_connection_that_was_idle_for_long_is_not_used_again_before_it_is_swept_away() -> None:
+    async with peer(says(OK + b"Content-Length: 0\r\n\r\n", then=hang)) as destination:
+        async with HttpTransport(Egress.of(())) as transport:
+            outbound = Outbound("POST", URL(destination.url), [], b"")
+            await transport.send(outbound, Limits(PATIENCE, PATIENCE, 100))
+            [[lease]] = transport._pool.direct._idle.values()
+            lease.since -= direct._IDLE
+            await transport.send(outbound, Limits(PATIENCE, PATIENCE, 100))
+            assert destination.connections == 2
 
 
 async def test_a_tls_context_is_let_go_when_a_renewed_one_has_taken_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
