@@ -35,12 +35,17 @@ class _Line(ClientRequest):
     idle: deque[Lease] | None
     """Connections that wait for a request, who was used last last; shared by all lines of one connection key. None
     where nobody would look for them any more."""
+    used = True
+    """Whether it was, since the last sweep."""
 
     def free(self) -> Lease | None:
         """One that can be used."""
+        if not self.idle:
+            return None
+        oldest = asyncio.get_running_loop().time() - _IDLE  # which the sweep may not have come to yet
         while self.idle:
             lease = self.idle.pop()
-            if lease.usable:
+            if lease.usable and lease.since > oldest:
                 return lease
             lease.close()
         return None
@@ -128,7 +133,6 @@ class Lease:
     def __init__(self, connection: Connection, line: _Line) -> None:
         protocol = connection.protocol
         assert protocol is not None
-        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         self._connection = connection
         self._line = line
         self._deadlines: _Deadlines | None = None
@@ -146,6 +150,8 @@ class Lease:
         protocol, transport = self.protocol, self.protocol.transport
         self._deadlines = deadlines
         deadlines.begin(self)
+        # A parser of its own: part of an answer that nobody asked for would be read as the beginning of this one.
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         if transport is not None and not transport.is_closing():  # else reading says why it has ended
             transport.write(data)
         while True:
@@ -193,6 +199,7 @@ class Direct:
     async def send(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Answer:
         """Make a request; `end` what comes of it. Raises what a session raises."""
         line = self._line(request.url, tls)
+        line.used = True
         data = _head(line.opening, request.headers, len(request.body)) + request.body
         lease = line.free()
         if lease is not None:
@@ -242,9 +249,18 @@ class Direct:
         return line
 
     def _sweep(self) -> None:
-        """Close what has been idle for long."""
+        """Close what has been idle for long, and let go of what nobody asks for any more: a TLS context is large, and
+        whenever a certificate is renewed there is another one."""
         loop = asyncio.get_running_loop()
         self._close_idle(loop.time() - _IDLE)
+        for key, line in list(self._lines.items()):
+            if not line.used and not line.idle:
+                del self._lines[key]
+                line.idle = None
+            line.used = False
+        known = {line.connection_key for line in self._lines.values()}
+        for connection_key in self._idle.keys() - known:
+            del self._idle[connection_key]
         self._sweeper = loop.call_later(_IDLE, self._sweep)
 
     def _close_idle(self, before: float) -> None:

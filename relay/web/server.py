@@ -30,9 +30,11 @@ from relay.web.swift import Answer, Plain, plain
 _BACKLOG = 1024
 _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
 _MOST_HEADER = 16 << 10
+_IN_A_ROW = 16  # answers to one connection before the others have their turn
 _UNTAKEN = 30.0  # seconds in which somebody reads some of an answer
 _HANDSHAKE = 10.0  # seconds that TLS may take to begin
 _MALFORMED = b'{"error":"malformed_body"}'
+_INTERNAL = b'{"error":"internal_error"}'
 MOST_ADMIN_CONNECTIONS = 256
 """At once; more are closed as they come. 100 of them may follow the log."""
 
@@ -74,8 +76,10 @@ class _Connection(RequestHandler):
         The loop makes a task for each, a request, a writer and a response. Its parser, limits and timers are kept.
         """
         loop = self._loop
+        in_a_row = 0
         while not (self._force_close or self._close):
             if not self._messages:
+                in_a_row = 0
                 self._waiter = loop.create_future()
                 try:
                     await self._waiter
@@ -95,6 +99,8 @@ class _Connection(RequestHandler):
             except asyncio.CancelledError:
                 self.force_close()
                 raise
+            except Exception:  # noqa: BLE001 - a bug of ours: aiohttp's loop answers so as well
+                answer = Answer(500, _INTERNAL, close=True)
             finally:
                 self._request_in_progress = False
                 if self._handler_waiter is not None:
@@ -114,6 +120,10 @@ class _Connection(RequestHandler):
             self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
                 self._keepalive_handle = loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+            in_a_row += 1
+            if in_a_row >= _IN_A_ROW:  # a refusal waits for nothing: thousands of them may come in one piece
+                in_a_row = 0
+                await asyncio.sleep(0)
         if not self._force_close:
             self._task_handler = None
             if self.transport is not None:
@@ -172,7 +182,7 @@ class _Connection(RequestHandler):
 
     def refusal(self, status: int) -> web.Response:
         """The answer to what is not HTTP, or to what a bug has spoilt."""
-        body = _MALFORMED if status == 400 else b'{"error":"internal_error"}'
+        body = _MALFORMED if status == 400 else _INTERNAL
         return web.Response(status=status, body=body, headers={"Content-Type": "application/json", "Server": "relay"})
 
     def abort(self) -> None:

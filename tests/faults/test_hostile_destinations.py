@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
+import weakref
 from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -15,14 +18,18 @@ from typing import Any
 
 import pytest
 from aiohttp.client_proto import ResponseHandler
+from yarl import URL
 
-from relay import client
+from relay import client, direct
+from relay.client import HttpTransport
 from relay.clock import rfc3339
+from relay.destination import Limits, Outbound, Wire
+from relay.egress import Egress
 from tests.fakes import NOON, ManualClock, until
 from tests.faults.names import Names
-from tests.faults.peers import CASES, FINE, METADATA, OK, Case, endless, late, peer, says, status
+from tests.faults.peers import CASES, FINE, METADATA, OK, Case, endless, hang, late, peer, says, status
 from tests.faults.routes import config, ended, one_route
-from tests.harness import relay_here
+from tests.harness import PATIENCE, relay_here
 
 ROOT = Path(__file__).parent.parent.parent
 KEPT = 16 << 10
@@ -211,6 +218,45 @@ async def test_what_comes_unasked_on_an_idle_connection_is_no_answer_to_the_next
         await sent.wait()
         assert (await ended(relay))["delivery"]["code"] == 503
         assert destination.requests == 2
+
+
+async def test_part_of_an_answer_that_nobody_asked_for_is_no_beginning_of_the_next_one(tmp_path: Path) -> None:
+    first = OK + b"Content-Length: 0\r\n\r\n"
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await says(first + b"HTTP/1.1 200 ")(reader, writer)
+        await reader.readuntil(b"\r\n\r\n")
+        await status("503 Busy")(reader, writer)
+
+    async with peer(talk) as destination, relay_here(tmp_path, one_route(destination.url)) as relay:
+        assert (await ended(relay))["delivery"]["status"] == "delivered"
+        assert (await ended(relay))["delivery"]["code"] == 503
+        assert destination.connections == 1
+
+
+async def test_a_connection_that_was_idle_for_long_is_not_used_again_before_it_is_swept_away() -> None:
+    async with peer(says(OK + b"Content-Length: 0\r\n\r\n", then=hang)) as destination:
+        async with HttpTransport(Egress.of(())) as transport:
+            outbound = Outbound("POST", URL(destination.url), [], b"")
+            await transport.send(outbound, Limits(PATIENCE, PATIENCE, 100))
+            [[lease]] = transport._pool.direct._idle.values()
+            lease.since -= direct._IDLE
+            await transport.send(outbound, Limits(PATIENCE, PATIENCE, 100))
+            assert destination.connections == 2
+
+
+async def test_a_tls_context_is_let_go_when_a_renewed_one_has_taken_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "_IDLE", 0.01)
+    async with peer(status("200 OK")) as destination, HttpTransport(Egress.of(())) as transport:
+        context = ssl.create_default_context()
+        outbound = Outbound("POST", URL(destination.url), [], b"", Wire(context))
+        assert (await transport.send(outbound, Limits(PATIENCE, PATIENCE, 100))).response.status == 200
+        old = weakref.ref(context)
+        del context, outbound
+        async with asyncio.timeout(PATIENCE):
+            while old() is not None:
+                await asyncio.sleep(0.01)
+                gc.collect()
 
 
 async def test_an_idle_connection_that_answers_without_end_is_closed(tmp_path: Path) -> None:

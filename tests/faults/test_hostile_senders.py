@@ -127,6 +127,35 @@ async def test_a_request_over_which_aiohttps_own_loop_ends_does_not_keep_its_con
         assert answer.closed
 
 
+async def test_who_is_to_be_refused_is_answered_also_where_refusing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*anything: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    async with relay_here(tmp_path, OPEN) as relay:
+        assert relay.running is not None
+        monkeypatch.setattr(relay.running.store, "reject", fail)
+        head = b"POST /in/open HTTP/1.1\r\nHost: not a host\r\nContent-Length: 0\r\n\r\n"
+        assert (await exchange(relay.public, head)).statuses == (500,)
+
+
+async def test_who_is_refused_a_thousand_times_in_one_piece_leaves_the_others_their_turn(tmp_path: Path) -> None:
+    async with relay_here(tmp_path, OPEN) as relay:
+        assert relay.running is not None
+        refused = relay.running.ingest._metrics.not_found
+        _, writer = await _connect(relay)
+        writer.write(b"POST /nowhere HTTP/1.1\r\nHost: relay\r\n\r\n" * 1000)
+        seen, most = 0.0, 0.0
+        async with asyncio.timeout(PATIENCE):
+            while seen < 1000:
+                await asyncio.sleep(0)
+                now = next(iter(refused.collect())).samples[0].value
+                seen, most = now, max(most, now - seen)
+        assert most <= 32, "so many were answered while nobody else could be"
+        writer.close()
+
+
 async def test_a_stranger_does_not_fill_the_log_with_refusals(tmp_path: Path) -> None:
     async with relay_here(tmp_path, OPEN, ManualClock()) as relay:
         for _ in range(30):
