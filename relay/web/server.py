@@ -21,7 +21,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from relay import ceilings
+from relay import ceilings, journal
 from relay.handover import bound_to
 from relay.schema import TcpAddress, UnixAddress, is_loopback
 from relay.web.answer import answer
@@ -100,6 +100,7 @@ class _Connection(RequestHandler):
                 self.force_close()
                 raise
             except Exception:  # noqa: BLE001 - a bug of ours: aiohttp's loop answers so as well
+                journal.crashed("ingest")
                 answer = Answer(500, _INTERNAL, close=True)
             finally:
                 self._request_in_progress = False
