@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from relay.ids import moment_ms
-from relay.stores.sqlite import rows, shapes
+from relay.stores._sql import rows, shapes
 from tests.torture.bulk import AT_ONCE, in_bulk, insert
 
 BODY = b'{"event":"entry.publish","entry":{"id":1,"text":"' + b"x" * 200 + b'"}}'

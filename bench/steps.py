@@ -43,7 +43,7 @@ _RULES = tuple(
         (r"relay/(routing|pattern|query)\.py", ".*", "match"),
         (r"relay/stores/", r"^(_?record\w*|update_row|attempt_row|_insert_attempts|_changes)$", "record"),
         (r"relay/stores/", r"^(add|_?begin|_commit|_write|_transaction)$", "store"),
-        (r"relay/stores/sqlite/joining", ".*", "store"),
+        (r"relay/stores/(_sql|sqlite)/joining", ".*", "store"),
         (r"relay/client\.py|aiohttp/(client|connector)", ".*", "send"),
         (r"relay/destination\.py", r"^(exchange|judge|masked)$", "send"),
         (r"relay/(payload|template|rendering|window|destination)\.py|relay/destinations/", ".*", "render"),

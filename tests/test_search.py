@@ -15,7 +15,8 @@ from relay.delivery import Attempt, Code, Delivery, Failure, LogItem, Rejection,
 from relay.event import Change, Description
 from relay.ids import RejectionId
 from relay.store import LogQuery
-from relay.stores.sqlite import SqliteStore, open_store, search, shapes
+from relay.stores._sql import search, shapes
+from relay.stores.sqlite import SqliteStore, open_store
 from relay.web import logquery
 from tests.contract.desk import Desk
 from tests.fakes import ManualClock

@@ -22,7 +22,8 @@ from relay.event import Change, Description
 from relay.ids import DeliveryId, EventId
 from relay.lane import Order
 from relay.store import LogQuery, WrongState
-from relay.stores.sqlite import SqliteStore, open_store, rows
+from relay.stores._sql import rows
+from relay.stores.sqlite import SqliteStore, open_store
 from relay.window import Grouping, batch, debounce
 from tests.contract.desk import SECOND, Desk, again, delivered, expired, failed
 from tests.fakes import NOON, ManualClock

@@ -15,7 +15,8 @@ from relay.clock import to_ms
 from relay.delivery import Delivery, Trigger
 from relay.lane import Order
 from relay.store import Counts, LogQuery, Unusable, WrongState
-from relay.stores.sqlite import SqliteStore, open_reader, open_store, rows, schema
+from relay.stores._sql import rows
+from relay.stores.sqlite import SqliteStore, open_reader, open_store, schema
 from tests.contract.desk import Desk, delivered
 from tests.fakes import NOON, ManualClock
 

@@ -22,20 +22,19 @@ from relay.event import Description, Event
 from relay.lane import Order
 from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
 from relay.stores import open_store as open_by_url
+from relay.stores._sql import commands, joining, lanes, writer
+from relay.stores._sql import reader as queries
+from relay.stores._sql.connection import Connection
+from relay.stores._sql.deltas import Deltas, shift
 from relay.stores.sqlite import (
     SqliteStore,
     affected_by_wal_reset_bug,
-    commands,
     committer,
-    joining,
-    lanes,
     open_reader,
     open_store,
     opening,
     reader,
     schema,
-    transaction,
-    writer,
 )
 from relay.window import batch, debounce
 from tests.contract.desk import SECOND, Desk, again, delivered
@@ -65,6 +64,13 @@ async def desk(path: Path) -> AsyncIterator[Desk]:
 def sqlite(desk: Desk) -> SqliteStore:
     assert isinstance(desk.store, SqliteStore)
     return desk.store
+
+
+def committing(desk: Desk) -> committer.Committer:
+    """The writer's thread."""
+    thread = sqlite(desk)._writer._thread
+    assert isinstance(thread, committer.Committer)
+    return thread
 
 
 async def on_writer(desk: Desk, sql: str) -> object:
@@ -232,9 +238,9 @@ async def test_an_id_used_twice_fails_alone(desk: Desk) -> None:
 
 
 async def test_a_command_that_fails_undoes_only_itself(desk: Desk) -> None:
-    def half(connection: sqlite3.Connection, deltas: transaction.Deltas) -> None:
+    def half(connection: Connection, deltas: Deltas) -> None:
         connection.execute("DELETE FROM delivery")
-        transaction.shift(deltas, "www", -1, 0)
+        shift(deltas, "www", -1, 0)
         raise ZeroDivisionError
 
     results = await asyncio.gather(desk.add("www"), sqlite(desk)._writer.call(half), return_exceptions=True)
@@ -258,7 +264,7 @@ async def test_a_full_disk_refuses_everything_and_heals(desk: Desk, path: Path) 
     assert "SQLITE_FULL" in (desk.store.trouble() or "")
     assert desk.counts() == {"www": (1, 0)}
     assert len(await desk.claimed()) == 1, "reading goes on"
-    sqlite(desk)._writer._thread._connection.execute("PRAGMA max_page_count = 1000000")  # type: ignore[union-attr]
+    committing(desk)._connection.execute("PRAGMA max_page_count = 1000000")  # type: ignore[union-attr]
     await desk.store.record(again(delivery, NOON))
     assert desk.store.trouble() is None
     await desk.add("www", body=big)
@@ -268,7 +274,7 @@ async def test_a_full_disk_refuses_everything_and_heals(desk: Desk, path: Path) 
 
 async def test_trouble_ends_by_itself_when_the_disk_is_well(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer, "_PROBE_EVERY", 0.01)
-    connection = sqlite(desk)._writer._thread._connection
+    connection = committing(desk)._connection
     assert connection is not None
     connection.execute("PRAGMA query_only = 1")
     with pytest.raises(Unavailable, match="readonly"):
@@ -300,7 +306,7 @@ class DeadCommit:
 
 @pytest.mark.parametrize("stored", [False, True])
 async def test_after_a_failed_commit_the_file_alone_is_believed(desk: Desk, stored: bool) -> None:
-    thread = sqlite(desk)._writer._thread
+    thread = committing(desk)
     assert thread._connection is not None
     thread._connection = DeadCommit(thread._connection, stored)  # type: ignore[assignment]
     with pytest.raises(Unavailable, match="disk I/O error"):
@@ -366,7 +372,7 @@ async def test_a_disk_that_fills_faster_than_a_second_is_noticed(desk: Desk, mon
 
 
 async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "QUERY_SECONDS", 0.01)
+    monkeypatch.setattr(queries, "QUERY_SECONDS", 0.01)
     logs = sqlite(desk)._logs
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     with pytest.raises(Unavailable, match="longer than"):
@@ -382,12 +388,12 @@ async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: p
     ("sql", "values"),
     [
         (reader.CLAIM, ("www", 0, "[]", 10, 1 << 20, 0)),
-        (reader._NEXT_DUE, ("www", 0, 0)),
-        (reader._COLLECTED, (1, True, 9)),
-        (reader._WINDOWS, ()),
-        (reader._MERGED_INTO_WINDOWS, ()),
-        (reader._PENDING_OF, ("www",)),
-        (reader._HELD_OF, ("www",)),
+        (queries._NEXT_DUE, ("www", 0, 0)),
+        (queries._COLLECTED, (1, True, 9)),
+        (queries._WINDOWS, ()),
+        (queries._MERGED_INTO_WINDOWS, ()),
+        (queries._PENDING_OF, ("www",)),
+        (queries._HELD_OF, ("www",)),
         (lanes._HAS_UNFINISHED, ("www", "")),
         (lanes._RELEASE, ("www", "")),
         (lanes._ADMIT, ("www", "", 5)),
@@ -399,8 +405,8 @@ async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: p
         (commands._REMOVED, ("www", 500)),
         (commands._STILL_TO_BE_SENT, (1,)),
         (commands._ROUTES.format(state="held"), ()),
-        (reader._FIRST_DUE, ()),
-        (reader._OLDEST_PENDING, ()),
+        (queries._FIRST_DUE, ()),
+        (queries._OLDEST_PENDING, ()),
         ("SELECT route, count(*) FROM delivery WHERE state = 'held' GROUP BY route", ()),
         ("SELECT id FROM delivery WHERE state = 'pending' AND route = ? LIMIT 9", ("www",)),
     ],
@@ -411,7 +417,7 @@ async def test_no_query_of_the_queue_walks_the_deliveries(desk: Desk, sql: str, 
     assert steps
     for step in steps:
         assert "INDEX delivery_" in step or "USING INTEGER PRIMARY KEY" in step, plan
-    assert not any("TEMP B-TREE" in step for step in plan[:4] if sql == reader._NEXT_DUE), plan
+    assert not any("TEMP B-TREE" in step for step in plan[:4] if sql == queries._NEXT_DUE), plan
 
 
 @pytest.mark.parametrize("statement", [lanes._RELEASE, lanes._ADMIT])
@@ -431,7 +437,7 @@ async def test_an_order_that_was_half_changed_when_relay_ended_is_changed_whole_
     told = [await desk.tell() for _ in range(5)]
     change = lanes.Relane.__call__
 
-    def once(self: lanes.Relane, connection: sqlite3.Connection, deltas: transaction.Deltas) -> None:
+    def once(self: lanes.Relane, connection: Connection, deltas: Deltas) -> None:
         change(self, connection, deltas)
         monkeypatch.setattr(lanes.Relane, "__call__", dies)
 

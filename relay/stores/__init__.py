@@ -6,7 +6,6 @@ import contextlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
 from relay.clock import Clock
@@ -32,7 +31,7 @@ async def open_store(
 async def open_reader(url: str) -> LogReader:
     """Read the store that `store.url` names while no relay runs on it. Raises Unusable."""
     module, rest = _backend(url)
-    reader: LogReader = await module.open_reader(Path(rest))
+    reader: LogReader = await module.open_reader(rest)
     return reader
 
 
@@ -40,13 +39,13 @@ async def open_reader(url: str) -> LogReader:
 def surveyed(url: str) -> Iterator[Surveyor]:
     """The store that `store.url` names, to be looked at as a whole. Raises Unusable, Unavailable."""
     module, rest = _backend(url)
-    with module.survey(Path(rest)) as found:
+    with module.survey(rest) as found:
         yield found
 
 
 def _backend(url: str) -> tuple[ModuleType, str]:
     scheme, colon, rest = url.partition(":")
-    known = sorted(found.name for found in pkgutil.iter_modules(__path__))
+    known = sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_"))
     if not colon or scheme not in known:
         raise Unusable(f"store.url: no store is called '{scheme}': there is {', '.join(known)}")
     return import_module(f"{__name__}.{scheme}"), rest

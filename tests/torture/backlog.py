@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import median
 
 from relay.memory import CLAIMED
-from relay.stores.sqlite import reader, rows, shapes
+from relay.stores._sql import rows, shapes
+from relay.stores.sqlite import reader
 from tests.harness import RelayProcess, write_config
 from tests.torture.bulk import AT_ONCE, in_bulk, insert
 from tests.torture.crashes import end

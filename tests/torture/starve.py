@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from relay.stores.sqlite.reader import QUERY_SECONDS
+from relay.stores._sql.reader import QUERY_SECONDS
 from tests.harness import RelayProcess, sink, write_config
 from tests.torture.backlog import resident
 from tests.torture.crashes import end

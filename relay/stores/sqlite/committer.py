@@ -6,21 +6,23 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from relay.delivery import Added
+from relay.delivery import Added, Owed
+from relay.ids import EventId
 from relay.store import Counts, Unavailable
+from relay.stores._sql.batch import Add, Batch, Call
+from relay.stores._sql.connection import Command, Connection, run
+from relay.stores._sql.deltas import Deltas, shift
+from relay.stores._sql.results import Record, count
+from relay.stores._sql.rows import Row
+from relay.stores._sql.shapes import Shapes
 from relay.stores.sqlite import changes, transaction
-from relay.stores.sqlite.changes import Changed
 from relay.stores.sqlite.connection import Replaced, connect, explain, identity
-from relay.stores.sqlite.joining import Adding, Joining
-from relay.stores.sqlite.rows import Row
-from relay.stores.sqlite.shapes import Shapes
-from relay.stores.sqlite.transaction import Command, Deltas, Record
+from relay.stores.sqlite.joining import Joining
 
 _EMPTYING_MS = 1000  # for which senders may wait while something is being forgotten
 _PROBE_EVERY = 1.0  # seconds between tries to write after a failure, when nobody else tries
@@ -35,50 +37,6 @@ _OWN_FAULT = (
     ValueError,
     TypeError,
 )
-
-
-@dataclass(slots=True)
-class Add:
-    """An event with its deliveries, waiting."""
-
-    adding: Adding
-    done: asyncio.Future[Added]
-
-
-@dataclass(slots=True)
-class Call:
-    """A command, waiting."""
-
-    run: Command[Any]
-    done: asyncio.Future[Any]
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one transaction writes, and what came of it."""
-
-    adds: list[Add] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    rejections: list[Row] = field(default_factory=list)
-    empty_log: bool = False
-    """Checkpoint, and leave nothing in the log."""
-    last: bool = False
-    probe: bool = False
-    """Nobody's: only to see whether one can write again."""
-    # Filled by the writer's thread:
-    failed: list[tuple[asyncio.Future[Any], BaseException]] = field(default_factory=list)
-    results: list[tuple[asyncio.Future[Any], Any]] = field(default_factory=list)
-    deltas: Deltas = field(default_factory=dict)
-    counts: dict[str, Counts] | None = None
-    """All counts, where they had to be read anew."""
-    changed: list[Changed] = field(default_factory=list)
-    """For those who follow: what each transaction changed, oldest first."""
-    trouble: str | None = None
-    seconds: float = 0.0
-
-    def __bool__(self) -> bool:
-        return bool(self.adds or self.records or self.calls or self.rejections)
 
 
 class Committer:
@@ -115,6 +73,17 @@ class Committer:
     def join(self) -> None:
         """Wait for the thread to end."""
         self._thread.join()
+
+    def owe(self, event: EventId, size: int, owed: Sequence[Owed]) -> Command[Added]:
+        """A command that makes new deliveries of a stored event, whose body has this size."""
+
+        def command(connection: Connection, deltas: Deltas) -> Added:
+            return self._joining(connection, deltas).owe(event, size, owed)
+
+        return command
+
+    def _joining(self, connection: Connection, deltas: Deltas) -> Joining:
+        return Joining(connection, self.unfinished, deltas, self.shapes)
 
     def _run(self) -> None:
         while True:
@@ -200,14 +169,14 @@ class Committer:
                 connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
             if adds:
-                added = Joining(connection, self.unfinished, deltas, self.shapes).add([add.adding for add in adds])
+                added = self._joining(connection, deltas).add([add.adding for add in adds])
                 results.extend(zip((add.done for add in adds), added, strict=True))
             if records:
                 transaction.record(connection, records, deltas)
                 results.extend((record.done, None) for record in records)
             for call in calls:
                 try:
-                    results.append((call.done, transaction.run(connection, call.run, deltas)))
+                    results.append((call.done, run(connection, call.run, deltas)))
                 except Exception as error:  # its caller's to judge
                     if _is_the_disks(error):
                         raise
@@ -217,7 +186,7 @@ class Committer:
                 transaction.reject(connection, rejections)
             if not (adds or records or calls or rejections):
                 connection.execute("UPDATE meta SET value = value WHERE key = 'store'")
-            counts = transaction.count(connection) if self._recount else None
+            counts = count(connection) if self._recount else None
             if identity(self._path) != self._file:
                 raise Replaced
             self._commit(connection)
@@ -238,7 +207,7 @@ class Committer:
             self.unfinished.update(_sums(counts))
         else:
             for route, (pending, held) in deltas.items():
-                transaction.shift(batch.deltas, route, pending, held)
+                shift(batch.deltas, route, pending, held)
                 self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
         if self._noting is not None and (changed := changes.collect(connection)):
             batch.changed.append(changed)

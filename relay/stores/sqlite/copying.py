@@ -14,8 +14,9 @@ from pathlib import Path
 
 from relay.clock import rfc3339
 from relay.store import CannotCopy, Progress, Unusable
+from relay.stores._sql.connection import Connection
+from relay.stores._sql.deltas import Deltas
 from relay.stores.sqlite import opening
-from relay.stores.sqlite.deltas import Deltas
 
 MARK = "backup"
 _AT_ONCE = 4096  # pages between two looks at how far it is
@@ -99,6 +100,6 @@ def _remove(part: Path) -> None:
         part.with_name(part.name + suffix).unlink(missing_ok=True)
 
 
-def unmark(connection: sqlite3.Connection, deltas: Deltas) -> None:
+def unmark(connection: Connection, deltas: Deltas) -> None:
     """The file is a store like any other from now on: a command of the writer."""
     connection.execute("DELETE FROM meta WHERE key = ?", (MARK,))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from relay.ids import Ids
 from relay.store import Counts, Unavailable, Unusable
-from relay.stores.sqlite import schema, transaction
+from relay.stores._sql import results
+from relay.stores.sqlite import schema
 from relay.stores.sqlite.connection import connect, identity, set_up
 
 # What another try may mend: the file itself is not to blame.
@@ -71,7 +72,7 @@ def open_file(path: Path, on_migrate: Callable[[int, int], None] | None = None) 
             # Fails at once where the file may only be read. What a relay that is gone had begun with nobody sends now.
             schema.with_transaction(connection, ["UPDATE delivery SET taken = 0 WHERE taken = 1"])
             ids = Ids(schema.store_number(connection), schema.last_id(connection))
-            return Opened(connection, ids, transaction.count(connection))
+            return Opened(connection, ids, results.count(connection))
         except BaseException:
             connection.close()
             raise

@@ -14,7 +14,6 @@ another delivery ends with that one. Its deliveries and their attempts go with i
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -25,10 +24,11 @@ import orjson
 
 from relay.clock import to_ms
 from relay.store import Haste, Pruned
-from relay.stores.sqlite import rows
-from relay.stores.sqlite.schema import PRUNED_UP_TO
-from relay.stores.sqlite.transaction import Command, Deltas
-from relay.stores.sqlite.writer import Writer
+from relay.stores._sql import rows
+from relay.stores._sql.connection import Command, Connection
+from relay.stores._sql.deltas import Deltas
+from relay.stores._sql.tables import PRUNED_UP_TO
+from relay.stores._sql.writer import Writer
 
 Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
 _Step = tuple[Pruned, float]
@@ -103,9 +103,7 @@ class Pruning:
         await self._give_back()
         return self._total
 
-    async def _walk(
-        self, query: str, remove: Callable[[sqlite3.Connection, list[int]], Pruned], limit: datetime
-    ) -> None:
+    async def _walk(self, query: str, remove: Callable[[Connection, list[int]], Pruned], limit: datetime) -> None:
         last, cutoff, end = 0, to_ms(limit), rows.first_id(limit)
         while self._going_on and (found := await self._ask(query, (last, cutoff, end, _LOOKED_AT))):
             last = found[-1][0]
@@ -118,7 +116,7 @@ class Pruning:
                     some.append(old.popleft())
                 numbers = [number for number, _ in some]
 
-                def step(connection: sqlite3.Connection, deltas: Deltas, numbers: list[int] = numbers) -> _Step:
+                def step(connection: Connection, deltas: Deltas, numbers: list[int] = numbers) -> _Step:
                     began = monotonic()
                     still = [row[0] for row in connection.execute(_STILL, (_json(numbers), cutoff))]
                     return remove(connection, still), monotonic() - began
@@ -128,9 +126,10 @@ class Pruning:
     async def _reject(self, limit: datetime) -> None:
         end = rows.first_id(limit)
 
-        def step(connection: sqlite3.Connection, deltas: Deltas) -> int:
+        def step(connection: Connection, deltas: Deltas) -> int:
             query = "DELETE FROM rejection WHERE id IN (SELECT id FROM rejection WHERE id < ? ORDER BY id LIMIT ?)"
-            return connection.execute(query, (end, _REJECTIONS)).rowcount
+            removed: int = connection.execute(query, (end, _REJECTIONS)).rowcount
+            return removed
 
         while await self._writer.call(step):
             pass
@@ -139,7 +138,7 @@ class Pruning:
         """Free pages go back to the disk, for good at the next checkpoints."""
         self._size = _FIRST
 
-        def step(connection: sqlite3.Connection, deltas: Deltas) -> _Step:
+        def step(connection: Connection, deltas: Deltas) -> _Step:
             began = monotonic()
             free = connection.execute("PRAGMA freelist_count").fetchone()[0]
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -186,7 +185,7 @@ class Pruning:
         return self._haste() is not Haste.NO_MORE
 
 
-def _remove(connection: sqlite3.Connection, events: list[int]) -> Pruned:
+def _remove(connection: Connection, events: list[int]) -> Pruned:
     some = (_json(events),)
     connection.execute("DELETE FROM body WHERE event_id IN (SELECT value FROM json_each(?))", some)
     connection.execute(f"DELETE FROM attempt WHERE delivery_id {_OF_DELIVERIES}", some)  # noqa: S608
@@ -201,7 +200,7 @@ def _remove(connection: sqlite3.Connection, events: list[int]) -> Pruned:
     return Pruned(events=len(events), deliveries=deliveries)
 
 
-def _remove_bodies(connection: sqlite3.Connection, events: list[int]) -> Pruned:
+def _remove_bodies(connection: Connection, events: list[int]) -> Pruned:
     """What senders sent, and what destinations answered."""
     some = (_json(events),)
     bodies = connection.execute("DELETE FROM body WHERE event_id IN (SELECT value FROM json_each(?))", some).rowcount

@@ -1,22 +1,10 @@
 """The tables, their versions, and how an older file becomes today's.
 
-    event      what was accepted, with the description columns that `/logs` filters on
-    body       its bytes, apart from the rows that are scanned; the checksum lies with the event
-    delivery   one event owed to one route: the queue, and afterwards its history
-    attempt    what was sent and what came back
-    rejection  requests that were refused, the last 1,000 per source
-    shape      what deliveries have in common that `/logs` filters on, each combination once; few, so that one index
-               over (shape, id) serves every such filter and every combination of them (`shapes`)
-    mention    entries of events that are about several
-    seen       by what repeated requests are known, for as long as they may come
-    known      what outlives restarts of routes and sources
-    meta       the store's own number, and how much has been pruned
-
-Ids are those of `relay.ids`: they grow with time, so that tables and indexes are appended to, and a row's creation
-time is in its id. Times are milliseconds since 1970. But for `seen` there is no random key, and the queue is carried by
-partial indexes that hold only what is waiting: each index costs every event some microseconds. Foreign keys are
-named for the reader and for `PRAGMA foreign_key_check`, but not enforced at each insert: one writer inserts an event
-and its deliveries in one transaction, in order. What a delivery was merged into may have been pruned before it.
+What the tables mean says `stores/_sql/tables`. Keys grow with time, so that tables and indexes are appended to, and
+each index costs every event some microseconds: the queue is carried by partial ones that hold only what is waiting.
+Foreign keys are named for the reader and for `PRAGMA foreign_key_check`, but not enforced at each insert: one writer
+inserts an event and its deliveries in one transaction, in order. What a delivery was merged into may have been pruned
+before it.
 """
 
 from __future__ import annotations
@@ -26,21 +14,9 @@ from collections.abc import Sequence
 
 from relay.ids import draw_store
 from relay.store import Unusable
+from relay.stores._sql import tables
 
 APPLICATION_ID = 0x72656C79  # "rely", in the file's header: tells relay's files from other SQLite files
-
-UNFINISHED_LANE = "lane IS NOT NULL AND (state = 'pending' OR state = 'held')"
-"""What the index of lanes holds: queries must say it in these words to use it."""
-
-ASIDE = "state = 'failed' OR state = 'cancelled' OR state = 'merged'"
-"""What the index of those that were not delivered holds."""
-
-PRUNED_UP_TO = "pruned_up_to"
-"""In `meta`: the newest event that was pruned. Of older ones it is not known any more what came after them."""
-
-MOST_SHAPES = 4096
-"""Past these, deliveries have shape 0: names that senders make up (a title as an event's name) must not grow a table
-that every search reads."""
 
 _SHAPE = (
     "json_array({delivery}.route, {event}.source, {event}.type, {event}.event, {event}.model, {event}.stage,"
@@ -190,7 +166,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         "ALTER TABLE delivery_2 RENAME TO delivery",
         "CREATE INDEX delivery_pending ON delivery (route, blocked, retried, due, id) WHERE state = 'pending'",
         # Those that wait for others of their lane, or are first in theirs.
-        f"CREATE INDEX delivery_lane ON delivery (route, lane, blocked, id) WHERE {UNFINISHED_LANE}",
+        f"CREATE INDEX delivery_lane ON delivery (route, lane, blocked, id) WHERE {tables.UNFINISHED_LANE}",
         "CREATE INDEX delivery_told ON delivery (route, lane, id) WHERE lane IS NOT NULL AND state = 'delivered'",
         'CREATE UNIQUE INDEX delivery_window ON delivery (route, "window") WHERE open = 1',
         "CREATE INDEX delivery_held ON delivery (route, held_reason) WHERE state = 'held'",
@@ -236,7 +212,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         INSERT INTO shape (key, route, source, type, event, model, stage, action)
         SELECT DISTINCT {_SHAPE.format(delivery="d", event="e")},
             d.route, e.source, e.type, e.event, e.model, e.stage, e.action
-        FROM delivery d JOIN event e ON e.id = d.event_id LIMIT {MOST_SHAPES}
+        FROM delivery d JOIN event e ON e.id = d.event_id LIMIT {tables.MOST_SHAPES}
         """,  # noqa: S608 - our own words
         "ALTER TABLE delivery ADD COLUMN shape INTEGER NOT NULL DEFAULT 0",  # 0: one of many others
         "ALTER TABLE delivery ADD COLUMN entry_id TEXT",
@@ -252,7 +228,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         f"""
         INSERT OR IGNORE INTO shape (key, route, source, type, event, model, stage, action)
         SELECT DISTINCT {_UNMATCHED_SHAPE}, '', source, type, event, model, stage, action
-        FROM event WHERE matched = 0 LIMIT {MOST_SHAPES}
+        FROM event WHERE matched = 0 LIMIT {tables.MOST_SHAPES}
         """,  # noqa: S608
         f"""
         UPDATE event SET shape = coalesce((SELECT id FROM shape WHERE key = {_UNMATCHED_SHAPE}), 0) WHERE matched = 0
@@ -264,7 +240,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         "CREATE INDEX delivery_entry ON delivery (entry_id, id) WHERE entry_id IS NOT NULL",
         "CREATE INDEX delivery_code ON delivery (code, id) WHERE code IS NOT NULL",
         # Those that are rare among the finished ones.
-        f"CREATE INDEX delivery_aside ON delivery (state, id) WHERE {ASIDE}",
+        f"CREATE INDEX delivery_aside ON delivery (state, id) WHERE {tables.ASIDE}",
         "CREATE INDEX event_unmatched_entry ON event (entry_id, id) WHERE matched = 0",
         """
         CREATE TABLE mention (
@@ -283,15 +259,14 @@ MIGRATIONS: tuple[Migration, ...] = (
 )
 
 VERSION = len(MIGRATIONS)
-TABLES = frozenset({"meta", "event", "body", "delivery", "attempt", "rejection", "seen", "known", "shape", "mention"})
 
 
 def version(connection: sqlite3.Connection) -> int:
     """The schema's version in a file; 0 for one with nothing in it. Raises Unusable for any file not relay's."""
     application: int = connection.execute("PRAGMA application_id").fetchone()[0]
     number: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not (application or number or tables):
+    held = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not (application or number or held):
         return 0
     if application != APPLICATION_ID:
         raise Unusable("it is a SQLite file, but not one of relay's: name another file in store.url")
@@ -300,8 +275,8 @@ def version(connection: sqlite3.Connection) -> int:
             f"it was written by a newer relay (schema {number}, this relay knows up to {VERSION}): "
             "run that relay, or restore a backup from before the upgrade"
         )
-    if number == VERSION and not tables >= TABLES:
-        missing = ", ".join(sorted(TABLES - tables))
+    if number == VERSION and not held >= tables.NAMES:
+        missing = ", ".join(sorted(tables.NAMES - held))
         raise Unusable(f"tables are missing ({missing}): restore a backup")
     return number
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Self
 from relay.clock import from_ms, to_ms
 from relay.ids import DELIVERY, EVENT, Ids, moment_ms
 from relay.store import Fault, Figures, Overdue, Progress, Unavailable
+from relay.stores._sql import tables
 from relay.stores.sqlite import copying, opening, schema
 from relay.stores.sqlite.reader import free_bytes
 
@@ -96,7 +97,7 @@ _LAWS = (
         "lanes in which every delivery waits for another one",
         DELIVERY,
         "SELECT min(id) FROM delivery INDEXED BY delivery_lane"  # noqa: S608
-        f" WHERE {schema.UNFINISHED_LANE} GROUP BY route, lane HAVING min(blocked) = 1",
+        f" WHERE {tables.UNFINISHED_LANE} GROUP BY route, lane HAVING min(blocked) = 1",
     ),
 )
 _CHECKSUMS = "checksums"
@@ -128,13 +129,13 @@ class Survey:
         self._connection.close()
 
     def figures(self, progress: Progress) -> Figures:
-        tables = sorted(schema.TABLES)
-        total = len(tables) + 1
+        names = sorted(tables.NAMES)
+        total = len(names) + 1
         rows: dict[str, int] = {}
-        for table in tables:
+        for table in names:
             progress(len(rows), total)
             [[rows[table]]] = self._all(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own tables
-        progress(len(tables), total)
+        progress(len(names), total)
         routes: dict[str, dict[str, int]] = {}
         for route, state, number in self._all("SELECT route, state, count(*) FROM delivery GROUP BY route, state"):
             routes.setdefault(route, {})[state] = number

@@ -17,8 +17,8 @@ import orjson
 from relay.delivery import LogItem, State
 from relay.ids import DELIVERY, EVENT, REJECTION, id_range
 from relay.store import LogQuery
-from relay.stores.sqlite import rows, shapes
-from relay.stores.sqlite.clauses import (
+from relay.stores._sql import rows, shapes
+from relay.stores._sql.clauses import (
     OF_SEVERAL,
     WAITS,
     Clause,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,9 +11,10 @@ from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids
 from relay.lane import Order, Supersedes, supersedes
 from relay.lane import lane as lane_of
 from relay.store import Retried, WrongState
-from relay.stores.sqlite import lanes, rows, schema
-from relay.stores.sqlite.shapes import Shapes
-from relay.stores.sqlite.transaction import Deltas, shift
+from relay.stores._sql import lanes, rows, tables
+from relay.stores._sql.connection import LOCK, Connection
+from relay.stores._sql.deltas import Deltas, shift
+from relay.stores._sql.shapes import Shapes
 
 AT_ONCE = 500  # deliveries held or released in one transaction: milliseconds, also when each lies on a page of its own
 
@@ -36,6 +36,12 @@ _REMOVED = (
     f"SELECT d.id, d.lane, d.shape, {rows.event_columns('e')} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
     " WHERE d.state = 'held' AND d.route = ? AND d.held_reason = 'removed' ORDER BY d.id LIMIT ?"
 )
+_STATE = f"SELECT state FROM delivery WHERE id = ? {LOCK}"  # noqa: S608
+_TO_CANCEL = f"SELECT state, route, lane FROM delivery WHERE id = ? {LOCK}"  # noqa: S608
+_WINDOW = (
+    "SELECT route, state, CASE WHEN open = 1 OR held_reason = 'hand' THEN 1 ELSE 0 END"  # noqa: S608
+    f" FROM delivery WHERE id = ? {LOCK}"
+)
 _STILL_TO_BE_SENT = (
     "SELECT coalesce(c.id, d.id), coalesce(c.state, d.state) FROM delivery d"
     " LEFT JOIN delivery c ON c.id = d.merged_into WHERE d.event_id = ?"
@@ -50,12 +56,12 @@ _WHAT_INSTEAD = {
 }
 
 
-def pending_routes(connection: sqlite3.Connection, deltas: Deltas) -> list[str]:
+def pending_routes(connection: Connection, deltas: Deltas) -> list[str]:
     """The routes that have pending deliveries."""
     return [row[0] for row in connection.execute(_ROUTES.format(state="pending"))]
 
 
-def held_routes(connection: sqlite3.Connection, deltas: Deltas) -> list[str]:
+def held_routes(connection: Connection, deltas: Deltas) -> list[str]:
     """The routes that have held deliveries."""
     return [row[0] for row in connection.execute(_ROUTES.format(state="held"))]
 
@@ -68,7 +74,7 @@ class Hold:
     reason: str
     clock: Clock
 
-    def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
+    def __call__(self, connection: Connection, deltas: Deltas) -> int:
         now = to_ms(self.clock.now())
         number = connection.execute(
             "UPDATE delivery SET state = 'held', held_reason = ?, held_at = ?, updated_at = ? WHERE id IN"
@@ -86,7 +92,7 @@ class Rename:
     route: str
     reason: str
 
-    def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
+    def __call__(self, connection: Connection, deltas: Deltas) -> int:
         # Only others are looked at: a million may be held for this one already.
         others = [reason for reason in FOR_ITS_ROUTE if reason != self.reason]
         return sum(
@@ -110,9 +116,10 @@ class Release:
     reason: str
     clock: Clock
 
-    def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
+    def __call__(self, connection: Connection, deltas: Deltas) -> int:
         number = connection.execute(
-            "UPDATE delivery SET state = 'pending', first_due = first_due + max(0, ?1 - max(held_at, first_due)),"
+            "UPDATE delivery SET state = 'pending', first_due = CASE WHEN ?1 <= held_at OR ?1 <= first_due"
+            " THEN first_due WHEN held_at > first_due THEN first_due + (?1 - held_at) ELSE ?1 END,"
             " \"trigger\" = CASE WHEN held_reason = 'paused' AND due <= ?1 THEN 'resume' ELSE \"trigger\" END,"
             " held_reason = NULL, held_at = NULL, updated_at = ?1 WHERE id IN"
             " (SELECT id FROM delivery WHERE state = 'held' AND route = ?2"
@@ -134,7 +141,7 @@ class Move:
     now: int
     shapes: Shapes
 
-    def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> int:
+    def __call__(self, connection: Connection, deltas: Deltas) -> int:
         found = connection.execute(_REMOVED, (self.old, AT_ONCE)).fetchall()
         shapes = {shape: self.shapes.moved(connection, shape, self.new) for _, _, shape, *_ in found}
         connection.executemany(
@@ -162,11 +169,11 @@ class Retry:
     """What routes keep now, whatever it was when a delivery ended."""
     now: int
 
-    def one(self, connection: sqlite3.Connection, deltas: Deltas, delivery: DeliveryId, dry: bool = False) -> str:
+    def one(self, connection: Connection, deltas: Deltas, delivery: DeliveryId, dry: bool = False) -> str:
         """Returns the route."""
         found = connection.execute(
             f'SELECT d.state, d.route, d.lane, d."window", {rows.event_columns("e")}'  # noqa: S608
-            " FROM delivery d JOIN event e ON e.id = d.event_id WHERE d.id = ?",
+            f" FROM delivery d JOIN event e ON e.id = d.event_id WHERE d.id = ? {LOCK}",
             (delivery,),
         ).fetchone()
         if found is None:
@@ -202,8 +209,8 @@ class Retry:
                     lanes.collapse(connection, route, lane, now, deltas)
             case State.PENDING:  # one that is overdue keeps its place; a window is not moved again
                 connection.execute(
-                    'UPDATE delivery SET due = min(due, ?1), "trigger" = ?2, retried = 0, open = 0, updated_at = ?1'
-                    " WHERE id = ?3",
+                    'UPDATE delivery SET due = CASE WHEN due < ?1 THEN due ELSE ?1 END, "trigger" = ?2, retried = 0,'
+                    " open = 0, updated_at = ?1 WHERE id = ?3",
                     (now, trigger, delivery),
                 )
             case _:
@@ -211,14 +218,12 @@ class Retry:
                 raise WrongState(state, message)
         return route
 
-    def many(
-        self, connection: sqlite3.Connection, deltas: Deltas, deliveries: Sequence[DeliveryId], dry: bool
-    ) -> Retried:
+    def many(self, connection: Connection, deltas: Deltas, deliveries: Sequence[DeliveryId], dry: bool) -> Retried:
         """Those of them that have failed and may be sent again."""
         routes: set[str] = set()
         count = passed_over = 0
         for delivery in deliveries:
-            state = connection.execute("SELECT state FROM delivery WHERE id = ?", (delivery,)).fetchone()
+            state = connection.execute(_STATE, (delivery,)).fetchone()
             if state is None or state[0] != State.FAILED:
                 continue  # something else happened to it meanwhile
             try:
@@ -229,14 +234,14 @@ class Retry:
         return Retried(count, frozenset(routes), passed_over)
 
 
-def _pruned_up_to(connection: sqlite3.Connection) -> int:
-    found = connection.execute("SELECT value FROM meta WHERE key = ?", (schema.PRUNED_UP_TO,)).fetchone()
+def _pruned_up_to(connection: Connection) -> int:
+    found = connection.execute("SELECT value FROM meta WHERE key = ?", (tables.PRUNED_UP_TO,)).fetchone()
     return 0 if found is None else int(found[0])
 
 
-def cancel(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int) -> str:
+def cancel(connection: Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int) -> str:
     """See Store.cancel."""
-    found = connection.execute("SELECT state, route, lane FROM delivery WHERE id = ?", (delivery,)).fetchone()
+    found = connection.execute(_TO_CANCEL, (delivery,)).fetchone()
     if found is None:
         raise KeyError(delivery)
     state, route, lane = State(found[0]), str(found[1]), found[2]
@@ -254,11 +259,11 @@ def cancel(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: D
     return route
 
 
-def take(connection: sqlite3.Connection, deltas: Deltas, delivery: DeliveryId, now: int) -> bool:
+def take(connection: Connection, deltas: Deltas, delivery: DeliveryId, now: int) -> bool:
     """See Store.take: whether it may be sent."""
     return (
         connection.execute(
-            "UPDATE delivery SET taken = lane IS NOT NULL, open = 0"
+            "UPDATE delivery SET taken = CASE WHEN lane IS NULL THEN 0 ELSE 1 END, open = 0"
             " WHERE id = ? AND state = 'pending' AND blocked = 0 AND due <= ?",
             (delivery, now),
         ).rowcount
@@ -266,14 +271,14 @@ def take(connection: sqlite3.Connection, deltas: Deltas, delivery: DeliveryId, n
     )
 
 
-def mark_taken(connection: sqlite3.Connection, deltas: Deltas, deliveries: Sequence[DeliveryId]) -> None:
+def mark_taken(connection: Connection, deltas: Deltas, deliveries: Sequence[DeliveryId]) -> None:
     """These are being sent: nothing may take them up until their attempts are recorded."""
     connection.executemany(
         "UPDATE delivery SET taken = 1 WHERE id = ? AND state = 'pending'", [(number,) for number in deliveries]
     )
 
 
-def set_back(connection: sqlite3.Connection, deltas: Deltas, deliveries: Sequence[int], by: int, now: int) -> int:
+def set_back(connection: Connection, deltas: Deltas, deliveries: Sequence[int], by: int, now: int) -> int:
     """See Store.set_back."""
     return connection.executemany(
         "UPDATE delivery SET due = due - ?1, first_due = first_due - ?1"
@@ -282,9 +287,7 @@ def set_back(connection: sqlite3.Connection, deltas: Deltas, deliveries: Sequenc
     ).rowcount
 
 
-def flush(
-    connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int, kept: str | None
-) -> str:
+def flush(connection: Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int, kept: str | None) -> str:
     """See Store.flush. What is to be sent now takes no more events: they would move it again."""
     route, held = _window(connection, ids, delivery)
     connection.execute(
@@ -296,7 +299,7 @@ def flush(
     return route
 
 
-def hold(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int) -> str:
+def hold(connection: Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int) -> str:
     """See Store.hold."""
     route, held = _window(connection, ids, delivery)
     connection.execute(
@@ -307,11 +310,9 @@ def hold(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, delivery: Del
     return route
 
 
-def _window(connection: sqlite3.Connection, ids: Ids, delivery: DeliveryId) -> tuple[str, bool]:
+def _window(connection: Connection, ids: Ids, delivery: DeliveryId) -> tuple[str, bool]:
     """The route of an open window, or of a full one that is held by hand, and whether it is held."""
-    found = connection.execute(
-        "SELECT route, state, open OR held_reason IS 'hand' FROM delivery WHERE id = ?", (delivery,)
-    ).fetchone()
+    found = connection.execute(_WINDOW, (delivery,)).fetchone()
     if found is None:
         raise KeyError(delivery)
     if not found[2]:
@@ -320,7 +321,7 @@ def _window(connection: sqlite3.Connection, ids: Ids, delivery: DeliveryId) -> t
     return str(found[0]), found[1] == State.HELD
 
 
-def forget(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, event: EventId) -> None:
+def forget(connection: Connection, deltas: Deltas, ids: Ids, event: EventId) -> None:
     """See Store.forget."""
     if connection.execute("SELECT 1 FROM event WHERE id = ?", (event,)).fetchone() is None:
         raise KeyError(event)
@@ -334,8 +335,10 @@ def forget(connection: sqlite3.Connection, deltas: Deltas, ids: Ids, event: Even
     connection.execute("DELETE FROM seen WHERE event_id = ?", (event,))
 
 
-def save(connection: sqlite3.Connection, deltas: Deltas, kind: str, table: Sequence[tuple[str, str]]) -> None:
+def save(connection: Connection, deltas: Deltas, kind: str, table: Sequence[tuple[str, str]]) -> None:
     """See Store.save_states."""
     connection.executemany(
-        "INSERT OR REPLACE INTO known (kind, name, data) VALUES (?, ?, ?)", [(kind, *row) for row in table]
+        "INSERT INTO known (kind, name, data) VALUES (?, ?, ?)"
+        " ON CONFLICT (kind, name) DO UPDATE SET data = excluded.data",
+        [(kind, *row) for row in table],
     )

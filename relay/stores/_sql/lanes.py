@@ -5,7 +5,6 @@ Whoever ends a delivery of a lane releases the lane, in the same transaction.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +12,10 @@ import orjson
 
 from relay.event import Change
 from relay.lane import Order
-from relay.stores.sqlite import rows
-from relay.stores.sqlite.deltas import Deltas, shift
-from relay.stores.sqlite.schema import UNFINISHED_LANE
+from relay.stores._sql import rows
+from relay.stores._sql.connection import Connection
+from relay.stores._sql.deltas import Deltas, shift
+from relay.stores._sql.tables import UNFINISHED_LANE
 
 AT_ONCE = 500
 
@@ -63,12 +63,12 @@ _OUTDATING = f"""
 """  # noqa: S608
 
 
-def has_unfinished(connection: sqlite3.Connection, route: str, lane: str) -> bool:
+def has_unfinished(connection: Connection, route: str, lane: str) -> bool:
     """Whether something of a lane is still to be sent."""
     return bool(connection.execute(_HAS_UNFINISHED, (route, lane)).fetchone()[0])
 
 
-def release(connection: sqlite3.Connection, route: str, lane: str) -> bool:
+def release(connection: Connection, route: str, lane: str) -> bool:
     """Let the first unfinished one of a lane go on, where none does. Whether that changed anything."""
     return connection.execute(_RELEASE, (route, lane)).rowcount > 0
 
@@ -83,7 +83,7 @@ class Waiting:
     what: Change
 
 
-def waiting(connection: sqlite3.Connection, route: str, lane: str) -> list[Waiting]:
+def waiting(connection: Connection, route: str, lane: str) -> list[Waiting]:
     """What of a lane may still be merged, oldest first."""
     found = connection.execute(_WAITING, (route, lane))
     return [
@@ -92,19 +92,19 @@ def waiting(connection: sqlite3.Connection, route: str, lane: str) -> list[Waiti
     ]
 
 
-def newer(connection: sqlite3.Connection, route: str, lane: str | None, event: int, what: Change) -> bool:
+def newer(connection: Connection, route: str, lane: str | None, event: int, what: Change) -> bool:
     """Whether something of a lane that outdates an event was sent or is going to be. After a delete nothing older is of
     interest, nor is an older delete after anything newer."""
     return bool(connection.execute(_NEWER, (route, lane, event, what.stage, what.action)).fetchone()[0])
 
 
-def outdating(connection: sqlite3.Connection, route: str, lane: str, event: int, what: Change) -> int | None:
+def outdating(connection: Connection, route: str, lane: str, event: int, what: Change) -> int | None:
     """The delivery with which nothing is left to say of an older event, if there is one."""
     found = connection.execute(_OUTDATING, (route, lane, event, what.stage, what.action)).fetchone()
     return None if found is None else int(found[0])
 
 
-def merge(connection: sqlite3.Connection, older: Waiting, into: int, route: str, now: int, deltas: Deltas) -> None:
+def merge(connection: Connection, older: Waiting, into: int, route: str, now: int, deltas: Deltas) -> None:
     """A delivery becomes part of another one, with all that became part of it before."""
     connection.execute(
         "UPDATE delivery SET state = 'merged', merged_into = ?1, held_reason = NULL, held_at = NULL,"
@@ -116,7 +116,7 @@ def merge(connection: sqlite3.Connection, older: Waiting, into: int, route: str,
     shift(deltas, route, -int(pending), -int(not pending))
 
 
-def collapse(connection: sqlite3.Connection, route: str, lane: str | None, now: int, deltas: Deltas) -> None:
+def collapse(connection: Connection, route: str, lane: str | None, now: int, deltas: Deltas) -> None:
     """Under `order: latest`: merge what of a lane is out of date into what is newer, then let the next one go."""
     if lane is None or len(orjson.loads(lane or "[]")) < 2:
         return  # a lane of a source: its events are about nothing in common
@@ -136,7 +136,7 @@ class Relane:
     deliveries: Sequence[int]
     now: int
 
-    def __call__(self, connection: sqlite3.Connection, deltas: Deltas) -> None:
+    def __call__(self, connection: Connection, deltas: Deltas) -> None:
         found = connection.execute(_UNFINISHED_OF, (orjson.dumps(self.deliveries).decode(), self.route))
         changed = []
         for number, old, blocked, *event in found:
@@ -149,14 +149,15 @@ class Relane:
                 collapse(connection, self.route, lane, self.now, deltas)
 
 
-def enter(connection: sqlite3.Connection, route: str, changed: Sequence[tuple[int, str | None, bool]]) -> None:
+def enter(connection: Connection, route: str, changed: Sequence[tuple[int, str | None, bool]]) -> None:
     """Put deliveries of a route, oldest first, into lanes: their ids, the lanes, and whether they had to wait before.
 
     Each goes after the one that the lane lets go on already. Where there is none it is the first that had not to wait:
     it may be under way.
     """
     connection.executemany(
-        "UPDATE delivery SET lane = ?2, blocked = ?2 IS NOT NULL WHERE id = ?1", [each[:2] for each in changed]
+        "UPDATE delivery SET lane = ?2, blocked = CASE WHEN ?2 IS NULL THEN 0 ELSE 1 END WHERE id = ?1",
+        [each[:2] for each in changed],
     )
     connection.executemany(
         _ADMIT, [(route, lane, number) for number, lane, blocked in changed if lane is not None and not blocked]

@@ -7,11 +7,10 @@ shapes. What senders make up past `MOST_SHAPES` combinations has the number 0 an
 
 from __future__ import annotations
 
-import sqlite3
-
 from relay.delivery import Delivery
-from relay.stores.sqlite.rows import Row
-from relay.stores.sqlite.schema import MOST_SHAPES
+from relay.stores._sql.connection import Connection
+from relay.stores._sql.rows import Row
+from relay.stores._sql.tables import MOST_SHAPES
 
 OTHERS = 0
 COLUMNS = ("route", "source", "type", "event", "model", "stage", "action")
@@ -21,7 +20,7 @@ _Key = tuple[str | None, ...]
 _FIND = "SELECT id FROM shape WHERE key = json_array(?, ?, ?, ?, ?, ?, ?)"
 _MAKE = (
     "INSERT INTO shape (key, route, source, type, event, model, stage, action)"
-    " VALUES (json_array(?1, ?2, ?3, ?4, ?5, ?6, ?7), ?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+    " VALUES (json_array(?1, ?2, ?3, ?4, ?5, ?6, ?7), ?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id"
 )
 _UNUSED = """
     DELETE FROM shape WHERE NOT EXISTS (
@@ -40,7 +39,7 @@ class Shapes:
         self._fresh: dict[_Key, int] = {}
         """Found or made in the transaction that is under way: known when it is committed."""
 
-    def of(self, connection: sqlite3.Connection, delivery: Delivery) -> int:
+    def of(self, connection: Connection, delivery: Delivery) -> int:
         """The shape of a delivery, made where there was none."""
         event = delivery.event
         common = event.description.common
@@ -57,29 +56,29 @@ class Shapes:
             ),
         )
 
-    def unmatched(self, connection: sqlite3.Connection, event: Row) -> int:
+    def unmatched(self, connection: Connection, event: Row) -> int:
         """The shape of an `EVENT_COLUMNS` row that no route wanted."""
         return self.number(connection, ("", *event[1:4], *event[9:12]))
 
-    def moved(self, connection: sqlite3.Connection, shape: int, route: str) -> int:
+    def moved(self, connection: Connection, shape: int, route: str) -> int:
         """The shape of a delivery of this one that goes to another route."""
         found = connection.execute("SELECT * FROM shape WHERE id = ?", (shape,)).fetchone()
         return OTHERS if found is None else self.number(connection, (route, *found[3:]))
 
-    def number(self, connection: sqlite3.Connection, key: _Key) -> int:
+    def number(self, connection: Connection, key: _Key) -> int:
         """The number of a combination, in the order of `COLUMNS`."""
         number = self._known.get(key) or self._fresh.get(key)
         if number is None:
             number = self._fresh[key] = self._look(connection, key)
         return number
 
-    def _look(self, connection: sqlite3.Connection, key: _Key) -> int:
+    def _look(self, connection: Connection, key: _Key) -> int:
         found = connection.execute(_FIND, key).fetchone()
         if found is not None:
             return int(found[0])
         if connection.execute("SELECT count(*) FROM shape").fetchone()[0] >= MOST_SHAPES:
             return OTHERS
-        return int(connection.execute(_MAKE, key).lastrowid or OTHERS)
+        return int(connection.execute(_MAKE, key).fetchone()[0])
 
     def committed(self) -> None:
         """What the transaction found is so."""
@@ -92,7 +91,7 @@ class Shapes:
         """The transaction, or a part of it, was rolled back."""
         self._fresh.clear()
 
-    def drop_unused(self, connection: sqlite3.Connection) -> int:
+    def drop_unused(self, connection: Connection) -> int:
         """Forget the shapes that no delivery has any more, so that others find room; how many."""
         number = connection.execute(_UNUSED).rowcount
         if number:

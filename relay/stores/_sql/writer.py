@@ -14,21 +14,20 @@ commit only the file knows what it holds.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from relay.delivery import Added, Owed, Rejection, Result
 from relay.ids import EventId
 from relay.store import Counts, Unavailable
-from relay.stores.sqlite import rows, transaction
-from relay.stores.sqlite.changes import Changed
-from relay.stores.sqlite.committer import Add, Batch, Call, Committer
-from relay.stores.sqlite.joining import Adding, Joining
-from relay.stores.sqlite.rows import Row
-from relay.stores.sqlite.transaction import Command, Record
+from relay.stores._sql import results, rows
+from relay.stores._sql.batch import Add, Batch, Begin, Call
+from relay.stores._sql.changes import Changed
+from relay.stores._sql.connection import Command
+from relay.stores._sql.joining import Adding
+from relay.stores._sql.results import Record
+from relay.stores._sql.rows import Row
 
 T = TypeVar("T")
 
@@ -41,7 +40,7 @@ _REJECTIONS_DELAY = 1.0  # seconds until refused requests are written without an
 class Writer:
     """Owns the writing connection and its thread. All methods are called on the event loop."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, counts: dict[str, Counts]) -> None:
+    def __init__(self, begin: Begin, counts: dict[str, Counts]) -> None:
         self.counts = counts
         self.trouble: str | None = None
         self.begun = 0
@@ -60,7 +59,7 @@ class Writer:
         self._kicked = False
         self._closing: asyncio.Future[None] | None = None
         self._rejection_timer: asyncio.TimerHandle | None = None
-        self._thread = Committer(path, connection, self._answer, counts)
+        self._thread = begin(self._answer, counts)
         self.shapes = self._thread.shapes
         """For commands alone: they run in the writer's thread."""
         self._thread.start()
@@ -79,10 +78,7 @@ class Writer:
 
     def owe(self, event: EventId, size: int, owed: Sequence[Owed]) -> asyncio.Future[Added]:
         """Write new deliveries of a stored event, whose body has this size."""
-        unfinished, shapes = self._thread.unfinished, self.shapes
-        return self.call(
-            lambda connection, deltas: Joining(connection, unfinished, deltas, shapes).owe(event, size, owed)
-        )
+        return self.call(self._thread.owe(event, size, owed))
 
     def record(self, result: Result) -> asyncio.Future[None]:
         """Write what an attempt changed."""
@@ -92,7 +88,7 @@ class Writer:
             self._waiting.records.append(Record(result, None, None, done))
         else:
             row = rows.attempt_row(result.delivery.id, attempt)
-            update = transaction.update_row(result, attempt.n)
+            update = results.update_row(result, attempt.n)
             self._waiting.records.append(Record(result, update, row, done))
         self._kick()
         return done

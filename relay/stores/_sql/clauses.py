@@ -9,7 +9,7 @@ from typing import Any
 from relay.delivery import State
 from relay.ids import id_range
 from relay.store import LogQuery
-from relay.stores.sqlite import rows
+from relay.stores._sql import rows
 
 WAITS = {State.PENDING: "delivery_pending", State.HELD: "delivery_held"}
 """The states of what waits, and the indexes that hold them."""

@@ -1,0 +1,26 @@
+"""Repeated requests: what is known of those that were accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay.delivery import Mark
+from relay.stores._sql.rows import Row
+
+PRUNED_AT_ONCE = 256
+
+LIVE = frozenset({"pending", "held", "merged", "delivered"})
+"""States that show that an event is taken care of: its repeat is not sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of a key: the last event that was stored for it."""
+
+    value: bytes
+    event: int
+
+
+def row(mark: Mark, event: int, now: int) -> Row:
+    """A row of `seen`."""
+    return mark.key, mark.value, event, now + round(mark.window.total_seconds() * 1000)

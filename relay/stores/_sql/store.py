@@ -1,0 +1,259 @@
+"""The verbs of a store on SQL that are the same on every engine. See relay.store.Store for what each promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from relay.clock import Clock, to_ms
+from relay.delivery import (
+    Added,
+    Delivery,
+    HeldReason,
+    LogItem,
+    Mark,
+    Owed,
+    Rejection,
+    Result,
+    State,
+    StoredEvent,
+    Window,
+)
+from relay.event import Event
+from relay.ids import DeliveryId, EventId, Ids
+from relay.jsontext import dumps
+from relay.lane import Order
+from relay.pace import Minute
+from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Page, Retried, Settled
+from relay.stores._sql import commands, lanes, rows
+from relay.stores._sql.changes import Changed
+from relay.stores._sql.connection import Command
+from relay.stores._sql.joining import Adding
+from relay.stores._sql.reader import Reader
+from relay.stores._sql.writer import Writer
+
+
+class SqlStore:
+    """One queue behind one writer."""
+
+    def __init__(self, clock: Clock, ids: Ids, write: Writer, claims: Reader, logs: Reader) -> None:
+        self.ids = ids
+        self._clock = clock
+        self._writer = write
+        self._claims, self._logs = claims, logs
+        """For the queue; for people's searches, which may take seconds."""
+        self._seen_running: tuple[int | None, float] = (None, 0.0)
+        self._orders: dict[str, Order] = {}
+        self._settling = asyncio.Lock()
+        self._pruning = asyncio.Lock()
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
+        several = len(event.description.changes) > 1 and event.description.common.entry_id is None
+        mentions = event.description.entries if several else ()
+        return await self._writer.add(Adding(rows.event_row(event, len(owed)), event.body, owed, mark, mentions))
+
+    async def owe(self, event: EventId, owed: Sequence[Owed]) -> Added:
+        stored = await self._logs.event(event)
+        if stored is None:
+            raise KeyError(event)
+        size = len(stored.body or b"")
+        for each in owed:
+            # Newer ones may have been stored while it was read; who pages on from those must meet these too.
+            each.delivery.id = DeliveryId(self.ids.draw(to_ms(self._clock.now())))
+        return await self._writer.owe(event, size, owed)
+
+    def reject(self, rejection: Rejection) -> None:
+        self._writer.reject(rejection)
+
+    async def record(self, result: Result) -> None:
+        order = self._orders.get(result.delivery.route, Order.NONE)
+        if order is not Order.NONE:
+            # It may have been put into a lane while it was sent.
+            result = replace(result, ordered=True, latest=order is Order.LATEST)
+        await self._writer.record(result)
+
+    async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
+        # A route may have a million deliveries: they change in steps, so that senders are answered in between. Should
+        # relay end half way, the next settle goes on from there.
+        held: dict[str, int] = {}
+        released: dict[str, int] = {}
+        running = set(active) - kept.keys()
+        async with self._settling:
+            for route in await self._writer.call(commands.pending_routes):
+                if route not in running:
+                    reason = kept.get(route, HeldReason.REMOVED)
+                    _note(held, route, await self._in_steps(commands.Hold(route, reason, self._clock)))
+            for route in await self._writer.call(commands.held_routes):
+                if route in running:
+                    steps = [commands.Release(route, reason, self._clock) for reason in commands.FOR_ITS_ROUTE]
+                    _note(released, route, sum([await self._in_steps(step) for step in steps]))
+                else:
+                    await self._in_steps(commands.Rename(route, kept.get(route, HeldReason.REMOVED)))
+        return Settled(held, released)
+
+    async def set_back(self, by: timedelta, now: datetime) -> int:
+        moved, moment, ms = 0, to_ms(now), round(by.total_seconds() * 1000)
+        async with self._settling:
+            for route in list(self.counts()):
+                found = await self._logs.unfinished(route)
+                for start in range(0, len(found), commands.AT_ONCE):
+                    some = found[start : start + commands.AT_ONCE]
+                    moved += await self._writer.call(partial(commands.set_back, deliveries=some, by=ms, now=moment))
+        return moved
+
+    async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:
+        async with self._settling:
+            known = {name: state["order"] for name, state in (await self._logs.states("order")).items()}
+            new = {name: order for name, order in orders.items() if known.get(name, Order.NONE) != order}
+            # From here on: an attempt may end before its lane is known here. Routes that are away keep theirs.
+            self._orders = {name: Order(order) for name, order in known.items() if order} | dict(orders)
+            if new:
+                # Should relay end half way, whatever order comes next is put in place anew.
+                await self.save_states("order", {name: {"order": None} for name in new})
+                await self._writer.call(partial(commands.mark_taken, deliveries=list(sending)))
+                for name, order in new.items():
+                    await self._relane(name, order)
+                await self.save_states("order", {name: {"order": order.value} for name, order in new.items()})
+
+    async def _relane(self, route: str, order: Order) -> None:
+        # Once: what has come meanwhile was born under the new order.
+        found = await self._logs.unfinished(route)
+        for start in range(0, len(found), lanes.AT_ONCE):
+            await self._writer.call(
+                lanes.Relane(route, order, found[start : start + lanes.AT_ONCE], to_ms(self._clock.now()))
+            )
+
+    async def move(self, old: str, new: str) -> int:
+        if old == new:
+            return 0
+        async with self._settling:
+            order, now = self._orders.get(new, Order.NONE), to_ms(self._clock.now())
+            return await self._in_steps(commands.Move(old, new, order, now, self._writer.shapes))
+
+    async def _in_steps(self, step: Command[int]) -> int:
+        changed = 0
+        while number := await self._writer.call(step):
+            changed += number
+        return changed
+
+    async def take(self, delivery: Delivery, now: datetime) -> Delivery | None:
+        moment = to_ms(now)
+        taken = await self._writer.call(partial(commands.take, delivery=delivery.id, now=moment))
+        if not taken:
+            return None
+        delivery.reserved = True
+        return await self._claims.collected(delivery)
+
+    async def retry(self, delivery: DeliveryId, now: datetime) -> str:
+        retrying = commands.Retry(self.ids, self._orders, to_ms(now))
+        return await self._writer.call(partial(retrying.one, delivery=delivery))
+
+    async def retry_all(self, query: LogQuery, now: datetime, dry_run: bool = False) -> Retried:
+        total = Retried(0, frozenset())
+        # Oldest first, as they came; an id is looked at once, whatever becomes of it meanwhile.
+        query = replace(query, status=(State.FAILED.value,), ascending=True, limit=commands.AT_ONCE, before=None)
+        while True:
+            page = await self._logs.search(query)
+            found = [DeliveryId(self.ids.number(item.id)[1]) for item in page.items]
+            retrying = commands.Retry(self.ids, self._orders, to_ms(now))
+            done = await self._writer.call(partial(retrying.many, deliveries=found, dry=dry_run))
+            total = Retried(total.count + done.count, total.routes | done.routes, total.passed_over + done.passed_over)
+            if page.next is None:
+                return total
+            query = replace(query, before=page.next)
+
+    async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
+        moment = to_ms(now)
+        return await self._writer.call(partial(commands.cancel, ids=self.ids, delivery=delivery, now=moment))
+
+    async def forget(self, event: EventId) -> None:
+        await self._writer.call(partial(commands.forget, ids=self.ids, event=event), empty_log=True)
+
+    async def flush(self, window: DeliveryId, now: datetime, kept: HeldReason | None) -> str:
+        moment = to_ms(now)
+        return await self._writer.call(partial(commands.flush, ids=self.ids, delivery=window, now=moment, kept=kept))
+
+    async def hold(self, window: DeliveryId, now: datetime) -> str:
+        moment = to_ms(now)
+        return await self._writer.call(partial(commands.hold, ids=self.ids, delivery=window, now=moment))
+
+    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
+        table = [(name, dumps(dict(state)).decode()) for name, state in states.items()]
+        await self._writer.call(partial(commands.save, kind=kind, table=table))
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def next_due(self, route: str, after: datetime) -> datetime | None:
+        return await self._claims.next_due(route, after)
+
+    async def windows(self) -> list[Window]:
+        return await self._logs.windows()
+
+    async def states(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
+        return await self._logs.states(kind)
+
+    async def pace(self, since: datetime) -> Sequence[Minute]:
+        return await self._logs.pace(since)
+
+    async def search(self, query: LogQuery) -> Page:
+        return await self._logs.search(query)
+
+    async def delivery(self, delivery: DeliveryId) -> DeliveryDetail | None:
+        return await self._logs.delivery(delivery)
+
+    async def deliveries_of(self, event: EventId) -> list[DeliveryDetail]:
+        return await self._logs.deliveries_of(event)
+
+    async def event(self, event: EventId) -> StoredEvent | None:
+        return await self._logs.event(event)
+
+    async def rejection(self, rejection: int) -> Rejection | None:
+        return await self._logs.rejection(rejection)
+
+    # -- its state ---------------------------------------------------------------------------------------------------
+
+    def counts(self) -> Mapping[str, Counts]:
+        return self._writer.counts
+
+    async def watch(self, told: Callable[[Sequence[LogItem], bool], None] | None) -> None:
+        def tell(changed: Changed) -> None:
+            if told is not None:
+                told(changed.items(self.ids), changed.more)
+
+        await self._writer.follow(None if told is None else tell)
+
+    def on_commit(self, told: Callable[[float], None]) -> None:
+        self._writer.on_commit = told
+
+    def stalled(self, within: float = STALLED) -> str | None:
+        running, now = self._writer.running, self._clock.monotonic()
+        if running is None or running != self._seen_running[0]:
+            self._seen_running = (running, now)
+        since = now - self._seen_running[1]
+        return f"a commit has not ended for {since:.0f} s" if since > within and running is not None else None
+
+    @property
+    def commits(self) -> int:
+        """How many transactions were committed since the store was opened."""
+        return self._writer.commits
+
+    @property
+    def commit_seconds(self) -> float:
+        """How long the last one took."""
+        return self._writer.seconds
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the next one."""
+        return self._writer.waiting
+
+
+def _note(changed: dict[str, int], route: str, number: int) -> None:
+    if number:
+        changed[route] = number
