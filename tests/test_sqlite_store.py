@@ -377,7 +377,7 @@ async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: p
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     with pytest.raises(Unavailable, match="longer than"):
         await logs.ask(endless)
-    monkeypatch.setattr(reader, "QUERY_SECONDS", 5.0)
+    monkeypatch.setattr(queries, "QUERY_SECONDS", 5.0)
     assert (await logs.search(LogQuery())).items == []
 
 

@@ -35,8 +35,8 @@ def selecting(select: str, clauses: Sequence[Clause], query: LogQuery, column: s
 
 
 def joined(clauses: Sequence[Clause]) -> tuple[str, list[Any]]:
-    sql = " AND ".join(clause.sql for clause in clauses if clause.sql != "1")
-    return sql or "1", [value for clause in clauses for value in clause.values]
+    sql = " AND ".join(clause.sql for clause in clauses if clause.sql != "TRUE")
+    return sql or "TRUE", [value for clause in clauses for value in clause.values]
 
 
 def either(*clauses: Clause | None) -> Clause:
@@ -73,7 +73,7 @@ def among(column: str, values: Sequence[Any], index: str | None = None) -> Claus
 
 def any_of(query: LogQuery, name: str, column: str) -> Clause:
     values = getattr(query, name)
-    return among(column, values) if values else Clause("1")
+    return among(column, values) if values else Clause("TRUE")
 
 
 def in_state(state: State) -> Clause:

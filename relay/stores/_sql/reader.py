@@ -56,14 +56,14 @@ _COLLECTED = f"""
     WHERE d.id = ?1 OR d.id IN (SELECT id FROM delivery WHERE merged_into = ?1)
     ORDER BY d.id LIMIT ?3
 """  # noqa: S608
-_BODY = "SELECT content FROM body WHERE event_id = ? UNION ALL SELECT NULL LIMIT 1"
+_BODY = "SELECT (SELECT content FROM body WHERE event_id = ?)"
 _WINDOW_OF = 'SELECT "window" FROM delivery WHERE id = ?'
 # A full one that is held by hand waits for somebody to see it.
 _OPEN = """
     SELECT id FROM (
         SELECT id FROM delivery INDEXED BY delivery_window WHERE open = 1
         UNION SELECT id FROM delivery INDEXED BY delivery_hand WHERE held_reason = 'hand'
-    ) ORDER BY id LIMIT 1000
+    ) found ORDER BY id LIMIT 1000
 """
 _WINDOWS = f"SELECT id, route, due, state, event_id FROM delivery WHERE id IN ({_OPEN}) ORDER BY id"  # noqa: S608
 _MERGED_INTO_WINDOWS = f"SELECT merged_into, event_id FROM delivery WHERE merged_into IN ({_OPEN}) ORDER BY id"  # noqa: S608
@@ -73,11 +73,11 @@ _HELD_OF = "SELECT id FROM delivery INDEXED BY delivery_held WHERE state = 'held
 _COUNTED = 50_000
 _EVENTS_BY_MINUTE = f"""
     SELECT id / {rows.PER_MS} / 60000 AS minute, count(*)
-    FROM (SELECT id FROM event WHERE id >= ?1 ORDER BY id DESC LIMIT ?2) GROUP BY minute
+    FROM (SELECT id FROM event WHERE id >= ?1 ORDER BY id DESC LIMIT ?2) found GROUP BY minute
 """  # noqa: S608
 _ENDED_BY_MINUTE = """
     SELECT updated_at / 60000 AS minute, state, count(*)
-    FROM (SELECT updated_at, state FROM delivery WHERE id >= ?1 ORDER BY id DESC LIMIT ?2)
+    FROM (SELECT updated_at, state FROM delivery WHERE id >= ?1 ORDER BY id DESC LIMIT ?2) found
     WHERE state IN ('delivered', 'failed') GROUP BY minute, state
 """
 _KNOWN = "SELECT name, data FROM known WHERE kind = ?"

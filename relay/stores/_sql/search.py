@@ -158,7 +158,7 @@ class _Deliveries:
     async def _smallest(self, candidates: Sequence[tuple[str, list[Clause]]]) -> tuple[str, list[Clause]]:
         """The filter that drives, and its branches: the one with the fewest, as far as it is worth counting."""
         if len(candidates) < 2:
-            return candidates[0] if candidates else ("", [Clause("1")])
+            return candidates[0] if candidates else ("", [Clause("TRUE")])
         counted = [(await self._count(branches), place) for place, (_, branches) in enumerate(candidates)]
         return candidates[min(counted)[1]]
 
@@ -175,13 +175,13 @@ class _Deliveries:
             yield "code", [equal("d.code", code, "delivery_code") for code in await self._codes()]
         if states and all(state in WAITS for state in states):
             waiting = " UNION ALL ".join(that_wait(state) for state in states)
-            number = (await self._ask(f"SELECT count(*) FROM ({waiting} LIMIT {_WAITING})", ()))[0][0]  # noqa: S608
+            number = (await self._ask(f"SELECT count(*) FROM ({waiting} LIMIT {_WAITING}) found", ()))[0][0]  # noqa: S608
             if number < _WAITING:
                 yield "status", [Clause(f"d.id IN ({waiting})")]
         if self._shapes is not None:
             yield "shape", [self._of_shape(shape) for shape in self._shapes]
         if query.q is not None and (query.since is not None or query.until is not None):
-            yield "range", [Clause("1")]
+            yield "range", [Clause("TRUE")]
 
     async def _count(self, branches: Sequence[Clause]) -> int:
         """How many deliveries a driver leads to, up to `_COUNTED`."""
@@ -190,7 +190,7 @@ class _Deliveries:
         for branch in branches:
             where = f"{by_index(branch)} WHERE {branch.sql} AND {within}"
             some = f"SELECT 1 FROM delivery d {where} LIMIT {_COUNTED - total}"  # noqa: S608
-            found = await self._ask(f"SELECT count(*) FROM ({some})", (*branch.values, *values))  # noqa: S608
+            found = await self._ask(f"SELECT count(*) FROM ({some}) found", (*branch.values, *values))  # noqa: S608
             total += found[0][0]
             if total >= _COUNTED:
                 break
@@ -204,7 +204,7 @@ class _Deliveries:
                 yield [meant], meant
         entries = beginning("entry_id", q)
         some = f"SELECT id FROM delivery INDEXED BY delivery_entry WHERE {entries.sql} LIMIT {_GATHERED}"  # noqa: S608
-        number = (await self._ask(f"SELECT count(*) FROM ({some})", entries.values))[0][0]  # noqa: S608
+        number = (await self._ask(f"SELECT count(*) FROM ({some}) found", entries.values))[0][0]  # noqa: S608
         begins = beginning("d.entry_id", q)
         yield [Clause(f"d.id IN ({some})", entries.values) if number < _GATHERED else begins], begins
         several = Clause(OF_SEVERAL.format(id="d.event_id", clause=entries.sql), entries.values, "delivery_event")
@@ -296,7 +296,7 @@ async def _newest(
         some = branches[start : start + _BRANCHES]
         selects = [
             f"SELECT id FROM (SELECT {column} AS id FROM {table} {by_index(branch)} WHERE {branch.sql} AND {also}"  # noqa: S608
-            f" ORDER BY {column} {order} LIMIT {most})"
+            f" ORDER BY {column} {order} LIMIT {most}) found"
             for branch in some
         ]
         given = [value for branch in some for value in (*branch.values, *values)]
@@ -333,7 +333,7 @@ async def unmatched(query: LogQuery, ask: Ask) -> list[Any]:
         others = joined(by_shape)
         branches.append(Clause(f"e.shape = {shapes.OTHERS} AND {others[0]}", tuple(others[1]), "event_unmatched"))
     else:
-        branches = [Clause("1", (), "event_unmatched_id")]
+        branches = [Clause("TRUE", (), "event_unmatched_id")]
     ids = await _newest(ask, "event e", "e.id", branches, filters, query)
     return await _rows(f"SELECT {rows.UNMATCHED_COLUMNS} FROM event e WHERE e.id", "e.id", ids, query, ask)  # noqa: S608
 

@@ -1,0 +1,192 @@
+"""Connections to the database: how they are made, what is set on them, and what their errors mean.
+
+A URL is libpq's, so that all that operators know of it holds: several hosts and `target_session_attrs`, `sslmode` and
+`sslrootcert`, PGPASSWORD, `.pgpass`, service files (https://www.postgresql.org/docs/current/libpq-connect.html).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import getpid
+from typing import Any
+
+import psycopg
+from psycopg import conninfo, pq
+from psycopg.adapt import AdaptersMap, Buffer
+from psycopg.rows import tuple_row
+from psycopg.types.numeric import Int8Dumper
+from psycopg.types.string import StrDumper
+
+from relay.store import Unusable
+from relay.stores.postgresql.dialect import translated
+
+SCHEMA = "relay"
+"""Where the tables lie: beside whatever else is in the database."""
+
+_CONNECTING = 10  # seconds, for each host
+_SILENT = 20  # seconds after which a connection whose other end says nothing is given up
+_STATEMENT = 60  # seconds: for a commit that waits for its replicas; readers have a limit of their own
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class Text(StrDumper):
+    """Text, sent as such. PostgreSQL keeps no NUL in it: a picture of it stands in its place, in what is stored as in
+    what is looked for. What senders sent is kept as bytes."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        return super().dump(obj.replace("\0", "\u2400") if "\0" in obj else obj)
+
+
+def _adapters() -> AdaptersMap:
+    # Of one type whatever the value: a statement is prepared once.
+    adapters = AdaptersMap(psycopg.adapters)
+    adapters.register_dumper(str, Text)
+    adapters.register_dumper(int, Int8Dumper)
+    return adapters
+
+
+_ADAPTERS = _adapters()
+
+
+def parameters(url: str) -> dict[str, Any]:
+    """What a URL says, with what relay adds where it says nothing. Raises Unusable."""
+    try:
+        said: Mapping[str, Any] = conninfo.conninfo_to_dict(url)
+    except psycopg.Error as error:
+        # What libpq says of a URL repeats parts of it, the password among them.
+        raise Unusable(f"store.url: it is no URL of PostgreSQL's: {type(error).__name__}") from None
+    ours: dict[str, Any] = {
+        "connect_timeout": _CONNECTING,
+        "keepalives_idle": _SILENT // 2,
+        "keepalives_interval": _SILENT // 6,
+        "keepalives_count": 3,
+        "tcp_user_timeout": _SILENT * 1000,
+    }
+    if "," in str(said.get("host", "")):
+        ours["target_session_attrs"] = "read-write"  # of several, the one that takes writes
+    return ours | dict(said)
+
+
+def place(url: str) -> str:
+    """Where it is, for people: without user, password or anything else."""
+    said = parameters(url)
+    host, port = said.get("host") or "localhost", said.get("port") or "5432"
+    return f"postgresql://{host}:{port}/{said.get('dbname') or said.get('user') or ''}"
+
+
+def settings(url: str, role: str) -> dict[str, Any]:
+    """How to connect, for one of relay's connections: what it is for stands in `pg_stat_activity`."""
+    said = parameters(url)
+    options = (
+        f"-c search_path={SCHEMA} -c statement_timeout={_STATEMENT * 1000} -c lock_timeout=0"
+        " -c idle_in_transaction_session_timeout=60000 -c client_min_messages=warning -c jit=off"
+        " -c timezone=UTC"
+    )
+    name = f"relay {role} {socket.gethostname()}:{getpid()}"
+    said.setdefault("application_name", name[:63])
+    return said | {"options": f"{options} {said.get('options') or ''}".strip()}
+
+
+def connect(url: str, role: str) -> Connection:
+    """A connection without transactions of its own. Raises psycopg.Error."""
+    connection = psycopg.connect(
+        **settings(url, role),
+        autocommit=True,
+        context=_Context(),
+        cursor_factory=psycopg.RawCursor,
+        row_factory=tuple_row,
+    )
+    _check(connection.pgconn)
+    return connection
+
+
+async def connect_async(url: str, role: str) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+    """The same, for the event loop."""
+    connection = await psycopg.AsyncConnection.connect(
+        **settings(url, role),
+        autocommit=True,
+        context=_Context(),
+        cursor_factory=psycopg.AsyncRawCursor,
+        row_factory=tuple_row,
+    )
+    _check(connection.pgconn)
+    return connection
+
+
+class _Context:
+    """How values are sent."""
+
+    adapters = _ADAPTERS
+    connection = None
+
+
+def _check(connection: Any) -> None:
+    encoding = connection.parameter_status(b"server_encoding")
+    if encoding not in (b"UTF8", None):
+        raise Unusable(f"store.url: the database is encoded in {encoding.decode()}: create one with ENCODING 'UTF8'")
+
+
+class Session:
+    """A connection as the shared SQL wants it (see `stores/_sql/connection`)."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.raw = connection
+        self.changed: set[int] | None = None
+        """Filled with the ids of deliveries that statements make or change, where it is there."""
+        self.statements = 0
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.raw.info.transaction_status is not pq.TransactionStatus.IDLE and not self.raw.closed
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Found:
+        self.statements += 1
+        noting = self.changed is not None and sql.lstrip().startswith(("UPDATE delivery", "INSERT INTO delivery"))
+        if noting and "RETURNING" not in sql:
+            cursor = self.raw.execute(f"{translated(sql)} RETURNING id", values or None)
+            assert self.changed is not None
+            self.changed.update(row[0] for row in cursor.fetchall())
+        else:
+            cursor = self.raw.execute(translated(sql), values or None)
+        return Found(cursor)
+
+    def executemany(self, sql: str, table: Iterable[Sequence[Any]], /) -> Found:
+        number, last = 0, None
+        with self.raw.pipeline():
+            cursors = [self.execute(sql, row) for row in table] if self.changed is None else []
+        if self.changed is not None:
+            cursors = [self.execute(sql, row) for row in table]
+        for last in cursors:
+            number += last.rowcount
+        return Found(None if last is None else last.cursor, number)
+
+
+class Found:
+    """What a statement found or did."""
+
+    def __init__(self, cursor: Any, rowcount: int | None = None) -> None:
+        self.cursor = cursor
+        self._rowcount = rowcount
+
+    @property
+    def rowcount(self) -> int:
+        return int(self.cursor.rowcount) if self._rowcount is None else self._rowcount
+
+    def fetchone(self) -> Any:
+        return self.cursor.fetchone()
+
+    def fetchall(self) -> list[Any]:
+        return list(self.cursor.fetchall())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
+
+
+def explain(error: BaseException) -> str:
+    """Why the store cannot be used, for the operator: in the server's words, without values."""
+    if isinstance(error, psycopg.Error):
+        said = error.diag.message_primary or next(iter(str(error).splitlines()), "") or type(error).__name__
+        return f"the database cannot be used: {said.strip()}" + (f" ({error.sqlstate})" if error.sqlstate else "")
+    return f"the database cannot be used: {error}"
