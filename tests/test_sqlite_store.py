@@ -22,7 +22,7 @@ from relay.event import Description, Event
 from relay.lane import Order
 from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
 from relay.stores import open_store as open_by_url
-from relay.stores._sql import commands, joining, lanes, writer
+from relay.stores._sql import commands, committing, joining, lanes, writer
 from relay.stores._sql import reader as queries
 from relay.stores._sql.connection import Connection
 from relay.stores._sql.deltas import Deltas, shift
@@ -273,7 +273,7 @@ async def test_a_full_disk_refuses_everything_and_heals(desk: Desk, path: Path) 
 
 
 async def test_trouble_ends_by_itself_when_the_disk_is_well(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committer, "_PROBE_EVERY", 0.01)
+    monkeypatch.setattr(committing, "_PROBE_EVERY", 0.01)
     connection = committing(desk)._connection
     assert connection is not None
     connection.execute("PRAGMA query_only = 1")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
-from relay.delivery import Added, Owed
-from relay.ids import EventId
+from relay.delivery import Added
 from relay.store import Counts
 from relay.stores._sql.changes import Changed
 from relay.stores._sql.connection import Command
@@ -17,7 +15,6 @@ from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.joining import Adding
 from relay.stores._sql.results import Record
 from relay.stores._sql.rows import Row
-from relay.stores._sql.shapes import Shapes
 
 
 @dataclass(slots=True)
@@ -34,6 +31,9 @@ class Call:
 
     run: Command[Any]
     done: asyncio.Future[Any]
+    about: Sequence[tuple[str, str]] | None = None
+    """Routes with the lanes of which it changes the order; None where that may be any. Others must not change it
+    meanwhile, where there are others."""
 
 
 @dataclass(slots=True)
@@ -62,28 +62,3 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(self.adds or self.records or self.calls or self.rejections)
-
-
-class Committer(Protocol):
-    """The writer's thread: takes batches from `jobs`, and hands them back to the loop when they are on disk."""
-
-    jobs: SimpleQueue[Batch]
-    shapes: Shapes
-    following: bool
-    """Whether anybody wants to know what changes: asked at the beginning of each transaction."""
-
-    def start(self) -> None:
-        """Begin taking batches."""
-        ...
-
-    def join(self) -> None:
-        """Wait for the thread to end."""
-        ...
-
-    def owe(self, event: EventId, size: int, owed: Sequence[Owed]) -> Command[Added]:
-        """A command that makes new deliveries of a stored event, whose body has this size."""
-        ...
-
-
-Begin = Callable[[Callable[[Batch], None], Mapping[str, Counts]], Committer]
-"""Makes the writer's thread, which calls back on the loop with what came of a batch; told what waits."""

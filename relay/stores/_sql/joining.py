@@ -111,8 +111,8 @@ class Joining(ABC):
         """Rows of `DELIVERY_COLUMNS`."""
 
     @abstractmethod
-    def _write_joined(self, table: Sequence[Row]) -> None:
-        """Rows of `JOIN_COLUMNS`."""
+    def _write_joined(self, row: Row, in_hand: bool) -> None:
+        """A row of `JOIN_COLUMNS`, and whether it is handed over at once."""
 
     @abstractmethod
     def _known(self, adds: Sequence[Adding], now: int) -> dict[bytes, repeats.Seen]:
@@ -277,7 +277,8 @@ class Joining(ABC):
         error: tuple[str, str] | None = None,
     ) -> None:
         shape = self._shapes.of(self._connection, owed.delivery)
-        self._write_joined([rows.join_row(owed, shape, event, state, blocked, size, into, error)])
+        in_hand = state is State.PENDING and not blocked and self._in_hand(owed)
+        self._write_joined(rows.join_row(owed, shape, event, state, blocked, size, into, error), in_hand)
 
     def _sort(self, owed: Owed, outcome: _Outcome) -> None:
         """When a delivery that waits for nothing but its time is to be looked at."""

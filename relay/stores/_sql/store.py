@@ -85,11 +85,11 @@ class SqlStore:
         released: dict[str, int] = {}
         running = set(active) - kept.keys()
         async with self._settling:
-            for route in await self._writer.call(commands.pending_routes):
+            for route in await self._writer.call(commands.pending_routes, about=()):
                 if route not in running:
                     reason = kept.get(route, HeldReason.REMOVED)
                     _note(held, route, await self._in_steps(commands.Hold(route, reason, self._clock)))
-            for route in await self._writer.call(commands.held_routes):
+            for route in await self._writer.call(commands.held_routes, about=()):
                 if route in running:
                     steps = [commands.Release(route, reason, self._clock) for reason in commands.FOR_ITS_ROUTE]
                     _note(released, route, sum([await self._in_steps(step) for step in steps]))
@@ -144,7 +144,7 @@ class SqlStore:
 
     async def take(self, delivery: Delivery, now: datetime) -> Delivery | None:
         moment = to_ms(now)
-        taken = await self._writer.call(partial(commands.take, delivery=delivery.id, now=moment))
+        taken = await self._writer.call(partial(commands.take, delivery=delivery.id, now=moment), about=_lane(delivery))
         if not taken:
             return None
         delivery.reserved = True
@@ -185,7 +185,7 @@ class SqlStore:
 
     async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
         table = [(name, dumps(dict(state)).decode()) for name, state in states.items()]
-        await self._writer.call(partial(commands.save, kind=kind, table=table))
+        await self._writer.call(partial(commands.save, kind=kind, table=table), about=())
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -257,3 +257,7 @@ class SqlStore:
 def _note(changed: dict[str, int], route: str, number: int) -> None:
     if number:
         changed[route] = number
+
+
+def _lane(delivery: Delivery) -> Sequence[tuple[str, str]]:
+    return () if delivery.lane is None else ((delivery.route, delivery.lane),)

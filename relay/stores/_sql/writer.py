@@ -15,21 +15,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from relay.delivery import Added, Owed, Rejection, Result
 from relay.ids import EventId
 from relay.store import Counts, Unavailable
 from relay.stores._sql import results, rows
-from relay.stores._sql.batch import Add, Batch, Begin, Call
+from relay.stores._sql.batch import Add, Batch, Call
 from relay.stores._sql.changes import Changed
+from relay.stores._sql.committing import Committer
 from relay.stores._sql.connection import Command
 from relay.stores._sql.joining import Adding
 from relay.stores._sql.results import Record
 from relay.stores._sql.rows import Row
 
 T = TypeVar("T")
+
+Begin = Callable[[Callable[[Batch], None], Mapping[str, Counts]], Committer]
+"""Makes the writer's thread, which calls back on the loop with what came of a batch; told what waits."""
 
 MOST_JOBS = 10_000
 MOST_BYTES = 256 << 20
@@ -93,14 +97,16 @@ class Writer:
         self._kick()
         return done
 
-    def call(self, command: Command[T], empty_log: bool = False) -> asyncio.Future[T]:
+    def call(
+        self, command: Command[T], empty_log: bool = False, about: Sequence[tuple[str, str]] | None = None
+    ) -> asyncio.Future[T]:
         """Run a command in the next transaction; if it raises, what it changed is undone and nothing else is.
 
-        With `empty_log` what was there before is gone from the log too when this is done.
+        With `empty_log` what was there before is gone from the log too when this is done. `about` is as in `Call`.
         """
         done: asyncio.Future[T] = self._future()
         self._waiting.empty_log |= empty_log
-        self._waiting.calls.append(Call(command, done))
+        self._waiting.calls.append(Call(command, done, about))
         self._kick()
         return done
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from time import perf_counter
 from typing import Any
 
-from relay.delivery import Added, Owed
-from relay.ids import EventId
-from relay.store import Counts, Unavailable
+from relay.store import Counts
+from relay.stores._sql import committing
 from relay.stores._sql.batch import Add, Batch, Call
-from relay.stores._sql.connection import Command, Connection, run
+from relay.stores._sql.connection import Connection, run
 from relay.stores._sql.deltas import Deltas, shift
 from relay.stores._sql.results import Record, count
 from relay.stores._sql.rows import Row
@@ -25,9 +21,8 @@ from relay.stores.sqlite.connection import Replaced, connect, explain, identity
 from relay.stores.sqlite.joining import Joining
 
 _EMPTYING_MS = 1000  # for which senders may wait while something is being forgotten
-_PROBE_EVERY = 1.0  # seconds between tries to write after a failure, when nobody else tries
 
-# A value that SQLite cannot take, or that breaks a constraint: the fault of one write.
+# A value that SQLite cannot take, or that breaks a constraint.
 _OWN_FAULT = (
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
@@ -39,8 +34,11 @@ _OWN_FAULT = (
 )
 
 
-class Committer:
+class Committer(committing.Committer):
     """The writer's thread: takes batches from `jobs`, hands them back to the loop when they are on disk."""
+
+    OWN_FAULT = _OWN_FAULT
+    NOBODYS_FAULT = (sqlite3.Error, OSError, Replaced)
 
     def __init__(
         self,
@@ -49,64 +47,19 @@ class Committer:
         answer: Callable[[Batch], None],
         counts: Mapping[str, Counts],
     ) -> None:
-        self.jobs: SimpleQueue[Batch] = SimpleQueue()
-        self._loop = asyncio.get_running_loop()
-        self._answer = answer
+        super().__init__(answer, counts, Shapes())
         self._path = path
         self._connection: sqlite3.Connection | None = connection
         self._file = identity(path)
         self._recount = False
-        self.unfinished = _sums(counts)
-        """Pending and held deliveries by route: this thread's own count, exact at each transaction."""
-        self.shapes = Shapes()
-        self.following = False
-        """Whether anybody wants to know what changes: asked at the beginning of each transaction."""
         self._noting: sqlite3.Connection | None = None
         """The connection that notes changes."""
-        self._trouble: str | None = None
-        self._thread = threading.Thread(target=self._run, name="relay-writer", daemon=True)
-
-    def start(self) -> None:
-        """Begin taking batches."""
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait for the thread to end."""
-        self._thread.join()
-
-    def owe(self, event: EventId, size: int, owed: Sequence[Owed]) -> Command[Added]:
-        """A command that makes new deliveries of a stored event, whose body has this size."""
-
-        def command(connection: Connection, deltas: Deltas) -> Added:
-            return self._joining(connection, deltas).owe(event, size, owed)
-
-        return command
 
     def _joining(self, connection: Connection, deltas: Deltas) -> Joining:
         return Joining(connection, self.unfinished, deltas, self.shapes)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                batch = self.jobs.get(timeout=None if self._trouble is None else _PROBE_EVERY)
-            except Empty:
-                batch = Batch(probe=True)
-            began = perf_counter()
-            try:
-                self._write(batch)
-            except BaseException as error:  # noqa: BLE001 - a bug of ours must not leave senders waiting
-                self._fail(batch, Unavailable(f"relay failed to write: {type(error).__name__}: {error}"))
-            batch.seconds = perf_counter() - began
-            batch.trouble = self._trouble
-            if batch.last:
-                self._end()
-            try:
-                self._loop.call_soon_threadsafe(self._answer, batch)
-            except RuntimeError:  # the loop is gone, and with it everyone who waited
-                self._end()
-                return
-            if batch.last:
-                return
+    def _explain(self, error: BaseException) -> str:
+        return explain(error)
 
     def _end(self) -> None:
         if self._connection is not None:
@@ -115,38 +68,6 @@ class Committer:
             with _suppressed():
                 self._connection.close()
             self._connection = None
-
-    # -- one batch ---------------------------------------------------------------------------------------------------
-
-    def _write(self, batch: Batch) -> None:
-        """One transaction for the whole batch; on somebody's own fault, one for each write."""
-        try:
-            try:
-                if not batch.last or batch:
-                    self._transaction(batch.adds, batch.records, batch.calls, batch.rejections, batch)
-            except _OWN_FAULT:
-                self._singly(batch)
-            self._trouble = None
-            if batch.empty_log:
-                self._empty_log()
-        except (sqlite3.Error, OSError, Replaced) as error:
-            self._trouble = explain(error)
-            self._fail(batch, Unavailable(self._trouble))
-
-    def _singly(self, batch: Batch) -> None:
-        """Each write in a transaction of its own, so that only the guilty one fails."""
-        jobs: list[tuple[list[Add], list[Record], list[Call], list[Row], asyncio.Future[Any] | None]] = [
-            *(([add], [], [], [], add.done) for add in batch.adds),
-            *(([], [record], [], [], record.done) for record in batch.records),
-            *(([], [], [call], [], call.done) for call in batch.calls),
-            *(([], [], [], [rejection], None) for rejection in batch.rejections),
-        ]
-        for adds, records, calls, rejections, done in jobs:
-            try:
-                self._transaction(adds, records, calls, rejections, batch)
-            except _OWN_FAULT as error:
-                if done is not None:
-                    batch.failed.append((done, error))
 
     def _transaction(
         self,
@@ -204,7 +125,7 @@ class Committer:
             self._recount = False
             batch.counts, batch.deltas = counts, {}
             self.unfinished.clear()
-            self.unfinished.update(_sums(counts))
+            self.unfinished.update(committing.sums(counts))
         else:
             for route, (pending, held) in deltas.items():
                 shift(batch.deltas, route, pending, held)
@@ -261,16 +182,6 @@ class Committer:
         self._recount = True
         with _suppressed():
             connection.close()
-
-    def _fail(self, batch: Batch, error: BaseException) -> None:
-        """Everyone is told, but for those whose write is already on disk."""
-        served = {id(future) for future, _ in (*batch.results, *batch.failed)}
-        jobs: Iterable[Add | Record | Call] = (*batch.adds, *batch.records, *batch.calls)
-        batch.failed.extend((job.done, error) for job in jobs if id(job.done) not in served)
-
-
-def _sums(counts: Mapping[str, Counts]) -> dict[str, int]:
-    return {route: each.pending + each.held for route, each in counts.items()}
 
 
 def _is_the_disks(error: BaseException) -> bool:

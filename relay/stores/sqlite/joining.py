@@ -34,8 +34,8 @@ class Joining(joining.Joining):
     def _write_deliveries(self, table: Sequence[Row]) -> None:
         _insert_deliveries(self._connection, table)
 
-    def _write_joined(self, table: Sequence[Row]) -> None:
-        _insert_joined(self._connection, table)
+    def _write_joined(self, row: Row, in_hand: bool) -> None:
+        _insert_joined(self._connection, [row])
 
     def _known(self, adds: Sequence[Adding], now: int) -> dict[bytes, repeats.Seen]:
         found: dict[bytes, repeats.Seen] = {}
