@@ -66,7 +66,7 @@ def sqlite(desk: Desk) -> SqliteStore:
     return desk.store
 
 
-def committing(desk: Desk) -> committer.Committer:
+def thread_of(desk: Desk) -> committer.Committer:
     """The writer's thread."""
     thread = sqlite(desk)._writer._thread
     assert isinstance(thread, committer.Committer)
@@ -264,7 +264,7 @@ async def test_a_full_disk_refuses_everything_and_heals(desk: Desk, path: Path) 
     assert "SQLITE_FULL" in (desk.store.trouble() or "")
     assert desk.counts() == {"www": (1, 0)}
     assert len(await desk.claimed()) == 1, "reading goes on"
-    committing(desk)._connection.execute("PRAGMA max_page_count = 1000000")  # type: ignore[union-attr]
+    thread_of(desk)._connection.execute("PRAGMA max_page_count = 1000000")  # type: ignore[union-attr]
     await desk.store.record(again(delivery, NOON))
     assert desk.store.trouble() is None
     await desk.add("www", body=big)
@@ -274,7 +274,7 @@ async def test_a_full_disk_refuses_everything_and_heals(desk: Desk, path: Path) 
 
 async def test_trouble_ends_by_itself_when_the_disk_is_well(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committing, "_PROBE_EVERY", 0.01)
-    connection = committing(desk)._connection
+    connection = thread_of(desk)._connection
     assert connection is not None
     connection.execute("PRAGMA query_only = 1")
     with pytest.raises(Unavailable, match="readonly"):
@@ -306,7 +306,7 @@ class DeadCommit:
 
 @pytest.mark.parametrize("stored", [False, True])
 async def test_after_a_failed_commit_the_file_alone_is_believed(desk: Desk, stored: bool) -> None:
-    thread = committing(desk)
+    thread = thread_of(desk)
     assert thread._connection is not None
     thread._connection = DeadCommit(thread._connection, stored)  # type: ignore[assignment]
     with pytest.raises(Unavailable, match="disk I/O error"):
