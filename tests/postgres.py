@@ -179,7 +179,13 @@ class Cluster:
 
     def _connect(self, database: str) -> psycopg.Connection[Any]:
         return psycopg.connect(
-            host=str(self.folder), port=self.port, user=SUPERUSER, dbname=database, autocommit=True, connect_timeout=10
+            host=str(self.folder),
+            port=self.port,
+            user=SUPERUSER,
+            dbname=database,
+            options=f"-c search_path={ROLE},public",  # as ROLE sees it: first its own schema
+            autocommit=True,
+            connect_timeout=10,
         )
 
     @property

@@ -47,6 +47,12 @@ def test_a_database_is_empty_and_belongs_to_an_ordinary_role(postgres: Cluster) 
     assert len(postgres.psql("SELECT FROM pg_database WHERE datname LIKE 'relay%'")) == 2, "all others were dropped"
 
 
+def test_tables_in_the_roles_own_schema_need_no_other_name(database: Database) -> None:
+    ask(database.url, f"CREATE SCHEMA {ROLE}; CREATE TABLE kept AS SELECT 7 AS id")
+    assert database.sql("DELETE FROM kept RETURNING id, tableoid::regclass::text") == [(7, "kept")]
+    assert ask(database.url, f"SELECT count(*) FROM {ROLE}.kept") == 0
+
+
 def test_a_database_can_be_like_another(postgres: Cluster, database: Database) -> None:
     ask(database.url, "CREATE TABLE kept AS SELECT 7 AS id")
     with postgres.database(template=database.name) as another:

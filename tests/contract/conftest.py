@@ -17,8 +17,9 @@ from tests.contract.desk import Desk
 from tests.fakes import ManualClock
 from tests.postgres import Database
 
+_POSTGRESQL = find_spec("relay.stores.postgresql")
 _NO_POSTGRESQL = pytest.mark.skipif(
-    find_spec("relay.stores.postgresql") is None, reason="there is no relay.stores.postgresql"
+    _POSTGRESQL is None or not _POSTGRESQL.has_location, reason="relay.stores.postgresql cannot be imported"
 )
 BACKENDS = ("sqlite", pytest.param("postgresql", marks=_NO_POSTGRESQL))
 
