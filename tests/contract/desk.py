@@ -37,10 +37,17 @@ MOST = 1_000_000
 class Desk:
     """A store with what a test needs to hand it things."""
 
-    def __init__(self, store: Store, clock: ManualClock, reopen: Callable[[], Awaitable[Store]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: ManualClock,
+        reopen: Callable[[], Awaitable[Store]],
+        damage: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
         self.store = store
         self.clock = clock
         self._reopen = reopen
+        self._damage = damage
         self.orders: dict[str, Order] = {}
         self.groupings: dict[str, Grouping] = {}
         self.paused: set[str] = set()
@@ -52,6 +59,12 @@ class Desk:
 
     async def reopen(self) -> None:
         self.store = await self._reopen()
+
+    async def damage(self, sql: str) -> None:
+        """Somebody else changes the database, between two runs of relay."""
+        assert self._damage is not None
+        await self._damage(sql)
+        await self.reopen()
 
     # -- events ------------------------------------------------------------------------------------------------------
 

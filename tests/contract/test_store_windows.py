@@ -288,6 +288,23 @@ async def test_what_is_debounced_comes_with_the_last_body_and_all_descriptions(d
     assert [event.description for event in taken.collected.events] == [each.event.description for each in told]
 
 
+@pytest.mark.parametrize("grouping", [debounce(), batch(most=2)])
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_body_that_rotted_spoils_the_whole_window_it_is_sent_with(
+    desk: Desk, grouping: Grouping, place: int
+) -> None:
+    desk.groupings["www"] = grouping
+    told = [await desk.tell(desk.about(body=body)) for body in (b"the very body", b"another body")]
+    other = f"SELECT content FROM body WHERE event_id = {told[1 - place].event.id}"
+    await desk.damage(f"UPDATE body SET content = ({other}) WHERE event_id = {told[place].event.id}")
+    desk.wait(10)
+    taken = await desk.take(told[0])
+    assert taken is not None
+    assert taken.collected is not None
+    sent = taken.collected.kind == "batch" or place == 1
+    assert bool(taken.event.sha256) is not sent, "what is not sent harms nobody"
+
+
 @pytest.mark.parametrize("grouping", GROUPINGS)
 async def test_a_window_of_one_event_is_a_window(desk: Desk, grouping: Grouping) -> None:
     desk.groupings["www"] = grouping

@@ -5,6 +5,9 @@ from __future__ import annotations
 from tests.torture import backlog, copies, crashes, disks, second, starve, sweep, upgrade
 from tests.torture.row import Row, by_tests, together
 
+CONTRACT = "tests/contract/test_store"
+"""Tests of all stores: the beginning of their files' names."""
+
 
 def in_store(*names: str) -> tuple[str, ...]:
     """Tests of the store on SQLite."""
@@ -101,10 +104,10 @@ ROWS: tuple[Row, ...] = (
         "it is never sent: failed, `corrupt_body`, and counted as such",
         by_tests(
             "tests/daemon/test_delivery.py::test_a_corrupted_body_is_never_sent",
-            *in_store(
-                "a_body_that_rotted_is_never_handed_out_as_intact", "a_body_that_is_gone_is_not_handed_out_as_intact"
-            ),
-            *in_store("a_body_that_rotted_spoils_the_whole_window_it_is_sent_with"),
+            *in_store("a_body_that_rotted_is_never_handed_out_as_intact"),
+            f"{CONTRACT}.py::test_a_body_that_rotted_is_never_handed_out_as_intact",
+            f"{CONTRACT}.py::test_a_body_that_is_gone_is_not_handed_out_as_intact",
+            f"{CONTRACT}_windows.py::test_a_body_that_rotted_spoils_the_whole_window_it_is_sent_with",
         ),
     ),
     Row(
