@@ -21,6 +21,7 @@ PREFIXES = (EVENT, DELIVERY, REJECTION)
 
 _COUNTER_BITS = 21
 _STORE_BITS = 59
+_SLOTS = 256
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
@@ -33,13 +34,20 @@ class UnknownId(ValueError):
 
 
 class Ids:
-    """Draws ids and translates them. `store` is the 59-bit number of the store, `last` the highest id it holds."""
+    """Draws ids and translates them. `store` is the 59-bit number of the store, `last` the highest id it holds.
 
-    __slots__ = ("_last", "_moment", "_random", "_store", "_tails", "_time")
+    Of several processes that draw ids for one store each has a `slot`, which stands in the lowest eight bits of its
+    ids, so that no two of them ever draw the same.
+    """
 
-    def __init__(self, store: int, last: int = 0) -> None:
+    __slots__ = ("_last", "_moment", "_random", "_slot", "_step", "_store", "_tails", "_time")
+
+    def __init__(self, store: int, last: int = 0, slot: int | None = None) -> None:
         self._store = store
         self._last = last
+        self._slot, self._step = slot or 0, 1
+        if slot is not None:
+            self.take_slot(slot)
         self._random = random.Random(secrets.randbits(64))  # noqa: S311 - it keeps copies apart, and guards nothing
         # The last eleven letters are the store's, and but for one bit the one before: no need to write them each time.
         self._tails = [_letters(bit << _STORE_BITS | store, 12) for bit in (0, 1)]
@@ -49,11 +57,21 @@ class Ids:
         """The next id: greater than all before it, also when the clock was set back."""
         moment = (time.time_ns() // 1_000_000 if now_ms is None else now_ms) << _COUNTER_BITS
         if moment <= self._last:
-            self._last += 1
+            self._last += self._step
         else:
             # Two copies of one store (a restored backup beside the original) would otherwise draw the same ids.
-            self._last = moment | self._random.getrandbits(_COUNTER_BITS - 1)
+            self._last = moment | self._random.getrandbits(_COUNTER_BITS - 1) // self._step * self._step + self._slot
         return self._last
+
+    def take_slot(self, slot: int) -> None:
+        """Draw from another slot from now on, 0 to 255."""
+        self._slot, self._step = slot, _SLOTS
+        self.pass_by(self._last)
+
+    def pass_by(self, number: int) -> None:
+        """Draw what is greater than this from now on."""
+        if number >= self._last:
+            self._last = (number // self._step + 1) * self._step + self._slot
 
     def text(self, prefix: str, number: int) -> str:
         """The ULID of an id, with its prefix: `text(EVENT, n)` is `evt_01J…`."""

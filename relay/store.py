@@ -230,6 +230,66 @@ Progress = Callable[[int, int], None]
 """Told how much is done, and of how much."""
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process that shares the store."""
+
+    name: str
+    """Its machine and its process id."""
+    version: str
+    started_at: int
+    """Milliseconds since 1970."""
+    me: bool
+    stale: int
+    """How many results of its attempts came too late: another process had taken over."""
+    routes: Sequence[str]
+
+
+class Told(Protocol):
+    """Who hears what other processes do to a shared store. Called on the event loop."""
+
+    def lost(self) -> None:
+        """This process was taken for dead: what it had in hand and has not begun may be others' by now."""
+        ...
+
+    def due(self, routes: Collection[str]) -> None:
+        """Something of these routes is due that nobody has in hand."""
+        ...
+
+    def states(self, kind: str, changed: Mapping[str, Mapping[str, Any]]) -> None:
+        """Others saved states of this kind, by name. See Store.save_states."""
+        ...
+
+    def ended(self, name: str) -> None:
+        """A process has ended, or was found dead: what it had in hand is taken over."""
+        ...
+
+
+class Shared(Protocol):
+    """What a store has beside its verbs that several processes share."""
+
+    def lapsed(self) -> bool:
+        """Whether others may have taken over what this process has in hand: nothing of it may be begun."""
+        ...
+
+    def follow(self, told: Told) -> None:
+        """Whom to tell."""
+        ...
+
+    def members(self) -> Sequence[Member]:
+        """The processes that live, this one included."""
+        ...
+
+    async def errand(self, name: str, within: timedelta) -> bool:
+        """Whether this process is to do what one of them does for all, and nobody else until then, or until `done`.
+        Raises Unavailable."""
+        ...
+
+    async def done(self, name: str) -> None:
+        """An errand has ended before its time. Raises Unavailable."""
+        ...
+
+
 class Surveyor(Protocol):
     """A store looked at as a whole, beside a running relay or without one. It changes nothing, and may take long: it
     belongs to no event loop. Raises Unavailable where the file cannot be read, Unusable where that is because it is
@@ -301,7 +361,12 @@ class LogReader(Protocol):
 
 
 class Store(LogReader, Protocol):
-    """One queue on one disk. Every promise that callers rely on is written here."""
+    """One queue, on one disk or shared. Every promise that callers rely on is written here."""
+
+    @property
+    def shared(self) -> Shared | None:
+        """What other processes have to do with it; None where there are none."""
+        ...
 
     async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
         """Store an event and everything owed for it, each delivery as its route wants it to join the queue.

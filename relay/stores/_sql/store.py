@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -83,19 +83,23 @@ class SqlStore:
         # relay end half way, the next settle goes on from there.
         held: dict[str, int] = {}
         released: dict[str, int] = {}
-        running = set(active) - kept.keys()
+        running, elsewhere = set(active) - kept.keys(), self._elsewhere() - kept.keys() - set(active)
         async with self._settling:
             for route in await self._writer.call(commands.pending_routes, about=()):
-                if route not in running:
+                if route not in running and route not in elsewhere:
                     reason = kept.get(route, HeldReason.REMOVED)
                     _note(held, route, await self._in_steps(commands.Hold(route, reason, self._clock)))
             for route in await self._writer.call(commands.held_routes, about=()):
                 if route in running:
                     steps = [commands.Release(route, reason, self._clock) for reason in commands.FOR_ITS_ROUTE]
                     _note(released, route, sum([await self._in_steps(step) for step in steps]))
-                else:
+                elif route not in elsewhere:
                     await self._in_steps(commands.Rename(route, kept.get(route, HeldReason.REMOVED)))
         return Settled(held, released)
+
+    def _elsewhere(self) -> Set[str]:
+        """Routes that other processes send for: not this one's business where it does not know them."""
+        return frozenset()
 
     async def set_back(self, by: timedelta, now: datetime) -> int:
         moved, moment, ms = 0, to_ms(now), round(by.total_seconds() * 1000)

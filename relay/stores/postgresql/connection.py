@@ -152,6 +152,12 @@ class Session:
             cursor = self.raw.execute(translated(sql), values or None)
         return Found(cursor)
 
+    def bulk(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """A statement in PostgreSQL's own words; the rows that it returns, if any."""
+        self.statements += 1
+        cursor = self.raw.execute(sql, values)
+        return cursor.fetchall() if cursor.description else []
+
     def executemany(self, sql: str, table: Iterable[Sequence[Any]], /) -> Found:
         number, last = 0, None
         with self.raw.pipeline():

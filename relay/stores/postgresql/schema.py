@@ -98,6 +98,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX delivery_held ON delivery (route, held_reason, id) WHERE state = 'held'",
         "CREATE INDEX delivery_hand ON delivery (id) WHERE held_reason = 'hand'",
         "CREATE INDEX delivery_event ON delivery (event_id)",
+        "CREATE INDEX delivery_taken ON delivery (owner) WHERE taken = 1",
         "CREATE INDEX delivery_merged ON delivery (merged_into) WHERE merged_into IS NOT NULL",
         "CREATE INDEX delivery_shape ON delivery (shape, id)",
         "CREATE INDEX delivery_entry ON delivery (entry_id, id) WHERE entry_id IS NOT NULL",
@@ -155,7 +156,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             kind TEXT COLLATE "C" NOT NULL,
             name TEXT COLLATE "C" NOT NULL,
             data TEXT NOT NULL,
-            writer BIGINT NOT NULL DEFAULT 0,    -- the process that wrote it last
+            writer BIGINT NOT NULL DEFAULT 0,    -- the process that wrote it last,
+            at BIGINT NOT NULL DEFAULT 0,        -- when, by the database's clock
             PRIMARY KEY (kind, name)
         )
         """,

@@ -60,6 +60,8 @@ _OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remember
 class SqliteStore(SqlStore):
     """The Store in a SQLite file. See relay.store.Store for what each verb promises."""
 
+    shared = None
+
     def __init__(
         self,
         path: Path,

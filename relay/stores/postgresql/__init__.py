@@ -1,0 +1,347 @@
+"""The queue on PostgreSQL, shared by any number of relays. Needs the extra `relay[postgres]`.
+
+What it has in common with other stores on SQL lies in `stores/_sql`, whose words `dialect` translates.
+
+- `membership` says that this process lives, and notices who does not; `claiming` brings deliveries into its hand
+- `committer` writes: group commit; `joining`, `transaction`, `bulk` and `shapes` are what one commit writes
+- `reader` asks, on connections that cannot write; `walking` is how `/logs` finds the newest of many
+- `sharing` is what the rest of relay knows of the other processes
+- `pruning`, `survey`, `schema`, `connection`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+import psycopg
+
+from relay.clock import Clock, to_ms
+from relay.delivery import Added, Delivery, HeldReason, LogItem, Mark, Owed
+from relay.event import Event
+from relay.ids import DeliveryId, EventId, Ids
+from relay.jsontext import dumps
+from relay.lane import Order
+from relay.memory import CLAIMED
+from relay.store import Haste, Pruned, Settled, StoreStatus, Unavailable, Unusable, quickly
+from relay.stores._sql import reader as reading
+from relay.stores._sql import rows
+from relay.stores._sql.changes import Changed
+from relay.stores._sql.connection import Connection as Shared
+from relay.stores._sql.deltas import Deltas
+from relay.stores._sql.store import SqlStore
+from relay.stores._sql.writer import Writer
+from relay.stores.postgresql import committer, pruning, schema
+from relay.stores.postgresql.claiming import LEASED, Lease, Take
+from relay.stores.postgresql.committer import Committer
+from relay.stores.postgresql.connection import Session, connect, explain, place
+from relay.stores.postgresql.membership import BEAT, CHANNEL, Membership
+from relay.stores.postgresql.reader import Reader
+from relay.stores.postgresql.sharing import Sharing
+from relay.stores.postgresql.survey import Survey
+from relay.stores.postgresql.transaction import Outrun
+
+__all__ = ["PostgresStore", "open_reader", "open_url", "survey"]
+
+_OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
+_CLOCK = timedelta(minutes=1)
+
+_SAVE = """
+    INSERT INTO known AS k (kind, name, data, writer, at)
+    SELECT $1, v.name, v.data, $4, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+    FROM unnest($2::text[], $3::text[]) AS v(name, data) ORDER BY v.name
+    ON CONFLICT (kind, name) DO UPDATE SET data = excluded.data, writer = excluded.writer, at = excluded.at
+        WHERE k.data <> excluded.data
+    RETURNING 1
+"""
+_RISKS = """
+    SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')
+"""
+
+
+class PostgresStore(SqlStore):
+    """The Store on PostgreSQL. See relay.store.Store for what each verb promises."""
+
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        ids: Ids,
+        member: Membership,
+        writing: Committer,
+        write: Writer,
+        readers: tuple[Reader, Reader, Reader],
+        notes: Sequence[str],
+    ) -> None:
+        claims, logs, self._glances = readers
+        super().__init__(clock, ids, write, claims, logs)
+        self._url = url
+        self._member = member
+        self._writing = writing
+        self._notes = notes
+        self.shared = Sharing(member, write)
+        self._oldest: tuple[float, datetime | None] = (float("-inf"), None)
+        self._told: Callable[[Sequence[LogItem], bool], None] | None = None
+        self._hearing: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Lock()
+        self._closed = False
+        self._counting = asyncio.get_running_loop().create_task(self._count(), name="counts")
+        member.start(ids, self._hear)
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
+        while True:
+            try:
+                return await super().add(event, owed, mark)
+            except Outrun as ahead:
+                # Another process, or its clock, was ahead: what comes later must have a later id.
+                self.ids.pass_by(ahead.newest)
+                now = to_ms(self._clock.now())
+                event = replace(event, id=EventId(self.ids.draw(now)))
+                for each in owed:
+                    each.delivery.id, each.delivery.event = DeliveryId(self.ids.draw(now)), event
+
+    async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
+        self._member.routes = sorted({*active, *kept})
+        return await super().settle(active, kept)
+
+    def _elsewhere(self) -> frozenset[str]:
+        return frozenset(route for each in self._member.members if not each.me for route in each.routes)
+
+    async def set_back(self, by: timedelta, now: datetime) -> int:
+        # Each of them may notice it of its own clock.
+        return await super().set_back(by, now) if await self.shared.errand("clock", _CLOCK) else 0
+
+    async def take(self, delivery: Delivery, now: datetime) -> Delivery | None:
+        about = () if delivery.lane is None else ((delivery.route, delivery.lane),)
+        if not await self._writer.call(Take(delivery.id, to_ms(now), self._member.mine), about=about):
+            return None
+        delivery.reserved = True
+        return await self._claims.collected(delivery)
+
+    async def claim(
+        self,
+        route: str,
+        retried: bool | None,
+        now: datetime,
+        limit: int,
+        exclude: Collection[DeliveryId],
+        most_bytes: int = CLAIMED,
+    ) -> list[Delivery]:
+        found: list[Delivery] = []
+        mine, living = self._member.mine, self._member.living
+        for kind in (False, True) if retried is None else (retried,):
+            lease = Lease(route, kind, to_ms(now), exclude, limit, most_bytes, mine, living)
+            leased = await self._writer.call(lease, about=())
+            for row in await self._claims.ask(LEASED, [leased]) if leased else ():
+                delivery = reading.claimed(row, route)
+                if self._orders.get(route) is Order.LATEST:
+                    delivery.reserved = delivery.reserved and delivery.lane is None
+                found.append(await self._claims.whole(delivery, row[rows.CLAIMED]))
+        if retried is None:
+            found = sorted(found, key=lambda delivery: (delivery.due, delivery.id))[:limit]
+        return found
+
+    async def prune(
+        self,
+        now: datetime,
+        retention: timedelta,
+        bodies: timedelta,
+        told: Callable[[Pruned], None] | None = None,
+        haste: Callable[[], Haste] = quickly,
+    ) -> Pruned:
+        async with self._pruning:
+            return await pruning.prune(self._url, now, retention, bodies, told, haste)
+
+    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
+        names, data = list(states), [dumps(dict(state)).decode() for state in states.values()]
+
+        def command(connection: Shared, deltas: Deltas) -> None:
+            assert isinstance(connection, Session)
+            if connection.bulk(_SAVE, [kind, names, data, self._member.id]):
+                connection.bulk("SELECT pg_notify($1, 'look')", [CHANNEL])
+
+        await self._writer.call(command, about=())
+
+    # -- its state ---------------------------------------------------------------------------------------------------
+
+    async def _count(self) -> None:
+        """What waits is counted anew now and then: others change it too."""
+        while True:
+            await asyncio.sleep(BEAT)
+            self._writing.recount = True
+            try:
+                await self._writer.call(lambda connection, deltas: None, about=())
+            except Unavailable:
+                continue
+
+    async def status(self) -> StoreStatus:
+        now = self._clock.monotonic()
+        if now - self._oldest[0] >= _OLDEST_EVERY:
+            self._oldest = (now, await self._glances.oldest_pending())
+        counts = self.counts().values()
+        return replace(
+            await self._glances.status(),
+            pending=sum(each.pending for each in counts),
+            held=sum(each.held for each in counts),
+            oldest_pending=self._oldest[1],
+        )
+
+    async def watch(self, told: Callable[[Sequence[LogItem], bool], None] | None) -> None:
+        self._told = told
+        self._member.following = told is not None
+        await super().watch(told)
+
+    def _hear(self, payload: str) -> None:
+        """Another process has changed something that is followed here."""
+        whose, *numbers = orjson.loads(payload.removeprefix("ids "))
+        if self._told is not None and whose not in self._member.mine:
+            task = asyncio.get_running_loop().create_task(self._look_at(numbers))
+            self._hearing.add(task)
+            task.add_done_callback(self._hearing.discard)
+
+    async def _look_at(self, numbers: Sequence[int]) -> None:
+        try:
+            deliveries, unmatched, rejected = [await self._logs.ask(query, [list(numbers)]) for query in committer.CHANGED]
+        except Unavailable:
+            deliveries = unmatched = rejected = []
+        if self._told is not None:
+            changed = Changed(deliveries, unmatched, rejected)
+            self._told(changed.items(self.ids), not changed)
+
+    def notes(self) -> Sequence[str]:
+        return self._notes
+
+    def trouble(self) -> str | None:
+        return self._writer.trouble or self._member.trouble or self.stalled()
+
+    async def restored(self) -> datetime | None:
+        """A database that was restored does not know it: see docs/scaling.md for what to do."""
+        return None
+
+    async def accepted(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        async with self._closing:
+            if self._closed:
+                return
+            self._counting.cancel()
+            try:
+                for each in (self._claims, self._logs, self._glances):
+                    await each.close()
+            finally:
+                await self._writer.close()
+                await self._member.stop()
+                self._closed = True
+
+
+def _risks(session: Session) -> list[str]:
+    """What of the server's settings breaks relay's promises."""
+    commit, fsync, pages = session.bulk(_RISKS, [])[0]
+    said = []
+    if commit == "off":
+        said.append("synchronous_commit is off: what was acknowledged may be lost when the database's machine fails")
+    if fsync == "off" or pages == "off":
+        said.append("fsync or full_page_writes is off: the database does not survive a power cut")
+    return [f"PostgreSQL: {each}" for each in said]
+
+
+async def open_url(
+    rest: str,
+    clock: Clock,
+    on_wait: Callable[[str], None] | None = None,
+    on_migrate: Callable[[int, int], None] | None = None,
+) -> PostgresStore:
+    """Open the store that `store.url` names, `postgresql:` and what follows it; tables are made where there are none.
+
+    Raises Unusable for what an operator must mend, and Unavailable where the database cannot be reached.
+    """
+    url = f"postgresql:{rest}"
+    where = place(url)
+    try:
+        session, member, ids, notes = await asyncio.to_thread(_open, url, clock, on_migrate)
+    except Unusable as error:
+        raise Unusable(f"cannot open the store {where}: {error}") from None
+    except psycopg.Error as error:
+        raise _refusal(where, error) from error
+    try:
+        async with AsyncExitStack() as opening:
+            readers = []
+            for role in ("claims", "logs", "health"):
+                readers.append(await Reader.open(url, ids, role))
+                opening.push_async_callback(readers[-1].close)
+            counts = await readers[0].counts()
+            made: list[Committer] = []
+
+            def begin(*values: Any) -> Committer:
+                made.append(Committer(url, session, member, *values))
+                return made[0]
+
+            write = Writer(begin, counts)
+            opening.pop_all()
+    except BaseException:
+        session.raw.close()
+        raise
+    claims, logs, health = readers
+    return PostgresStore(url, clock, ids, member, made[0], write, (claims, logs, health), notes)
+
+
+def _open(
+    url: str, clock: Clock, on_migrate: Callable[[int, int], None] | None
+) -> tuple[Session, Membership, Ids, list[str]]:
+    connection = connect(url, "writer")
+    try:
+        schema.migrate(connection, on_migrate)
+        member = Membership(url, f"{socket.gethostname()}:{os.getpid()}", clock)
+        member.join(connection)
+        session = Session(connection)
+        ids = Ids(schema.store_number(connection), schema.last_id(connection), member.slot)
+        return session, member, ids, _risks(session)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _refusal(where: str, error: psycopg.Error) -> Exception:
+    said = f"cannot open the store {where}: {explain(error)}"
+    wrong = (
+        psycopg.errors.InvalidPassword,
+        psycopg.errors.InvalidAuthorizationSpecification,
+        psycopg.errors.InvalidCatalogName,
+        psycopg.errors.InsufficientPrivilege,
+        psycopg.ProgrammingError,
+    )
+    return Unusable(said) if isinstance(error, wrong) else Unavailable(said)
+
+
+def survey(rest: str) -> Survey:
+    """Look at a store as a whole; raises as `open_reader` does."""
+    return Survey(f"postgresql:{rest}")
+
+
+async def open_reader(rest: str) -> Reader:
+    """Read a store without a daemon, or beside one: makes and changes nothing. Raises Unusable."""
+    url = f"postgresql:{rest}"
+    where = place(url)
+
+    def look() -> Ids:
+        with connect(url, "reader") as connection:
+            if schema.version(connection) != schema.VERSION:
+                raise Unusable("relay has made no tables in it, or an older relay has: start relay once")
+            return Ids(schema.store_number(connection), schema.last_id(connection))
+
+    try:
+        return await Reader.open(url, await asyncio.to_thread(look), "reader")
+    except Unusable as error:
+        raise Unusable(f"cannot open the store {where}: {error}") from None
+    except psycopg.Error as error:
+        raise _refusal(where, error) from error

@@ -1,0 +1,283 @@
+"""The thread that commits, on PostgreSQL: one transaction for a batch, a statement or two for each kind of writes.
+
+It keeps its connection; one that is lost is made anew at the next batch, or after a second. A transaction that met
+another one in a deadlock is made again. What a commit that was cut off came to nobody knows: who waited for it is told
+that nothing was promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg import errors
+
+from relay.store import Counts
+from relay.stores._sql import committing, rows
+from relay.stores._sql.batch import Add, Batch, Call
+from relay.stores._sql.changes import MOST, Changed
+from relay.stores._sql.connection import Connection, run
+from relay.stores._sql.deltas import Deltas, shift
+from relay.stores._sql.results import Record
+from relay.stores._sql.rows import Row
+from relay.stores.postgresql import transaction
+from relay.stores.postgresql.connection import Session, connect, explain
+from relay.stores.postgresql.joining import Joining
+from relay.stores.postgresql.membership import CHANNEL, Gone, Membership
+from relay.stores.postgresql.shapes import Shapes
+from relay.stores.postgresql.transaction import Outrun
+
+_TRIES = 8  # for a transaction that others were in the way of
+_COUNT = (
+    "SELECT route, sum(pending)::bigint, sum(held)::bigint FROM tally"
+    " GROUP BY route HAVING sum(pending) <> 0 OR sum(held) <> 0"
+)
+_IDS_AT_ONCE = 300  # in one notification: it takes 8,000 bytes
+
+_OWN_FAULT = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.ProgrammingError,
+    psycopg.NotSupportedError,
+    errors.ProgramLimitExceeded,
+    OverflowError,
+    ValueError,
+    TypeError,
+)
+_IN_THE_WAY = (errors.DeadlockDetected, errors.SerializationFailure)
+
+
+class Committer(committing.Committer):
+    """The writer's thread."""
+
+    OWN_FAULT = _OWN_FAULT
+    NOBODYS_FAULT = (psycopg.Error, OSError)
+
+    def __init__(
+        self,
+        url: str,
+        connection: Session,
+        member: Membership,
+        answer: Callable[[Batch], None],
+        counts: Mapping[str, Counts],
+    ) -> None:
+        self._made = Shapes()
+        super().__init__(answer, counts, self._made)
+        self._url = url
+        self._session: Session | None = connection
+        self._member = member
+        self.recount = False
+        """Whether all counts are to be read anew with the next transaction: others change them too."""
+        self.statements = 0
+        """How many statements were sent, for `bench`."""
+
+    def _joining(self, connection: Connection, deltas: Deltas) -> Joining:
+        assert isinstance(connection, Session)
+        return Joining(connection, self.unfinished, deltas, self.shapes, self._member.id)
+
+    def _explain(self, error: BaseException) -> str:
+        return explain(error)
+
+    def _end(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.raw.close()
+            self._session = None
+
+    def _open(self) -> Session:
+        if self._session is None or self._session.raw.closed:
+            self._session = Session(connect(self._url, "writer"))
+            self.recount = True
+        return self._session
+
+    # -- one transaction ---------------------------------------------------------------------------------------------
+
+    def _transaction(
+        self,
+        adds: Sequence[Add],
+        records: Sequence[Record],
+        calls: Sequence[Call],
+        rejections: Sequence[Row],
+        batch: Batch,
+    ) -> None:
+        """Write and commit, or raise with nothing written. Only then does `batch` learn of it."""
+        attempt = partial(self._try, adds, records, calls, rejections, batch)
+        for again in range(_TRIES, -1, -1):
+            member = self._member.id
+            try:
+                attempt()
+                return
+            except Gone:
+                # Stopped for longer than the lease, or cut off from the database: under another id from now on.
+                self._member.rejoin(member)
+            except _IN_THE_WAY:
+                if not again:
+                    raise
+        raise errors.SerializationFailure("other processes are in the way again and again")
+
+    def _try(
+        self,
+        adds: Sequence[Add],
+        records: Sequence[Record],
+        calls: Sequence[Call],
+        rejections: Sequence[Row],
+        batch: Batch,
+    ) -> None:
+        session = self._open()
+        before = session.statements
+        deltas: Deltas = {}
+        failed: list[tuple[asyncio.Future[Any], BaseException]] = []
+        results: list[tuple[asyncio.Future[Any], Any]] = []
+        watched = self.following or self._member.followed
+        try:
+            # On its own: rows that others may make too are not kept locked for as long as a batch takes.
+            self._made.prepare(session, [add.adding for add in adds])
+            lanes, windows, closing = self._about(adds, records, calls)
+            session.changed = set() if watched else None
+            transaction.begin(session, self._member.id, closing, lanes, windows)
+            ahead = self._outrun(session, adds) if lanes or windows else {}
+            failed.extend((add.done, ahead[id(add)]) for add in adds if id(add) in ahead)
+            fresh = [add for add in adds if id(add) not in ahead] if ahead else adds
+            if fresh:
+                added = self._joining(session, deltas).add([add.adding for add in fresh])
+                results.extend(zip((add.done for add in fresh), added, strict=True))
+            late: Sequence[int] = ()
+            if records:
+                late = transaction.record(session, records, deltas, self._member.mine)
+                results.extend((record.done, None) for record in records)
+            for call in calls:
+                try:
+                    results.append((call.done, run(session, call.run, deltas)))
+                except Exception as error:  # its caller's to judge
+                    if isinstance(error, psycopg.Error) and not isinstance(error, _OWN_FAULT):
+                        raise
+                    failed.append((call.done, error))
+                    self.shapes.undone()
+            if rejections:
+                transaction.reject(session, rejections)
+                if session.changed is not None:
+                    session.changed.update(row[0] for row in rejections)
+            transaction.count(session, deltas, self._member.slot)
+            counts = self._counted(session) if self.recount else None
+            if late or any(call.about is None for call in calls):
+                session.bulk("SELECT pg_notify($1, 'look')", [CHANNEL])
+            changed = self._changes(session)
+            session.execute("COMMIT")
+        except BaseException as error:
+            self.shapes.undone()
+            self._undo(session, error)
+            raise
+        finally:
+            session.changed = None
+            self.statements += session.statements - before
+        self.shapes.committed()
+        self._member.stale += len(late)
+        batch.failed.extend(failed)
+        batch.results.extend(results)
+        if counts is not None:
+            self.recount = False
+            batch.counts, batch.deltas = counts, {}
+            self.unfinished.clear()
+            self.unfinished.update(committing.sums(counts))
+        else:
+            for route, (pending, held) in deltas.items():
+                shift(batch.deltas, route, pending, held)
+                self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
+        if changed:
+            batch.changed.append(changed)
+
+    def _about(
+        self, adds: Sequence[Add], records: Sequence[Record], calls: Sequence[Call]
+    ) -> tuple[set[tuple[str, str]], set[tuple[str, str]], bool]:
+        """The lanes and windows that a batch touches, and whether it may be any."""
+        lanes, windows = transaction.lanes_of(owed for add in adds for owed in add.adding.owed)
+        for record in records:
+            delivery = record.result.delivery
+            if delivery.lane is not None:
+                lanes.add((delivery.route, delivery.lane))
+        closing = False
+        for call in calls:
+            if call.about is None:
+                closing = True
+            else:
+                lanes.update(call.about)
+        # It may have been put into another lane while it was sent.
+        closing = closing or any(record.result.ordered and record.result.delivery.lane is None for record in records)
+        return lanes, windows, closing
+
+    @staticmethod
+    def _outrun(session: Session, adds: Sequence[Add]) -> dict[int, Outrun]:
+        """The events that something of their lanes or windows, which came before them, has a later id than."""
+        ahead: dict[int, Outrun] = {}
+        first: dict[tuple[str, str, str], int] = {}
+        for add in adds:
+            lanes, windows = transaction.lanes_of(add.adding.owed)
+            if not (lanes or windows):
+                continue
+            keys = [("lane", *each) for each in lanes] + [("window", *each) for each in windows]
+            newest = max(first.get(key, 0) for key in keys)
+            unknown = [key for key in keys if key not in first]
+            if unknown:
+                newest = max(newest, transaction.newest(session, lanes, windows))
+            if newest >= add.adding.id:
+                ahead[id(add)] = Outrun(newest)
+            for key in keys:
+                first[key] = max(newest, add.adding.id)
+        return ahead
+
+    @staticmethod
+    def _counted(session: Session) -> dict[str, Counts]:
+        return {route: Counts(max(0, pending), max(0, held)) for route, pending, held in session.bulk(_COUNT, [])}
+
+    # -- who follows -------------------------------------------------------------------------------------------------
+
+    def _changes(self, session: Session) -> Changed | None:
+        """What this transaction changed: for those who follow it here, and a word to those who do elsewhere."""
+        ids, session.changed = session.changed, None
+        if not ids:
+            return None
+        numbers = sorted(ids)
+        if self._member.followed:
+            for start in range(0, min(len(numbers), MOST), _IDS_AT_ONCE):
+                some = [self._member.id, *numbers[start : start + _IDS_AT_ONCE]]
+                session.bulk("SELECT pg_notify($1, $2)", [CHANNEL, f"ids {orjson.dumps(some).decode()}"])
+        return read_changes(session, numbers) if self.following else None
+
+    def _undo(self, session: Session, error: BaseException) -> None:
+        lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and not isinstance(
+            error, _IN_THE_WAY
+        )
+        if lost or session.raw.closed:
+            self._close()
+            return
+        try:
+            session.raw.rollback()
+        except psycopg.Error:
+            self._close()
+
+
+_ENTRIES = (
+    "CASE WHEN e.changes IS NULL THEN NULL"
+    " ELSE (SELECT json_agg(entry_id)::text FROM mention WHERE event_id = e.id) END"
+)
+_DELIVERIES = (
+    f"SELECT {rows.ITEM_COLUMNS}, {_ENTRIES} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
+    " WHERE d.id = ANY($1) ORDER BY d.id"
+)
+_UNMATCHED = f"SELECT {rows.UNMATCHED_COLUMNS}, {_ENTRIES} FROM event e WHERE e.id = ANY($1) ORDER BY e.id"  # noqa: S608
+_REJECTED = f"SELECT {rows.REJECTION_COLUMNS} FROM rejection WHERE id = ANY($1) ORDER BY id"  # noqa: S608
+CHANGED = (_DELIVERIES, _UNMATCHED, _REJECTED)
+"""What became of rows with these ids."""
+
+
+def read_changes(session: Session, numbers: Sequence[int]) -> Changed:
+    """The rows with these ids as they are now."""
+    some = [list(numbers[:MOST])]
+    deliveries, unmatched, rejected = (session.bulk(query, some) for query in CHANGED)
+    return Changed(deliveries, unmatched, rejected, len(numbers) > MOST)

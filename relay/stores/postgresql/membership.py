@@ -1,0 +1,317 @@
+"""Who shares the store: each process says that it lives, and notices who no longer does.
+
+A process has a row in `process`, which it renews every `BEAT` seconds, and which ends `LEASE` seconds after that. What
+it has in hand is leased to it by that one row: `delivery.owner` names it. The first other process that finds the row
+past its end removes it; from then on the owner is dead, and what it had in hand is anybody's. Its id is the fencing
+token: ids only grow, and are never given out twice. A process that was stopped and goes on finds its row gone: it takes
+another id and forgets what it had in hand; a result of an attempt made before is recorded only where nobody else has
+taken the delivery since.
+
+A process may begin an attempt only while its lease, by its own clock and with a margin, has not ended: it cannot know
+what others did since. That clock goes on while a process is stopped, and starts before the renewal is sent.
+
+What others have changed is told by a notification, as a courtesy; each beat looks by itself, as the guarantee.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import orjson
+import psycopg
+
+from relay import __version__
+from relay.clock import Clock, to_ms
+from relay.ids import Ids
+from relay.store import Member, Told
+from relay.stores._sql.rows import load
+from relay.stores.postgresql.connection import Connection, connect, explain
+from relay.stores.postgresql.dialect import translated
+
+LEASE = 10.0
+"""Seconds for which a process lives after it last said so."""
+BEAT = 2.0
+"""Seconds between two signs of life."""
+CHANNEL = "relay"
+"""Of notifications: `look` where something changed that others should know of; `ids …` of what followers are told."""
+
+_MARGIN = 1.0  # seconds by which a process takes its lease for shorter than it is: clocks run unevenly
+_SLOTS = 256
+_OVERLAP = 60_000  # milliseconds: who wrote a state earlier than that has committed it, or never will
+_SOON = 0.02  # seconds for which notifications are gathered
+
+_RENEW = (
+    "UPDATE process SET expires = clock_timestamp() + make_interval(secs => $2), stale = $3, following = $4,"
+    " routes = $5 WHERE id = $1"
+)
+# All at one moment: no id may be counted whose row is not seen.
+_LOOK = """
+    SELECT m.value::bigint, p.id, p.slot, p.name, p.version, p.started_at, p.routes, p.following, p.stale,
+        p.expires < clock_timestamp() AND clock_timestamp() - pg_postmaster_start_time() > make_interval(secs => $1)
+    FROM meta m CROSS JOIN process p WHERE m.key = 'members' ORDER BY p.id
+"""
+_BURY = "DELETE FROM process WHERE id = $1 AND expires < clock_timestamp()"
+# What the dead had begun with is sent by nobody now: it may be merged again.
+_LET_GO = "UPDATE delivery SET taken = 0 WHERE taken = 1 AND owner <= $1 AND owner <> ALL($2)"
+_JOIN = "UPDATE meta SET value = (value::bigint + 1)::text WHERE key = 'members' RETURNING value::bigint"
+# Two looks into the index for each route that has anything pending, but for what its owners have in hand.
+_DUE = """
+    WITH RECURSIVE waiting(route) AS (
+        SELECT min(route) FROM delivery WHERE state = 'pending'
+        UNION ALL
+        SELECT (SELECT min(route) FROM delivery WHERE state = 'pending' AND route > waiting.route)
+        FROM waiting WHERE waiting.route IS NOT NULL
+    )
+    SELECT route FROM waiting WHERE route IS NOT NULL AND (
+        EXISTS (SELECT 1 FROM delivery WHERE state = 'pending' AND route = waiting.route AND blocked = 0 AND retried = 0
+            AND due <= ?1 AND (owner IS NULL OR (owner <= ?2 AND owner <> ALL(?3))))
+        OR EXISTS (SELECT 1 FROM delivery WHERE state = 'pending' AND route = waiting.route AND blocked = 0
+            AND retried = 1 AND due <= ?1 AND (owner IS NULL OR (owner <= ?2 AND owner <> ALL(?3)))))
+"""
+_STATES = "SELECT kind, name, data, at FROM known WHERE at > $1 AND writer <> ALL($2) AND kind IN ('route', 'source')"
+
+
+class Gone(Exception):
+    """This process was taken for dead: its row is not there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Living:
+    """Who lived at one moment."""
+
+    upto: int = 0
+    """The highest id that had been given out."""
+    ids: tuple[int, ...] = ()
+
+    def dead(self, owner: int) -> bool:
+        """Whether a process has ended for sure: one that came later is not known of."""
+        return owner <= self.upto and owner not in self.ids
+
+
+class Membership:
+    """This process among them. Its thread has a connection of its own, so that neither a slow commit nor a busy loop
+    makes others believe that it is dead."""
+
+    def __init__(self, url: str, name: str, clock: Clock) -> None:
+        self._url = url
+        self._name = name
+        self._clock = clock
+        self._started = to_ms(clock.now())
+        self.id = 0
+        """This process's present id, and fencing token."""
+        self.slot = 0
+        """A small number that no other living process has."""
+        self.mine: tuple[int, ...] = ()
+        """All ids that it ever had."""
+        self.living = Living()
+        self.members: tuple[Member, ...] = ()
+        self.followed = False
+        """Whether another process wants to hear what changes."""
+        self.stale = 0
+        """Results that came too late to be recorded: somebody else had taken over."""
+        self.routes: Sequence[str] = ()
+        self.following = False
+        self.trouble: str | None = None
+        self._good_until = 0.0
+        self._forgetting = False
+        self._grace_until = 0.0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._told: Told | None = None
+        self._ids: Ids
+        self._hear: Callable[[str], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+        self._seen: dict[int, str] = {}
+        self._looked = False
+        self._states: dict[tuple[str, str], str] = {}
+        self._looked_at = 0
+
+    # -- its own row -------------------------------------------------------------------------------------------------
+
+    def join(self, connection: Connection) -> None:
+        """Take an id and a slot, and say that this process lives. Raises psycopg.Error."""
+        began = monotonic()
+        with connection.transaction():
+            found = connection.execute(_JOIN).fetchone()
+            assert found is not None
+            number = int(found[0])
+            taken = {row[0] for row in connection.execute("SELECT slot FROM process").fetchall()}
+            slot = next(each % _SLOTS for each in range(number, number + _SLOTS) if each % _SLOTS not in taken)
+            connection.execute(
+                "INSERT INTO process (id, slot, name, version, started_at, expires, routes, following)"
+                " VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7, $8)",
+                [number, slot, self._name, __version__, self._started, LEASE, _json(self.routes), self.following],
+            )
+        self.id, self.slot, self.mine = number, slot, (*self.mine, number)
+        self._good_until = began + LEASE - _MARGIN
+        self._look(connection)
+
+    def rejoin(self, gone: int) -> None:
+        """Another id, in place of one whose row is gone; whoever notices first does it. Raises psycopg.Error."""
+        with self._lock:
+            if self.id != gone:
+                return
+            self._forgetting = True
+            connection = connect(self._url, "member")
+            try:
+                self.join(connection)
+            finally:
+                connection.close()
+        self._call(self._forget)
+
+    def _forget(self) -> None:
+        self._ids.take_slot(self.slot)
+        if self._told is not None:
+            self._told.lost()
+        self._forgetting = False
+
+    def lapsed(self) -> bool:
+        """Whether others may have taken over what this process has in hand."""
+        return self._forgetting or monotonic() > self._good_until
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def start(self, ids: Ids, hear: Callable[[str], None]) -> None:
+        """Begin to say so, and draw `ids` from its slot. `hear` is told on the loop of what others say of ids."""
+        self._loop, self._ids, self._hear = asyncio.get_running_loop(), ids, hear
+        self._thread = threading.Thread(target=self._run, name="relay-member", daemon=True)
+        self._thread.start()
+
+    def follow(self, told: Told) -> None:
+        """Whom to tell, on the loop."""
+        self._told = told
+
+    async def stop(self) -> None:
+        """End the thread, and say that this process is gone. Idempotent."""
+        self._stop.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                connection = self._connected()
+                self._beat(connection)
+                self.trouble = None
+                self._wait(connection)
+            except Exception as error:  # noqa: BLE001 - without this thread the process is taken for dead
+                self.trouble = explain(error)
+                self._drop()
+                self._stop.wait(BEAT / 4)
+        try:
+            self._connected().execute("DELETE FROM process WHERE id = $1", [self.id])
+            self._connected().execute("SELECT pg_notify($1, 'look')", [CHANNEL])
+        except psycopg.Error:
+            pass  # it is taken for dead a little later
+        self._drop()
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = connect(self._url, "member")
+            self._connection.execute(f"LISTEN {CHANNEL}")
+            # Others may only just have found it again too: they are to have their turn before they are taken for dead.
+            self._grace_until = monotonic() + LEASE
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.close()
+            finally:
+                self._connection = None
+
+    def _beat(self, connection: Connection) -> None:
+        number, began = self.id, monotonic()
+        if not connection.execute(_RENEW, [number, LEASE, self.stale, self.following, _json(self.routes)]).rowcount:
+            self.rejoin(number)
+            return
+        if self.id == number:
+            self._good_until = began + LEASE - _MARGIN
+        ended = self._look(connection)
+        told = self._told
+        if told is None:
+            return
+        due = {row[0] for row in connection.execute(translated(_DUE), self._due_values()).fetchall()}
+        states = self._changed(connection)
+        if due or ended or states:
+            self._call(self._tell, told, due, ended, states)
+
+    def _due_values(self) -> list[Any]:
+        return [to_ms(self._clock.now()), self.living.upto, list(self.living.ids)]
+
+    def _look(self, connection: Connection) -> list[str]:
+        """Who lives; the names of those that lived at the last look and do not now."""
+        rows = connection.execute(_LOOK, [LEASE]).fetchall()
+        buried = {
+            row[1]
+            for row in rows
+            if row[9] and row[1] != self.id and monotonic() > self._grace_until
+            and connection.execute(_BURY, [row[1]]).rowcount
+        }  # fmt: skip
+        living = [row for row in rows if row[1] not in buried]
+        left = [each for each in self._seen if each not in {row[1] for row in living}]
+        gone = [self._seen[each] for each in left if each not in self.mine]
+        self._seen = {row[1]: row[3] for row in living}
+        self.members = tuple(
+            Member(
+                name=row[3], version=row[4], started_at=row[5], me=row[1] == self.id, stale=row[8], routes=load(row[6])
+            )
+            for row in living
+        )
+        self.followed = any(row[7] for row in living if row[1] != self.id)
+        self.living = Living(rows[0][0] if rows else 0, tuple(row[1] for row in living))
+        if left or buried or not self._looked:
+            connection.execute(_LET_GO, [self.living.upto, list(self.living.ids)])
+            self._looked = True
+        return gone
+
+    def _changed(self, connection: Connection) -> dict[str, dict[str, Any]]:
+        """What others have written of routes and sources since the last look, by kind and name."""
+        found = connection.execute(_STATES, [self._looked_at - _OVERLAP, list(self.mine)]).fetchall()
+        changed: dict[str, dict[str, Any]] = {}
+        for kind, name, data, at in found:
+            self._looked_at = max(self._looked_at, at)
+            if self._states.get((kind, name)) != data:
+                self._states[kind, name] = data
+                changed.setdefault(kind, {})[name] = orjson.loads(data)
+        return changed
+
+    @staticmethod
+    def _tell(
+        told: Told, due: Collection[str], ended: Sequence[str], states: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    ) -> None:
+        for name in ended:
+            told.ended(name)
+        for kind, changed in states.items():
+            told.states(kind, changed)
+        if due:
+            told.due(due)
+
+    def _wait(self, connection: Connection) -> None:
+        """Until the next beat, or until somebody says that there is something to see."""
+        until = monotonic() + BEAT
+        while not self._stop.is_set() and (left := until - monotonic()) > 0:
+            for notice in connection.notifies(timeout=min(left, 0.5), stop_after=1):
+                if notice.payload.startswith("ids ") and self._hear is not None:
+                    self._call(self._hear, notice.payload)
+                elif notice.payload == "look" and notice.pid != connection.info.backend_pid:
+                    until = min(until, monotonic() + _SOON)
+
+    def _call(self, what: Callable[..., None], *values: Any) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(what, *values)
+        except RuntimeError:
+            self._stop.set()  # the loop is gone
+
+
+def _json(names: Sequence[str]) -> str:
+    return orjson.dumps(list(names)).decode()

@@ -1,0 +1,177 @@
+"""What one transaction writes beside new events (`joining`): results, refusals, counts; and what it locks first.
+
+Locks are taken in one order by everybody, all at the beginning: the own row in `process` (so that nobody takes this
+process for dead meanwhile), the gate, lanes and windows by their numbers. Who may change the order of any lane closes
+the gate, everybody else who touches lanes only passes it. Plain deliveries need neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from hashlib import blake2b
+
+from relay.delivery import Owed, State
+from relay.ids import DeliveryId
+from relay.stores._sql import results, rows
+from relay.stores._sql.deltas import Deltas, shift
+from relay.stores._sql.results import Record
+from relay.stores._sql.rows import Row
+from relay.stores.postgresql.bulk import ATTEMPT_TYPES, REJECTION_TYPES, columns, types, unnest
+from relay.stores.postgresql.connection import Session
+from relay.stores.postgresql.membership import Gone
+
+_GATE = 0x72656C79  # "rely"
+_MEMBER = "SELECT 1 FROM process WHERE id = $1 FOR KEY SHARE"
+_CLOSE = f"SELECT pg_advisory_xact_lock({_GATE}, 0)"
+_PASS = f"SELECT pg_advisory_xact_lock_shared({_GATE}, 0)"
+# In the order of the array.
+_LOCK = "SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k"
+
+# What came into being last of these lanes, or of these open windows with all that is merged into them.
+_NEWEST_OF_LANES = """
+    SELECT max(greatest(
+        (SELECT max(id) FROM delivery d WHERE d.route = k.route AND d.lane = k.lane AND d.lane IS NOT NULL
+            AND (d.state = 'pending' OR d.state = 'held')),
+        (SELECT max(id) FROM delivery d WHERE d.route = k.route AND d.lane = k.lane AND d.lane IS NOT NULL
+            AND d.state = 'delivered')
+    )) FROM unnest($1::text[], $2::text[]) AS k(route, lane)
+"""
+_NEWEST_OF_WINDOWS = """
+    SELECT max(greatest(c.id, (SELECT max(m.id) FROM delivery m WHERE m.merged_into = c.id)))
+    FROM unnest($1::text[], $2::text[]) AS k(route, opened)
+    JOIN delivery c ON c.route = k.route AND c."window" = k.opened AND c.open = 1
+"""
+
+_UPDATE_TYPES = types("tbbb btt bb bbt")
+# The common case: nobody touched the delivery while its attempt was made, and it is still this process's, or nobody's.
+_RECORD = f"""
+    WITH done AS (
+        UPDATE delivery d SET state = v.state, due = coalesce(v.due, d.due), attempts = v.attempts, tries = v.tries,
+            "trigger" = 'retry', retried = 1, taken = 0, open = 0, code = v.code, error_code = v.error_code,
+            error_message = v.error_message, duration_ms = v.duration_ms, updated_at = v.updated_at, owner = NULL
+        FROM {unnest(_UPDATE_TYPES)} AS v(state, due, attempts, tries, code, error_code, error_message, duration_ms,
+            updated_at, id, n, route)
+        WHERE d.id = v.id AND d.state = 'pending' AND d.attempts < v.n AND d.route = v.route
+            AND (d.owner IS NULL OR d.owner = ANY(${len(_UPDATE_TYPES) + len(ATTEMPT_TYPES) + 1}))
+        RETURNING d.id, d.lane
+    ), made AS (
+        INSERT INTO attempt (delivery_id, {rows.ATTEMPT_COLUMNS})
+        SELECT a.* FROM {unnest(ATTEMPT_TYPES, len(_UPDATE_TYPES) + 1)} AS a(delivery_id, {rows.ATTEMPT_COLUMNS})
+        WHERE a.delivery_id IN (SELECT id FROM done) ON CONFLICT DO NOTHING
+    )
+    SELECT id, lane FROM done
+"""  # noqa: S608 - our own columns
+_OWNER = "SELECT owner, state, attempts FROM delivery WHERE id = $1 FOR UPDATE"
+_LET_GO = "UPDATE delivery SET owner = NULL WHERE id = $1 AND owner IS NOT NULL"
+_REJECT = (
+    f"INSERT INTO rejection ({rows.REJECTION_COLUMNS}) SELECT * FROM {unnest(REJECTION_TYPES)} ON CONFLICT DO NOTHING"  # noqa: S608
+)
+_TALLY = """
+    INSERT INTO tally AS t (route, slot, pending, held)
+    SELECT v.route, $4, v.pending, v.held FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS v(route, pending, held)
+    ON CONFLICT (route, slot) DO UPDATE SET pending = t.pending + excluded.pending, held = t.held + excluded.held
+"""
+
+
+class Outrun(Exception):
+    """Another process was ahead: what came before an event has a later id than it. It is to be given another one."""
+
+    def __init__(self, newest: int) -> None:
+        super().__init__("something newer of the same lane or window is stored already")
+        self.newest = newest
+
+
+Lanes = Collection[tuple[str, str]]
+"""Routes with lanes of theirs."""
+
+
+def begin(session: Session, process: int, closing: bool, lanes: Lanes, windows: Lanes) -> None:
+    """Begin a transaction with its locks. Raises Gone where this process was taken for dead."""
+    with session.raw.pipeline():
+        session.execute("BEGIN")
+        member = session.raw.execute(_MEMBER, [process])
+        if closing:
+            session.execute(_CLOSE)
+        elif lanes or windows:
+            session.execute(_PASS)
+            numbers = {_number("lane", *each) for each in lanes} | {_number("window", *each) for each in windows}
+            session.raw.execute(_LOCK, [sorted(numbers)])
+    if member.fetchone() is None:
+        raise Gone
+
+
+def _number(kind: str, route: str, name: str) -> int:
+    """Of a lane or a window: sixty-three bits, below which two of them may meet; they only wait for each other then."""
+    said = "\0".join((kind, route, name)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(said, digest_size=8).digest(), "big") >> 1
+
+
+def lanes_of(owed: Iterable[Owed]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """The lanes and the windows that deliveries join."""
+    lanes, windows = set(), set()
+    for each in owed:
+        delivery = each.delivery
+        if delivery.lane is not None:
+            lanes.add((delivery.route, delivery.lane))
+        if each.window is not None:
+            windows.add((delivery.route, each.window))
+    return lanes, windows
+
+
+def newest(session: Session, lanes: Lanes, windows: Lanes) -> int:
+    """The latest id of what is in these lanes and windows; 0 where nothing is."""
+    found = 0
+    for keys, query in ((lanes, _NEWEST_OF_LANES), (windows, _NEWEST_OF_WINDOWS)):
+        if keys:
+            table = list(keys)
+            row = session.bulk(query, [[route for route, _ in table], [name for _, name in table]])
+            found = max(found, row[0][0] or 0)
+    return found
+
+
+def record(session: Session, records: Sequence[Record], deltas: Deltas, mine: Sequence[int]) -> list[DeliveryId]:
+    """Attempts and what they change; the deliveries of those that came too late, since somebody else has taken over."""
+    plain = [record for record in records if record.update is not None]
+    done: dict[int, str | None] = {}
+    if plain:
+        updates = columns([record.update for record in plain if record.update is not None], len(_UPDATE_TYPES))
+        attempts = columns([record.attempt for record in plain if record.attempt is not None], len(ATTEMPT_TYPES))
+        done = dict(session.bulk(_RECORD, [*updates, *attempts, list(mine)]))
+        if session.changed is not None:
+            session.changed.update(done)
+    late = []
+    for record in records:
+        result = record.result
+        number = result.delivery.id
+        if number in done:
+            del done[number]  # a second result of the same delivery is looked at by itself
+            if result.state is not State.PENDING:
+                shift(deltas, result.delivery.route, -1, 0)
+                results.release(session, result)
+            elif result.latest:
+                results.give_way(session, result, deltas)
+        elif _is_late(session, record, mine):
+            late.append(number)
+        else:
+            results.record_one(session, record, deltas)
+            session.bulk(_LET_GO, [number])
+    return late
+
+
+def _is_late(session: Session, record: Record, mine: Sequence[int]) -> bool:
+    """Whether a delivery is somebody else's by now."""
+    found = session.bulk(_OWNER, [record.result.delivery.id])
+    return bool(found) and found[0][0] is not None and found[0][0] not in mine
+
+
+def reject(session: Session, rejections: Sequence[Row]) -> None:
+    """Refused requests; of each source the last ones stay."""
+    session.bulk(_REJECT, columns(rejections, len(REJECTION_TYPES)))
+    results.trim(session, rejections)
+
+
+def count(session: Session, deltas: Deltas, slot: int) -> None:
+    """Add to this process's counts."""
+    changed = [(route, *both) for route, both in sorted(deltas.items()) if any(both)]
+    if changed:
+        session.bulk(_TALLY, [*columns(changed, 3), slot])
