@@ -128,7 +128,8 @@ class StoreStatus:
     oldest_due: datetime | None
     """The earliest `due` of all pending deliveries."""
     size_bytes: int
-    free_bytes: int
+    free_bytes: int | None
+    """None where it cannot be told."""
     oldest_by_route: Mapping[str, datetime] = field(default_factory=dict)
     """When the longest waiting pending delivery of each route became due, or will."""
     location: str = ""
@@ -499,8 +500,10 @@ class Store(LogReader, Protocol):
         """What `save_states` saved of a kind of things (`route`, `source`), by name."""
         ...
 
-    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep what is known of things, by name, as JSON data; names that are not given stay as they were."""
+    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]], *, over: bool = True) -> None:
+        """Keep what is known of things, by name, as JSON data; names that are not given stay as they were.
+
+        Without `over`, what another process has saved and this one was not told of yet stays too."""
         ...
 
     async def restored(self) -> datetime | None:

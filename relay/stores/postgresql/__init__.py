@@ -58,8 +58,10 @@ _SAVE = """
     SELECT $1, v.name, v.data, $4, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
     FROM unnest($2::text[], $3::text[]) AS v(name, data) ORDER BY v.name
     ON CONFLICT (kind, name) DO UPDATE SET data = excluded.data, writer = excluded.writer, at = excluded.at
-        WHERE k.data <> excluded.data
-    RETURNING 1
+        WHERE k.data <> excluded.data AND ($5 OR k.writer = ANY($6) OR k.data = (
+            SELECT e.data FROM unnest($2::text[], $7::text[]) AS e(name, data) WHERE e.name = k.name
+        ))
+    RETURNING name, data
 """
 _RISKS = """
     SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')
@@ -161,12 +163,14 @@ class PostgresStore(SqlStore):
         async with self._pruning:
             return await pruning.prune(self._url, now, retention, bodies, told, haste)
 
-    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
+    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]], *, over: bool = True) -> None:
         names, data = list(states), [dumps(dict(state)).decode() for state in states.values()]
+        known = [self._member.known.get((kind, name)) for name in names]
 
         def command(connection: Shared, deltas: Deltas) -> None:
             assert isinstance(connection, Session)
-            if connection.bulk(_SAVE, [kind, names, data, self._member.id]):
+            member = self._member
+            if connection.bulk(_SAVE, [kind, names, data, member.id, over, list(member.mine), known]):
                 connection.bulk("SELECT pg_notify($1, 'look')", [CHANNEL])
 
         await self._writer.call(command, about=())
@@ -190,6 +194,7 @@ class PostgresStore(SqlStore):
         counts = self.counts().values()
         return replace(
             await self._glances.status(),
+            free_bytes=None,
             pending=sum(each.pending for each in counts),
             held=sum(each.held for each in counts),
             oldest_pending=self._oldest[1],
@@ -210,7 +215,9 @@ class PostgresStore(SqlStore):
 
     async def _look_at(self, numbers: Sequence[int]) -> None:
         try:
-            deliveries, unmatched, rejected = [await self._logs.ask(query, [list(numbers)]) for query in committer.CHANGED]
+            deliveries, unmatched, rejected = [
+                await self._logs.ask(query, [list(numbers)]) for query in committer.CHANGED
+            ]
         except Unavailable:
             deliveries = unmatched = rejected = []
         if self._told is not None:

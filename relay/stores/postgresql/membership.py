@@ -131,6 +131,8 @@ class Membership:
         self._seen: dict[int, str] = {}
         self._looked = False
         self._states: dict[tuple[str, str], str] = {}
+        self.known: dict[tuple[str, str], str] = {}
+        """What others saved last of routes and sources, as far as it was told of on the loop."""
         self._looked_at = 0
 
     # -- its own row -------------------------------------------------------------------------------------------------
@@ -273,25 +275,28 @@ class Membership:
             self._looked = True
         return gone
 
-    def _changed(self, connection: Connection) -> dict[str, dict[str, Any]]:
+    def _changed(self, connection: Connection) -> dict[tuple[str, str], str]:
         """What others have written of routes and sources since the last look, by kind and name."""
         found = connection.execute(_STATES, [self._looked_at - _OVERLAP, list(self.mine)]).fetchall()
-        changed: dict[str, dict[str, Any]] = {}
+        changed: dict[tuple[str, str], str] = {}
         for kind, name, data, at in found:
             self._looked_at = max(self._looked_at, at)
             if self._states.get((kind, name)) != data:
                 self._states[kind, name] = data
-                changed.setdefault(kind, {})[name] = orjson.loads(data)
+                changed[kind, name] = data
         return changed
 
-    @staticmethod
     def _tell(
-        told: Told, due: Collection[str], ended: Sequence[str], states: Mapping[str, Mapping[str, Mapping[str, Any]]]
+        self, told: Told, due: Collection[str], ended: Sequence[str], states: Mapping[tuple[str, str], str]
     ) -> None:
         for name in ended:
             told.ended(name)
-        for kind, changed in states.items():
-            told.states(kind, changed)
+        changed: dict[str, dict[str, Any]] = {}
+        for (kind, name), data in states.items():
+            self.known[kind, name] = data
+            changed.setdefault(kind, {})[name] = orjson.loads(data)
+        for kind, some in changed.items():
+            told.states(kind, some)
         if due:
             told.due(due)
 
