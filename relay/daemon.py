@@ -30,6 +30,7 @@ from relay.notifier import Means, Notifier
 from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.pace import HOUR
+from relay.peers import Peers
 from relay.pipeline import Pipeline
 from relay.reload import Reloader, read
 from relay.retention import Retention
@@ -190,6 +191,9 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
             await dispatcher.follow(runtime.routing.routes)
 
         reloader.on_swap = swap
+        if store.shared is not None:
+            peers = Peers(store.shared, dispatcher, oversight, listening, notices)
+            stack.push_async_callback(peers.close)
         if first.tls is not None:
             first.tls.sni_callback = lambda connection, name, context: _newest_certificate(connection, reloader)
         followers = Followers(store, stream.message)

@@ -38,6 +38,9 @@ _ROOM_AGAIN = timedelta(seconds=1)  # until a probe that found no room in memory
 
 _RECORDING = 5.0  # seconds for the results of attempts that were cut off
 
+_PROBE_FOR = timedelta(minutes=5)  # longer than any attempt: a relay that dies meanwhile is taken for dead before
+_PROBED_ELSEWHERE = timedelta(seconds=5)  # until it is seen whether another relay's probe has turned the route
+
 Attempt = Callable[[Route, Delivery], Awaitable[Result]]
 
 
@@ -59,6 +62,7 @@ class Dispatcher:
         # Of what may take more memory than there is, one at a time: claims, and windows, whose attempts take long.
         self._narrow, self._large = asyncio.Lock(), asyncio.Lock()
         self._store = store
+        self._shared = store.shared
         self._clock = clock
         self._attempt = attempt
         self._oversight = oversight
@@ -163,6 +167,18 @@ class Dispatcher:
             self._expect(due, name)
         for name in added.looks:
             self.look(name)
+
+    def lost(self) -> None:
+        """Others may have what is ready here: all of it is left to the store. What is being sent goes on."""
+        for courier in self._couriers.values():
+            self._forget(courier)
+        self._look_everywhere()
+
+    def settle(self) -> None:
+        """What waits may be of routes that nobody sends for any more: to be looked at soon."""
+        self._strays = True
+        self._wake.set()
+        self._look_everywhere()
 
     def look(self, route: str) -> None:
         """Something of this route became due by other means than `offer`: a retry by hand, a release."""
@@ -385,6 +401,8 @@ class Dispatcher:
 
     async def _attempted(self, route: Route, courier: Courier, delivery: Delivery, probe: bool) -> Result:
         """Make the attempt, and see to it that its result is recorded."""
+        if self._shared is not None and self._shared.lapsed():
+            raise Unavailable("this relay's lease on what it has in hand has ended: it cannot reach the database")
         if probe and delivery.trigger is not Trigger.MANUAL:
             delivery.trigger = Trigger.PROBE
         result = await self._attempt(route, delivery)
@@ -521,6 +539,9 @@ class Dispatcher:
                     return
                 if self._must_rest(courier):
                     return
+                if self._shared is not None and not await self._shared.errand(_probing(courier), _PROBE_FOR):
+                    self._expect(now + _PROBED_ELSEWHERE, courier.name)
+                    return
                 courier.first.behind = courier.again.behind = False
                 async with self._room(courier) as most:
                     if not most:
@@ -549,6 +570,9 @@ class Dispatcher:
             journal.store_trouble(str(error))
             self._expect(self._clock.now() + timedelta(seconds=1), courier.name)
         finally:
+            if self._shared is not None:
+                with contextlib.suppress(Unavailable):
+                    await self._shared.done(_probing(courier))
             courier.probing = False
             if not courier.claiming:
                 courier.recalled.clear()
@@ -644,3 +668,7 @@ class Dispatcher:
         journal.released(settled.released)
         for name in settled.released:
             self.look(name)
+
+
+def _probing(courier: Courier) -> str:
+    return f"probe:{courier.name}"

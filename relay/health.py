@@ -11,7 +11,7 @@ destination refuses) says nothing of the destination, so the next one follows at
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -231,6 +231,18 @@ class RouteHealth:
         self.reason = self.paused_by = self.probe_at = self.last_probe = None
         self.probe_wait = FIRST_PROBE
         self.ramp = 1
+
+    def adopt(self, theirs: RouteHealth) -> None:
+        """What another relay knows takes the place of what is known here; what was learned here alone stays."""
+        fingerprint, ramp = self.fingerprint, self.ramp
+        well = [moment for moment in (self.last_success_at, theirs.last_success_at) if moment is not None]
+        same = theirs.state is self.state
+        for field in fields(self):
+            setattr(self, field.name, getattr(theirs, field.name))
+        self.fingerprint = fingerprint or theirs.fingerprint
+        self.last_success_at = max(well, default=None)
+        if same:
+            self.ramp = ramp
 
     @property
     def by_itself(self) -> bool:

@@ -404,6 +404,16 @@ def pruning_failed(reason: str) -> None:
     _log.warning("pruning_failed", reason=reason)
 
 
+def lease_lost() -> None:
+    """The other relays on this store took this one for dead: what it had in hand is theirs."""
+    _log.warning("lease_lost")
+
+
+def relay_ended(name: str) -> None:
+    """Another relay on this store has ended, or is taken for dead: what it had in hand is taken over."""
+    _log.warning("relay_ended", name=name)
+
+
 def store_recovered() -> None:
     """The store writes again."""
     _log.info("store_recovered")

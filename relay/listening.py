@@ -6,6 +6,8 @@ Like `relay.oversight` for routes: it belongs to no config, and outlives reloads
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
 
 from relay.clock import Clock
 from relay.notifier import Kind
@@ -27,6 +29,7 @@ class Listening:
         self._states: dict[str, SourceHealth] = {}
         self._sources: Mapping[str, Source] = {}
         self._changed: set[str] = set()
+        self._late = timedelta()
 
     async def restore(self) -> None:
         """Go on where the relay before this one ended."""
@@ -34,6 +37,20 @@ class Listening:
             state = self._states[name] = restored(saved)
             if state.silent_since is not None:
                 self._notices.remember(Kind.SOURCE_SILENT, name, state.silent_since)
+
+    def adopt(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
+        """Another relay on the same store saved what it heard of sources."""
+        for name, data in saved.items():
+            own, theirs = self.of(name), restored(data)
+            if own.silent_since is not None and theirs.silent_since is None:
+                self._notices.heard(Kind.SOURCE_HEARD, name, None)
+            elif own.silent_since is None and theirs.silent_since is not None:
+                self._notices.heard(Kind.SOURCE_SILENT, name, theirs.silent_since)
+            own.adopt(theirs)
+
+    def share(self, late: timedelta) -> None:
+        """Other relays hear of the same sources, and what they heard is known so much later."""
+        self._late = late
 
     def follow(self, sources: Mapping[str, Source]) -> None:
         """The sources there are now."""
@@ -65,9 +82,12 @@ class Listening:
         for name, source in self._sources.items():
             state = self.of(name)
             before = state.silent_since
-            self._tell(source, state.silent(now, source.expect_every))
+            self._tell(source, state.silent(now, self._patience(source)))
             if state.silent_since != before:
                 self._changed.add(name)
+
+    def _patience(self, source: Source) -> timedelta | None:
+        return None if source.expect_every is None else source.expect_every + self._late
 
     @property
     def silent(self) -> list[str]:
@@ -85,6 +105,6 @@ class Listening:
         if not changed:
             return
         try:
-            await self._store.save_states(_KIND, {name: self.of(name).saved() for name in changed})
+            await self._store.save_states(_KIND, {name: self.of(name).saved() for name in changed}, over=False)
         except Unavailable:
             self._changed |= changed

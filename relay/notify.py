@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Self
@@ -27,6 +27,9 @@ _AGAIN = (timedelta(seconds=10), timedelta(seconds=300))
 _LONGEST_AFTER = timedelta(minutes=15)  # however long the other side asks to be left alone
 _LONGEST_TRY = 90.0  # seconds; a notifier ends its tries itself, within less
 
+
+_OF_DELIVERIES = (Kind.DELIVERY_FAILED, Kind.QUEUE_FULL)
+"""Only one relay sees these."""
 
 Counted = Callable[[str, str], None]
 """Told of each message's notifier and whether it was `sent` or `failed`."""
@@ -139,6 +142,7 @@ class Notices:
         self._alarm_at: float | None = None
         self._group: asyncio.TaskGroup | None = None
         self._stopped = False
+        self._errand: Callable[[str], Awaitable[bool]] | None = None
 
     async def __aenter__(self) -> Self:
         self._group = asyncio.TaskGroup()
@@ -175,6 +179,10 @@ class Notices:
             if self._group is not None and not self._stopped:
                 self._start(outbox)
 
+    def share(self, errand: Callable[[str], Awaitable[bool]]) -> None:
+        """Several relays see the same routes and sources turn: only who is given the errand of this name tells it."""
+        self._errand = errand
+
     def tell(
         self,
         notifiers: Sequence[str],
@@ -196,12 +204,31 @@ class Notices:
             return
         try:
             fact = Fact(kind, subject, at, reason, tuple(ids), since, tuple(notifiers))
-            notice = self._quota.saw(fact, self._clock.monotonic())
-            if notice is not None:
-                self._put(notice)
-            self._wake_at(self._quota.held_until(kind, subject))
+            if self._errand is not None and kind not in _OF_DELIVERIES and self._group is not None:
+                self._keep(self._alarms, self._group.create_task(self._tell_once(self._errand, fact), name="notices"))
+            else:
+                self._saw(fact)
         except Exception:  # noqa: BLE001 - nobody who has something to tell is to suffer for it
             journal.crashed("notices")
+
+    def _saw(self, fact: Fact) -> None:
+        notice = self._quota.saw(fact, self._clock.monotonic())
+        if notice is not None:
+            self._put(notice)
+        self._wake_at(self._quota.held_until(fact.kind, fact.subject))
+
+    async def _tell_once(self, errand: Callable[[str], Awaitable[bool]], fact: Fact) -> None:
+        try:
+            if await errand(f"notice:{fact.kind.value}:{fact.subject}"):
+                self._saw(fact)
+            else:
+                self.heard(fact.kind, fact.subject, fact.since or fact.at)
+        except Exception:  # noqa: BLE001 - as in `tell`
+            journal.crashed("notices")
+
+    def heard(self, kind: Kind, subject: str, since: datetime | None) -> None:
+        """Another relay saw a route or source turn, and tells it."""
+        self._quota.heard(kind, subject, since)
 
     def remember(self, kind: Kind, subject: str, since: datetime | None) -> None:
         """A state that was told before relay was started anew: unhealthy, paused, source_silent. Its end will be told,

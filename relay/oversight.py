@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from relay import journal
 from relay.clock import Clock
@@ -32,6 +33,8 @@ class Oversight:
         self._states: dict[str, RouteHealth] = {}
         self._routes: Mapping[str, Route] = {}
         self._changed: set[str] = set()
+        self._turned: set[str] = set()
+        """Of those, the ones that are to be saved whatever another relay says of them."""
         self.urgent = False
         """Whether something is to be saved before anything else is sent."""
 
@@ -42,6 +45,19 @@ class Oversight:
             kind = _OPEN.get(health.state)
             if kind is not None:
                 self._notices.remember(kind, name, health.since)
+
+    def adopt(self, saved: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        """Another relay on the same store saved how routes are doing; those that turned by that."""
+        turned = set()
+        for name, data in saved.items():
+            own, theirs = self.of(name), restored(data)
+            if theirs.state is not own.state:
+                turned.add(name)
+                journal.route_turned(name, theirs.state, theirs.reason)
+                self._notices.heard(_OPEN.get(theirs.state, Kind.RECOVERED), name, theirs.since)
+            own.adopt(theirs)
+            self._changed.discard(name)
+        return turned
 
     def follow(self, routes: Mapping[str, Route]) -> None:
         """The routes there are now. One that got another destination gets another try."""
@@ -133,17 +149,21 @@ class Oversight:
 
     def _mark(self, name: str) -> None:
         self._changed.add(name)
+        self._turned.add(name)
         self.urgent = True
 
     async def save(self) -> bool:
         """Keep what has changed; whether it is on disk. Where the store cannot, it is tried again the next time."""
         self.urgent = False
         changed, self._changed = self._changed, set()
-        if not changed:
-            return True
+        turned, self._turned = self._turned & changed, set()
         try:
-            await self._store.save_states(_KIND, {name: self.of(name).saved() for name in changed})
+            for names, over in ((turned, True), (changed - turned, False)):
+                if names:
+                    states = {name: self.of(name).saved() for name in names}
+                    await self._store.save_states(_KIND, states, over=over)
         except Unavailable:
             self._changed |= changed
+            self._turned |= turned
             return False
         return True

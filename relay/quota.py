@@ -137,6 +137,11 @@ class Quota:
         """A state of a route or source that was told before relay was started anew."""
         self._subjects.setdefault((kind.about, subject), _Subject(kind, since))
 
+    def heard(self, kind: Kind, subject: str, since: datetime | None) -> None:
+        """Another relay saw a route or source turn, and tells it: what is held back here of its turns is that one's."""
+        known = self._subjects.setdefault((kind.about, subject), _Subject())
+        known.state, known.since, known.turns = kind, since if kind in _TROUBLE else None, None
+
     def due(self, now: float) -> list[Notice]:
         """What is to be told now, because its rest is over."""
         found = [

@@ -51,6 +51,16 @@ class SourceHealth:
         self.rejections, self.last_rejection = 0, None
         return Turn(Kind.SOURCE_HEARD, "", since) if since is not None else None
 
+    def adopt(self, theirs: SourceHealth) -> None:
+        """What another relay heard counts as heard."""
+        if theirs.last_event_at is not None and (
+            self.last_event_at is None or theirs.last_event_at > self.last_event_at
+        ):
+            self.last_event_at, self.silent_since = theirs.last_event_at, theirs.silent_since
+            self.rejections, self.last_rejection = 0, None
+        elif theirs.last_event_at == self.last_event_at:
+            self.silent_since = theirs.silent_since
+
     def saw_rejection(self, reason: str, now: datetime) -> Turn | None:
         """A request was refused; `reason` is the operator's."""
         self.rejections += 1

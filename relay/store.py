@@ -262,6 +262,10 @@ class Told(Protocol):
         """Others saved states of this kind, by name. See Store.save_states."""
         ...
 
+    def recall(self, deliveries: Collection[DeliveryId]) -> None:
+        """Somebody cancelled or held these at another process: they are not to be sent."""
+        ...
+
     def ended(self, name: str) -> None:
         """A process has ended, or was found dead: what it had in hand is taken over."""
         ...
@@ -524,8 +528,10 @@ class Store(LogReader, Protocol):
         """What `save_states` saved of a kind of things (`route`, `source`), by name."""
         ...
 
-    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep what is known of things, by name, as JSON data; names that are not given stay as they were."""
+    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]], *, over: bool = True) -> None:
+        """Keep what is known of things, by name, as JSON data; names that are not given stay as they were.
+
+        Without `over`, what another process has saved and this one was not told of yet stays too."""
         ...
 
     async def restored(self) -> datetime | None:

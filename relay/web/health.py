@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from relay import __version__, journal
-from relay.clock import Clock
+from relay.clock import Clock, from_ms
 from relay.dispatcher import Dispatcher
 from relay.health import RouteState
 from relay.listening import Listening
@@ -123,9 +123,25 @@ class Health:
                 "size_bytes": store.size_bytes if store is not None else None,
                 "free_bytes": free,
             },
+            "relays": self._relays(),
             "routes": [self.route(name) for name in runtime.routing.routes],
             "checks": {name: reason or "ok" for name, reason in (failing | degraded | remarkable).items()},
         }
+
+    def _relays(self) -> list[dict[str, Any]]:
+        """All that share the store, where it can be shared."""
+        if self._store.shared is None:
+            return []
+        return [
+            {
+                "name": each.name,
+                "version": each.version,
+                "started_at": shape.when(from_ms(each.started_at)),
+                "me": each.me,
+                "stale_results": each.stale,
+            }
+            for each in self._store.shared.members()
+        ]
 
     def route(self, name: str) -> dict[str, Any]:
         """How a route is doing, as `/health` and `/routes` show it."""

@@ -305,6 +305,12 @@ COMPONENTS: Mapping[str, Schema] = {
                     "free_bytes": nullable(COUNT),
                 }
             ),
+            "relays": told(
+                array(
+                    closed({"name": TEXT, "version": TEXT, "started_at": MOMENT, "me": FLAG, "stale_results": COUNT})
+                ),
+                "All that share the store; none where it cannot be shared.",
+            ),
             "routes": array(ref("Route")),
             "checks": told(
                 {"type": "object", "additionalProperties": TEXT}, "By name: ok, or what is wrong, for people."

@@ -60,8 +60,10 @@ _SAVE = """
     SELECT $1, v.name, v.data, $4, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
     FROM unnest($2::text[], $3::text[]) AS v(name, data) ORDER BY v.name
     ON CONFLICT (kind, name) DO UPDATE SET data = excluded.data, writer = excluded.writer, at = excluded.at
-        WHERE k.data <> excluded.data
-    RETURNING 1
+        WHERE k.data <> excluded.data AND ($5 OR k.writer = ANY($6) OR k.data = (
+            SELECT e.data FROM unnest($2::text[], $7::text[]) AS e(name, data) WHERE e.name = k.name
+        ))
+    RETURNING name, data
 """
 
 
@@ -126,6 +128,25 @@ class PostgresStore(SqlStore):
         delivery.reserved = True
         return await self._claims.collected(delivery)
 
+    async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
+        route = await super().cancel(delivery, now)
+        await self._recall(delivery)
+        return route
+
+    async def hold(self, window: DeliveryId, now: datetime) -> str:
+        route = await super().hold(window, now)
+        await self._recall(window)
+        return route
+
+    async def _recall(self, delivery: DeliveryId) -> None:
+        """Whoever has it in hand is not to begin with it."""
+
+        def command(connection: Shared, deltas: Deltas) -> None:
+            assert isinstance(connection, Session)
+            connection.bulk("SELECT pg_notify($1, $2)", [CHANNEL, f"recall {delivery}"])
+
+        await self._writer.call(command, about=())
+
     async def claim(
         self,
         route: str,
@@ -160,12 +181,14 @@ class PostgresStore(SqlStore):
         async with self._pruning:
             return await pruning.prune(self._url, now, retention, bodies, told, haste)
 
-    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]]) -> None:
+    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]], *, over: bool = True) -> None:
         names, data = list(states), [dumps(dict(state)).decode() for state in states.values()]
+        known = [self._member.known.get((kind, name)) for name in names]
 
         def command(connection: Shared, deltas: Deltas) -> None:
             assert isinstance(connection, Session)
-            if connection.bulk(_SAVE, [kind, names, data, self._member.id]):
+            member = self._member
+            if connection.bulk(_SAVE, [kind, names, data, member.id, over, list(member.mine), known]):
                 connection.bulk("SELECT pg_notify($1, 'look')", [CHANNEL])
 
         await self._writer.call(command, about=())
@@ -189,6 +212,7 @@ class PostgresStore(SqlStore):
         counts = self.counts().values()
         return replace(
             await self._glances.status(),
+            free_bytes=None,
             pending=sum(each.pending for each in counts),
             held=sum(each.held for each in counts),
             oldest_pending=self._oldest[1],
@@ -209,7 +233,9 @@ class PostgresStore(SqlStore):
 
     async def _look_at(self, numbers: Sequence[int]) -> None:
         try:
-            deliveries, unmatched, rejected = [await self._logs.ask(query, [list(numbers)]) for query in committer.CHANGED]
+            deliveries, unmatched, rejected = [
+                await self._logs.ask(query, [list(numbers)]) for query in committer.CHANGED
+            ]
         except Unavailable:
             deliveries = unmatched = rejected = []
         if self._told is not None:
