@@ -39,21 +39,20 @@ _JOINED = (
     f"INSERT INTO delivery ({rows.JOIN_COLUMNS}, owner)"  # noqa: S608
     f" VALUES ({', '.join('?' * (rows.JOIN_COLUMNS.count(',') + 2))})"
 )
-# Whoever comes second with a key waits here until the first one's transaction has ended. An event that was pruned is
-# none that could be repeated.
+# Whoever comes second with a key waits here until the first one's transaction has ended.
 _REMEMBER = f"""
     INSERT INTO seen AS s (key, value, event_id, until)
     SELECT * FROM {unnest(_SEEN_TYPES)} AS v(key, value, event_id, until) ORDER BY v.key
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, event_id = excluded.event_id, until = excluded.until
         WHERE s.value <> excluded.value OR s.until <= $5
-            OR NOT EXISTS (SELECT 1 FROM event WHERE event.id = s.event_id)
     RETURNING key
 """  # noqa: S608
 _REPLACE = f"""
     INSERT INTO seen (key, value, event_id, until) SELECT * FROM {unnest(_SEEN_TYPES)}
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, event_id = excluded.event_id, until = excluded.until
 """  # noqa: S608
-_KNOWN = "SELECT key, value, event_id FROM seen WHERE key = ANY($1)"
+# Only now is the other one's event to be seen. One that was pruned is none that could be repeated.
+_KNOWN = "SELECT key, value, event_id FROM seen JOIN event ON event.id = event_id WHERE key = ANY($1)"
 
 
 class Joining(joining.Joining):

@@ -123,9 +123,9 @@ class Survey:
             routes=routes,
             size_bytes=size,
             # Of the server's log and disk nothing is known.
-            log_bytes=0,
-            unused_bytes=0,
-            free_bytes=0,
+            log_bytes=None,
+            unused_bytes=None,
+            free_bytes=None,
             oldest=_moment(oldest),
             newest=_moment(newest),
             location=place(self._url),
@@ -135,8 +135,8 @@ class Survey:
         with self._reading():
             return _moment(schema.last_id(self._connection) or None)
 
-    def free_bytes(self) -> int:
-        return 0  # of the server's disk nothing is known
+    def free_bytes(self) -> None:
+        return None  # of the server's disk nothing is known
 
     def faults(self, thorough: bool, progress: Progress) -> list[Fault]:
         steps: list[Callable[[], Fault | None]] = [lambda: self._damage(thorough), self._loose_ends, self._tallied]
