@@ -43,7 +43,7 @@ from relay.stores.postgresql import committer, pruning, schema
 from relay.stores.postgresql import server as asking
 from relay.stores.postgresql.claiming import LEASED, Lease, Take
 from relay.stores.postgresql.committer import Committer
-from relay.stores.postgresql.connection import Session, connect, explain, place
+from relay.stores.postgresql.connection import Session, connect, explain, place, refusal
 from relay.stores.postgresql.membership import BEAT, CHANNEL, Membership
 from relay.stores.postgresql.reader import Reader
 from relay.stores.postgresql.sharing import Sharing
@@ -326,15 +326,7 @@ def _open(
 
 
 def _refusal(where: str, error: psycopg.Error) -> Exception:
-    said = f"cannot open the store {where}: {explain(error)}"
-    wrong = (
-        psycopg.errors.InvalidPassword,
-        psycopg.errors.InvalidAuthorizationSpecification,
-        psycopg.errors.InvalidCatalogName,
-        psycopg.errors.InsufficientPrivilege,
-        psycopg.ProgrammingError,
-    )
-    return Unusable(said) if isinstance(error, wrong) else Unavailable(said)
+    return refusal(f"cannot open the store {where}: {explain(error)}", error)
 
 
 def server(rest: str) -> Server:
