@@ -15,7 +15,7 @@ LOCK = TOP / "requirements.lock"
 def test_all_that_is_locked_is_listed_and_the_driver_of_postgresql_comes_with_the_texts_of_its_licence(
     tmp_path: Path,
 ) -> None:
-    command = [sys.executable, TOP / "packaging" / "licenses.py", LOCK, tmp_path]
+    command: list[str | Path] = [sys.executable, TOP / "packaging" / "licenses.py", LOCK, tmp_path]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     listed = {name.lower().replace("_", "-") for name in re.findall(r"^  (\S+) \d", said, re.MULTILINE)}
     locked = {name.lower().replace("_", "-") for name in re.findall(r"^([\w.-]+)==", LOCK.read_text(), re.MULTILINE)}

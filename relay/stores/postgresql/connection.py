@@ -20,6 +20,7 @@ from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumper
 
 from relay.store import Unavailable, Unusable
+from relay.stores.postgresql import bulk
 from relay.stores.postgresql.dialect import translated
 
 SCHEMA = "relay"
@@ -46,6 +47,7 @@ def _adapters() -> AdaptersMap:
     adapters = AdaptersMap(psycopg.adapters)
     adapters.register_dumper(str, Text)
     adapters.register_dumper(int, Int8Dumper)
+    bulk.register(adapters)
     return adapters
 
 

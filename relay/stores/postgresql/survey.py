@@ -44,7 +44,7 @@ _INVALID = """
 _AMCHECK = """
     SELECT p.oid::regproc::text FROM pg_proc p JOIN pg_extension e ON e.extname = 'amcheck'
         JOIN pg_depend d ON d.objid = p.oid AND d.refobjid = e.oid AND d.deptype = 'e'
-    WHERE p.proname = 'bt_index_check' AND p.pronargs = 2 AND has_function_privilege(p.oid, 'EXECUTE')
+    WHERE p.proname = 'bt_index_check' AND p.pronargs > 1 AND has_function_privilege(p.oid, 'EXECUTE') LIMIT 1
 """
 _INDEXES = """
     SELECT i.indexrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -186,7 +186,9 @@ class Survey:
         if check:
             for number, name in self._all(_INDEXES, (SCHEMA,)):
                 try:
-                    self._connection.execute(f"SELECT {check[0][0]}($1::oid::regclass, true)", [number])
+                    self._connection.execute(
+                        f"SELECT {check[0][0]}(index => $1::oid::regclass, heapallindexed => true)", [number]
+                    )
                 except psycopg.errors.InsufficientPrivilege:
                     break
                 except (psycopg.errors.IndexCorrupted, psycopg.errors.DataCorrupted) as error:
