@@ -25,7 +25,7 @@ from relay.store import CannotCopy, Fault, Figures, Overdue, Progress, Unavailab
 from relay.stores._sql import tables
 from relay.stores._sql.laws import AT_ONCE, CHECKSUMS, LAWS, OVERDUE, ROTTEN, UP_TO, Law
 from relay.stores.postgresql import schema
-from relay.stores.postgresql.connection import SCHEMA, connect, explain, parameters, place
+from relay.stores.postgresql.connection import SCHEMA, connect, explain, parameters, place, refusal
 from relay.stores.postgresql.dialect import translated
 
 _EXAMPLES = 5
@@ -84,7 +84,7 @@ class Survey:
         try:
             self._connection = connect(url, "survey")
         except psycopg.Error as error:
-            raise Unavailable(f"{place(url)}: {explain(error)}") from error
+            raise refusal(f"{place(url)}: {explain(error)}", error) from error
         try:
             with self._reading():
                 self._connection.execute(_SETTINGS)
