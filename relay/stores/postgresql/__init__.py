@@ -31,7 +31,7 @@ from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order
 from relay.memory import CLAIMED
-from relay.store import Haste, Pruned, Server, Settled, StoreStatus, Unavailable, Unusable, quickly
+from relay.store import STALLED, Haste, Pruned, Server, Settled, StoreStatus, Unavailable, Unusable, quickly
 from relay.stores._sql import reader as reading
 from relay.stores._sql import rows
 from relay.stores._sql.changes import Changed
@@ -54,6 +54,9 @@ __all__ = ["PostgresStore", "open_reader", "open_url", "server", "survey"]
 
 _OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
 _CLOCK = timedelta(minutes=1)
+WAITING = 60.0
+"""Seconds for a database that cannot be reached yet."""
+_AGAIN = 0.5  # seconds between two tries
 
 _SAVE = """
     INSERT INTO known AS k (kind, name, data, writer, at)
@@ -259,7 +262,11 @@ class PostgresStore(SqlStore):
         return self._notes
 
     def trouble(self) -> str | None:
-        return self._writer.trouble or self._member.trouble or self.stalled()
+        return self._writer.trouble or self._member.trouble or super().stalled()
+
+    def stalled(self, within: float = STALLED) -> str | None:
+        """Never: against a database that does not answer a restart of relay helps nothing."""
+        return None
 
     async def restored(self) -> datetime | None:
         """A database that was restored does not know it: see docs/scaling.md for what to do."""
@@ -290,16 +297,12 @@ async def open_url(
 ) -> PostgresStore:
     """Open the store that `store.url` names, `postgresql:` and what follows it; tables are made where there are none.
 
-    Raises Unusable for what an operator must mend, and Unavailable where the database cannot be reached.
+    A database that cannot be reached is waited for, a minute at most, since it may be started at the same time;
+    `on_wait` is told why, once. Raises Unusable for what an operator must mend, and Unavailable after that.
     """
     url = f"postgresql:{rest}"
     where = place(url)
-    try:
-        session, member, ids, notes = await asyncio.to_thread(_open, url, clock, on_migrate)
-    except Unusable as error:
-        raise Unusable(f"cannot open the store {where}: {error}") from None
-    except psycopg.Error as error:
-        raise _refusal(where, error) from error
+    session, member, ids, notes = await _opened(url, where, clock, on_wait, on_migrate)
     try:
         async with AsyncExitStack() as opening:
             readers = []
@@ -320,6 +323,29 @@ async def open_url(
         raise
     claims, logs, health = readers
     return PostgresStore(url, clock, ids, member, made[0], write, (claims, logs, health), notes)
+
+
+async def _opened(
+    url: str,
+    where: str,
+    clock: Clock,
+    on_wait: Callable[[str], None] | None,
+    on_migrate: Callable[[int, int], None] | None,
+) -> tuple[Session, Membership, Ids, list[str]]:
+    until, told = clock.monotonic() + WAITING, False
+    while True:
+        try:
+            return await asyncio.to_thread(_open, url, clock, on_migrate)
+        except Unusable as error:
+            raise Unusable(f"cannot open the store {where}: {error}") from None
+        except psycopg.Error as error:
+            refused = _refusal(where, error)
+            if isinstance(refused, Unusable) or clock.monotonic() >= until:
+                raise refused from error
+            if on_wait is not None and not told:
+                on_wait(str(refused))
+                told = True
+        await clock.sleep(_AGAIN)
 
 
 def _open(
