@@ -176,17 +176,23 @@ def _look_for_anything(connection: Connection, where: str) -> None:
     found = connection.execute(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = $1::regnamespace", [SCHEMA]
     )
-    tables = sorted(name for [name] in found if name != "meta")
+    tables = sorted((name for [name] in found if name != "meta"), key=lambda name: (name != "process", name))
+    _refuse_rows(connection, tables, where)  # nobody is kept waiting by a lock who has something in them
     connection.execute("SET LOCAL lock_timeout = '10s'")
     connection.execute(f"LOCK TABLE {', '.join(tables)}")
-    for table in tables:
-        if connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone():  # noqa: S608 - its own names
-            raise CannotCopy(
-                f"cannot copy to {where}: it holds a store already (there are rows in {table}):"
-                f" name another database, or 'DROP SCHEMA {SCHEMA} CASCADE' if nobody needs it"
-            )
+    _refuse_rows(connection, tables, where)
     # What is written by COPY in the transaction that emptied a table needs no VACUUM.
     connection.execute(f"TRUNCATE {', '.join(tables)}")
+
+
+def _refuse_rows(connection: Connection, tables: Sequence[str], where: str) -> None:
+    for table in tables:
+        if connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone():  # noqa: S608 - its own names
+            what = "relays run on it" if table == "process" else f"it holds a store already (there are rows in {table})"
+            raise CannotCopy(
+                f"cannot copy to {where}: {what}: name another database, or 'DROP SCHEMA {SCHEMA} CASCADE'"
+                " if nobody needs it"
+            )
 
 
 class _Move:
