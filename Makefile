@@ -23,7 +23,7 @@ BINARY := dist/relay
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
-.PHONY: run test check lint types fmt lock schema docs bench torture attacks hostile bundle binary screenshots
+.PHONY: run test test-packages check lint types fmt lock schema docs bench torture attacks hostile bundle binary screenshots
 .PHONY: dist deb audit sbom clean
 
 run: $(RUNTIME)
@@ -35,7 +35,11 @@ test: $(DEV)
 	@rm -f build/tests.xml
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(ARGS),$(ARGS),--junitxml=build/tests.xml)
 
-check: lint types test
+# What is shipped: the wheel, the one executable, the Debian package, the image. They are built where they are not there.
+test-packages: $(DEV)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m packages tests/packaging $(ARGS)
+
+check: lint types test test-packages
 
 lint: $(DEV)
 	$(BIN)/ruff format --check .
@@ -132,10 +136,10 @@ COMPILE = $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-
 # setuptools alone is locked in requirements-build.lock: what builds the wheel, here and in the Dockerfile
 lock: | $(BIN)/python
 	$(BIN)/pip install --quiet 'pip-tools>=7.4'
-	$(COMPILE) -o requirements.lock pyproject.toml
+	$(COMPILE) --extra postgres -o requirements.lock pyproject.toml
 	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 	$(COMPILE) --allow-unsafe --only-build-deps --build-deps-for wheel --build-deps-for sdist -o requirements-build.lock pyproject.toml
-	$(COMPILE) --allow-unsafe --extra bundle -c requirements.lock -o requirements-bundle.lock pyproject.toml
+	$(COMPILE) --allow-unsafe --extra bundle --extra postgres -c requirements.lock -o requirements-bundle.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

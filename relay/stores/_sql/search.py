@@ -45,6 +45,9 @@ from relay.stores._sql.clauses import (
 Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
 """Runs a query."""
 
+_Candidate = tuple[str, list[Clause]]
+"""A filter that may drive, and its branches."""
+
 ITEMS = f"SELECT {rows.ITEM_COLUMNS} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
 
 ERRORS_IN = 50_000
@@ -55,6 +58,7 @@ _SMALL = 1000
 _GATHERED = 20_000  # entries that begin alike: past so many they are common enough to be met on the way
 _WAITING = 200_000  # what waits is sorted up to so many; past that it is met on the way
 _COUNTED = 50_000  # to choose between two drivers
+_FEW = 1000  # to none of which another one is worth counting
 _BRANCHES = 200  # in one statement: SQLite takes 500
 _OF_EVENT = ("type", "model", "stage", "action", "event")
 _States = frozenset(State)
@@ -142,13 +146,15 @@ class _Deliveries:
             return []
         candidates = [candidate async for candidate in self._candidates()]
         if self._query.q is None:
-            driven_by, branches = await self._smallest(candidates)
+            if len(candidates) < 2:  # nothing is to be chosen
+                driven_by, branches = candidates[0] if candidates else ("", [Clause("TRUE")])
+            else:
+                _, driven_by, branches = await self._smallest(candidates)
             return await self._first(branches, driven_by)
         meanings = [meaning async for meaning in self._any_of(self._query.q)]
-        counted = [(await self._count(branches), driven_by, branches) for driven_by, branches in candidates]
-        if counted and min(counted)[0] < _COUNTED:
+        number, driven_by, branches = await self._smallest(candidates)
+        if number < _COUNTED:
             # The other filters leave few: each of them is looked at.
-            _, driven_by, branches = min(counted)
             return await self._first(branches, driven_by, either(*(filter_ for _, filter_ in meanings)))
         found: set[int] = set()
         for branches, _ in meanings:
@@ -157,14 +163,19 @@ class _Deliveries:
 
     # -- drivers -----------------------------------------------------------------------------------------------------
 
-    async def _smallest(self, candidates: Sequence[tuple[str, list[Clause]]]) -> tuple[str, list[Clause]]:
-        """The filter that drives, and its branches: the one with the fewest, as far as it is worth counting."""
-        if len(candidates) < 2:
-            return candidates[0] if candidates else ("", [Clause("TRUE")])
-        counted = [(await self._count(branches), place) for place, (_, branches) in enumerate(candidates)]
-        return candidates[min(counted)[1]]
+    async def _smallest(self, candidates: Sequence[_Candidate]) -> tuple[int, str, list[Clause]]:
+        """How many deliveries the filter that drives leads to, the filter, and its branches: the one with the fewest,
+        as far as it is worth counting. Those that tend to lead to few come first."""
+        fewest, found = _COUNTED, candidates[0] if candidates else ("", [Clause("TRUE")])
+        for candidate in candidates:
+            number = await self._count(candidate[1])
+            if number < fewest:
+                fewest, found = number, candidate
+            if number <= _FEW:
+                break
+        return fewest, *found
 
-    async def _candidates(self) -> AsyncIterator[tuple[str, list[Clause]]]:
+    async def _candidates(self) -> AsyncIterator[_Candidate]:
         query, states = self._query, self._states
         if query.event_id:
             yield "event_id", [among("d.event_id", query.event_id, "delivery_event")]

@@ -34,11 +34,12 @@ _SLACK = 0.25  # seconds by which the limit that the server knows may be too lon
 _CLOSING = "relay is shutting down"
 
 # A query is planned for the values it has. What the planner knows of tables may be old: reading one whole is never
-# right, though it may seem so for a moment.
+# right, though it may seem so for a moment; nor is gathering all rows of a key where the first of them are wanted.
 _SETTINGS = {
     "default_transaction_read_only": "on",
     "plan_cache_mode": "force_custom_plan",
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "max_parallel_workers_per_gather": "0",
 }
 _SET = "SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SETTINGS.items())
@@ -209,7 +210,7 @@ class Reader(reader.Reader):
             oldest_pending=oldest,
             oldest_due=min(first_due.values(), default=None),
             size_bytes=size,
-            free_bytes=0,  # of the server's disk nothing is known
+            free_bytes=None,  # of the server's disk nothing is known
             oldest_by_route=first_due,
             location=place(self._url),
         )
