@@ -16,7 +16,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -235,6 +235,8 @@ class PostgresStore(SqlStore):
         self._told = told
         self._member.following = told is not None
         await super().watch(told)
+        with suppress(Unavailable):  # then they hear of it with the next sign of life
+            await self._writer.call(self._member.say_following, about=())
 
     def _hear(self, payload: str) -> None:
         """Another process has changed something that is followed here."""

@@ -29,8 +29,10 @@ from relay import __version__
 from relay.clock import Clock, to_ms
 from relay.ids import DeliveryId, Ids
 from relay.store import Member, Told
+from relay.stores._sql.connection import Connection as Shared
+from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.rows import load
-from relay.stores.postgresql.connection import Connection, connect, explain
+from relay.stores.postgresql.connection import Connection, Session, connect, explain
 from relay.stores.postgresql.dialect import translated
 
 LEASE = 10.0
@@ -50,6 +52,7 @@ _RENEW = (
     "UPDATE process SET expires = clock_timestamp() + make_interval(secs => $2), stale = $3, following = $4,"
     " routes = $5 WHERE id = $1"
 )
+_FOLLOW = "WITH said AS (UPDATE process SET following = $2 WHERE id = $1) SELECT pg_notify($3, 'look')"
 # All at one moment: no id may be counted whose row is not seen.
 _LOOK = """
     SELECT m.value::bigint, p.id, p.slot, p.name, p.version, p.started_at, p.routes, p.following, p.stale,
@@ -186,6 +189,11 @@ class Membership:
     def lapsed(self) -> bool:
         """Whether others may have taken over what this process has in hand."""
         return self._forgetting or monotonic() > self._good_until
+
+    def say_following(self, connection: Shared, deltas: Deltas) -> None:
+        """A command: others are to hear at once whether somebody follows here what they do."""
+        assert isinstance(connection, Session)
+        connection.bulk(_FOLLOW, [self.id, self.following, CHANNEL])
 
     # -- the thread --------------------------------------------------------------------------------------------------
 
