@@ -208,6 +208,13 @@ class Dispatcher:
             courier.rerun.add(delivery)
         self.hurry(route)
 
+    def rerun(self, delivery: DeliveryId) -> None:
+        """A delivery was retried by hand at another relay: if it is being sent here, it is due again when that has
+        failed."""
+        for courier in self._couriers.values():
+            if delivery in courier.sending:
+                courier.rerun.add(delivery)
+
     def hurry(self, route: str) -> None:
         """A person wants something of this route to be sent now: an unhealthy one is probed without waiting."""
         self._oversight.hurry(route)

@@ -141,20 +141,25 @@ class PostgresStore(SqlStore):
 
     async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
         route = await super().cancel(delivery, now)
-        await self._recall(delivery)
+        await self._say(f"recall {delivery}")  # whoever has it in hand is not to begin with it
         return route
 
     async def hold(self, window: DeliveryId, now: datetime) -> str:
         route = await super().hold(window, now)
-        await self._recall(window)
+        await self._say(f"recall {window}")
         return route
 
-    async def _recall(self, delivery: DeliveryId) -> None:
-        """Whoever has it in hand is not to begin with it."""
+    async def retry(self, delivery: DeliveryId, now: datetime) -> str:
+        route = await super().retry(delivery, now)
+        await self._say(f"again {self._member.id} {delivery}")
+        return route
+
+    async def _say(self, what: str) -> None:
+        """Tell all processes."""
 
         def command(connection: Shared, deltas: Deltas) -> None:
             assert isinstance(connection, Session)
-            connection.bulk("SELECT pg_notify($1, $2)", [CHANNEL, f"recall {delivery}"])
+            connection.bulk("SELECT pg_notify($1, $2)", [CHANNEL, what])
 
         await self._writer.call(command, about=())
 

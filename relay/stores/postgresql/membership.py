@@ -41,7 +41,7 @@ BEAT = 2.0
 """Seconds between two signs of life."""
 CHANNEL = "relay"
 """Of notifications: `look` where something changed that others should know of; `ids …` of what followers are told;
-`recall …` of what is not to be sent."""
+`recall …` of what is not to be sent; `again …` of what one of them was told to send again."""
 
 _MARGIN = 1.0  # seconds by which a process takes its lease for shorter than it is: clocks run unevenly
 _SLOTS = 256
@@ -328,6 +328,10 @@ class Membership:
                     self._call(self._hear, notice.payload)
                 elif notice.payload.startswith("recall ") and self._told is not None:
                     self._call(self._told.recall, [DeliveryId(int(notice.payload.removeprefix("recall ")))])
+                elif notice.payload.startswith("again ") and self._told is not None:
+                    whose, delivery = map(int, notice.payload.split()[1:])
+                    if whose not in self.mine:
+                        self._call(self._told.again, DeliveryId(delivery))
                 elif notice.payload == "look" and notice.pid != connection.info.backend_pid:
                     until, self._asked = min(until, monotonic() + _SOON), True
 
