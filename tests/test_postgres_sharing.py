@@ -36,6 +36,7 @@ class Heard:
         self.saved: dict[tuple[str, str], Mapping[str, Any]] = {}
         self.gone: list[str] = []
         self.recalled: list[DeliveryId] = []
+        self.rerun: list[DeliveryId] = []
 
     def lost(self) -> None:
         self.lost_times += 1
@@ -48,6 +49,9 @@ class Heard:
 
     def recall(self, deliveries: Collection[DeliveryId]) -> None:
         self.recalled += deliveries
+
+    def again(self, delivery: DeliveryId) -> None:
+        self.rerun.append(delivery)
 
     def ended(self, name: str) -> None:
         self.gone.append(name)

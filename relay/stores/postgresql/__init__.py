@@ -16,7 +16,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -144,20 +144,25 @@ class PostgresStore(SqlStore):
 
     async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
         route = await super().cancel(delivery, now)
-        await self._recall(delivery)
+        await self._say(f"recall {delivery}")  # whoever has it in hand is not to begin with it
         return route
 
     async def hold(self, window: DeliveryId, now: datetime) -> str:
         route = await super().hold(window, now)
-        await self._recall(window)
+        await self._say(f"recall {window}")
         return route
 
-    async def _recall(self, delivery: DeliveryId) -> None:
-        """Whoever has it in hand is not to begin with it."""
+    async def retry(self, delivery: DeliveryId, now: datetime) -> str:
+        route = await super().retry(delivery, now)
+        await self._say(f"again {self._member.id} {delivery}")
+        return route
+
+    async def _say(self, what: str) -> None:
+        """Tell all processes."""
 
         def command(connection: Shared, deltas: Deltas) -> None:
             assert isinstance(connection, Session)
-            connection.bulk("SELECT pg_notify($1, $2)", [CHANNEL, f"recall {delivery}"])
+            connection.bulk("SELECT pg_notify($1, $2)", [CHANNEL, what])
 
         await self._writer.call(command, about=())
 
@@ -238,6 +243,8 @@ class PostgresStore(SqlStore):
         self._told = told
         self._member.following = told is not None
         await super().watch(told)
+        with suppress(Unavailable):  # then they hear of it with the next sign of life
+            await self._writer.call(self._member.say_following, about=())
 
     def _hear(self, payload: str) -> None:
         """Another process has changed something that is followed here."""
