@@ -9,6 +9,7 @@ from typing import Any
 
 from relay import journal
 from relay.dispatcher import Dispatcher
+from relay.ids import DeliveryId
 from relay.listening import Listening
 from relay.notify import Notices
 from relay.oversight import Oversight
@@ -58,6 +59,9 @@ class Peers:
             journal.crashed("peers")
         for name in turned:
             self._dispatcher.look(name)
+
+    def recall(self, deliveries: Collection[DeliveryId]) -> None:
+        self._dispatcher.recall(deliveries)
 
     def ended(self, name: str) -> None:
         journal.relay_ended(name)

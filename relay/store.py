@@ -261,6 +261,10 @@ class Told(Protocol):
         """Others saved states of this kind, by name. See Store.save_states."""
         ...
 
+    def recall(self, deliveries: Collection[DeliveryId]) -> None:
+        """Somebody cancelled or held these at another process: they are not to be sent."""
+        ...
+
     def ended(self, name: str) -> None:
         """A process has ended, or was found dead: what it had in hand is taken over."""
         ...

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -14,7 +15,7 @@ from relay.clock import rfc3339
 from relay.delivery import Attempt, Code, Delivery, Failure, LogItem, Rejection, Request, Response, Result, State
 from relay.event import Change, Description
 from relay.ids import RejectionId
-from relay.store import LogQuery
+from relay.store import LogQuery, Page
 from relay.stores._sql import search, shapes
 from relay.stores.sqlite import SqliteStore, open_store
 from relay.web import logquery
@@ -100,7 +101,11 @@ def a_query(draw: random.Random, clock: ManualClock, some: list[LogItem]) -> dic
     return {name: draw.choice(values[name]) for name in draw.sample(list(values), draw.choice((1, 1, 2, 2, 3, 4)))}
 
 
-async def all_pages(store: SqliteStore, query: LogQuery) -> list[LogItem]:
+class Searched(Protocol):
+    async def search(self, query: LogQuery) -> Page: ...
+
+
+async def all_pages(store: Searched, query: LogQuery) -> list[LogItem]:
     found: list[LogItem] = []
     while True:
         page = await store.search(query)

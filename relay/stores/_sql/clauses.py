@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from relay.delivery import State
 from relay.ids import id_range
@@ -26,12 +26,62 @@ class Clause:
     sql: str
     values: tuple[Any, ...] = ()
     index: str | None = None
+    key: tuple[str, str | int] | None = None
+    """The column that has this value, where the index has the ids of each of its values in order."""
+    rest: Clause | None = None
+    """What it says beside that."""
+    ids: str | None = None
+    """The query for the ids that it says, where it says some."""
+
+
+class Walk(Protocol):
+    """How rows are found by what drives. Each engine has its own way to be told by which index."""
+
+    def groups(self, drivers: Sequence[Clause]) -> list[list[Clause]]:
+        """Those that one query serves together."""
+        ...
+
+    def first(
+        self, table: str, column: str, group: Sequence[Clause], filters: Sequence[Clause], query: LogQuery
+    ) -> tuple[str, list[Any]]:
+        """The query for the first ids (a column of a table) of what a group leads to and others let through, in the
+        order of the LogQuery and one more than it wants, with its values."""
+        ...
+
+    def some(self, group: Sequence[Clause], within: Sequence[Clause], most: int) -> tuple[str, list[Any]]:
+        """The query for up to so many rows, of one column, of `delivery` that a group leads to."""
+        ...
+
+
+class Told:
+    """SQLite's: it does as it is told."""
+
+    def groups(self, drivers: Sequence[Clause]) -> list[list[Clause]]:
+        return [[driver] for driver in drivers]
+
+    def first(
+        self, table: str, column: str, group: Sequence[Clause], filters: Sequence[Clause], query: LogQuery
+    ) -> tuple[str, list[Any]]:
+        [driver] = group
+        also, values = joined(filters)
+        where = f"{by_index(driver)} WHERE {driver.sql} AND {also}"
+        sql = f"SELECT {column} AS id FROM {table} {where} ORDER BY {column} {order(query)} LIMIT {query.limit + 1}"  # noqa: S608
+        return sql, [*driver.values, *values]
+
+    def some(self, group: Sequence[Clause], within: Sequence[Clause], most: int) -> tuple[str, list[Any]]:
+        [driver] = group
+        also, values = joined(within)
+        where = f"{by_index(driver)} WHERE {driver.sql} AND {also}"
+        return f"SELECT 1 FROM delivery d {where} LIMIT {most}", [*driver.values, *values]  # noqa: S608
+
+
+def order(query: LogQuery) -> str:
+    return "ASC" if query.ascending else "DESC"
 
 
 def selecting(select: str, clauses: Sequence[Clause], query: LogQuery, column: str) -> tuple[str, list[Any]]:
     where, values = joined(clauses)
-    order = "ASC" if query.ascending else "DESC"
-    return f"{select} WHERE {where} ORDER BY {column} {order} LIMIT {query.limit + 1}", values
+    return f"{select} WHERE {where} ORDER BY {column} {order(query)} LIMIT {query.limit + 1}", values
 
 
 def joined(clauses: Sequence[Clause]) -> tuple[str, list[Any]]:
@@ -64,7 +114,7 @@ def by_index(driver: Clause) -> str:
 
 
 def equal(column: str, value: str | int, index: str | None = None) -> Clause:
-    return Clause(f"{column} = ?", (value,), index)
+    return Clause(f"{column} = ?", (value,), index, None if index is None else (column, value))
 
 
 def among(column: str, values: Sequence[Any], index: str | None = None) -> Clause:
@@ -78,7 +128,12 @@ def any_of(query: LogQuery, name: str, column: str) -> Clause:
 
 def in_state(state: State) -> Clause:
     """Spelt out, so that SQLite can use an index that holds only some states."""
-    return Clause(f"d.state = '{state.value}'", index="delivery_aside")
+    return Clause(f"d.state = '{state.value}'", index="delivery_aside", key=("d.state", state.value))
+
+
+def of_ids(select: str, values: tuple[Any, ...] = ()) -> Clause:
+    """Those of a query for ids: they are put in order first."""
+    return Clause(f"d.id IN ({select})", values, ids=select)
 
 
 def that_wait(state: State) -> str:

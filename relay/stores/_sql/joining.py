@@ -168,7 +168,9 @@ class Joining(ABC):
             self._one(each, event, size, outcome, old=True)
         outcome.looks.update(delivery.route for delivery in outcome.ready)
         outcome.ready.clear()
-        self._connection.execute("UPDATE event SET matched = matched + ? WHERE id = ?", (len(owed), event))
+        counted = self._connection.execute("UPDATE event SET matched = matched + ? WHERE id = ?", (len(owed), event))
+        if counted.rowcount == 0:
+            raise KeyError(event)  # pruned since it was looked for
         return outcome.added(event, [each.delivery.route for each in owed])
 
     # -- the queue ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from hashlib import sha256
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -20,7 +20,7 @@ from relay.delivery import Attempt, Delivery, LogItem, Rejection, State, StoredE
 from relay.ids import EVENT, DeliveryId, EventId, Ids, moment_ms
 from relay.pace import Minute
 from relay.store import Counts, DeliveryDetail, LogQuery, Page
-from relay.stores._sql import rows, search
+from relay.stores._sql import clauses, rows, search
 from relay.window import MOST_DEBOUNCED, Collected, kind_of
 
 QUERY_SECONDS = 5.0
@@ -47,7 +47,8 @@ _FIRST_DUE = """
             WHERE state = 'pending' AND route = waiting.route AND blocked = 0 AND retried = 1)
     FROM waiting WHERE waiting.route IS NOT NULL
 """
-_OLDEST_PENDING = "SELECT min(id) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending'"
+# Of the index of what waits, not the first in the table that does.
+_OLDEST_PENDING = "SELECT min(+id) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending'"
 
 # Bodies only where they are wanted: of a debounce window the last one alone is sent.
 _COLLECTED = f"""
@@ -85,6 +86,9 @@ _KNOWN = "SELECT name, data FROM known WHERE kind = ?"
 
 class Reader(ABC):
     """One connection for queries; one at a time."""
+
+    walk: ClassVar[clauses.Walk] = clauses.Told()
+    """How a search goes through the tables."""
 
     def __init__(self, ids: Ids) -> None:
         self.ids = ids
@@ -190,9 +194,11 @@ class Reader(ABC):
         async with self._snapshot():
             ask = partial(self._ask, deadline=monotonic() + QUERY_SECONDS)
             if "delivery" in kinds:
-                found += [(row[0], rows.to_item(row, self.ids)) for row in await search.deliveries(query, ask)]
+                found += [
+                    (row[0], rows.to_item(row, self.ids)) for row in await search.deliveries(query, ask, self.walk)
+                ]
             if "unmatched" in kinds:
-                unmatched = await search.unmatched(query, ask)
+                unmatched = await search.unmatched(query, ask, self.walk)
                 found += [(row[0], rows.to_unmatched_item(row, self.ids)) for row in unmatched]
             if "rejected" in kinds:
                 rejected = await search.rejected(query, ask)

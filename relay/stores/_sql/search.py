@@ -22,10 +22,10 @@ from relay.stores._sql.clauses import (
     OF_SEVERAL,
     WAITS,
     Clause,
+    Walk,
     among,
     any_of,
     beginning,
-    by_index,
     either,
     equal,
     event_with,
@@ -33,6 +33,8 @@ from relay.stores._sql.clauses import (
     in_state,
     joined,
     mentioning,
+    of_ids,
+    order,
     pattern,
     selecting,
     that_wait,
@@ -42,6 +44,9 @@ from relay.stores._sql.clauses import (
 
 Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
 """Runs a query."""
+
+_Candidate = tuple[str, list[Clause]]
+"""A filter that may drive, and its branches."""
 
 ITEMS = f"SELECT {rows.ITEM_COLUMNS} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
 
@@ -53,6 +58,7 @@ _SMALL = 1000
 _GATHERED = 20_000  # entries that begin alike: past so many they are common enough to be met on the way
 _WAITING = 200_000  # what waits is sorted up to so many; past that it is met on the way
 _COUNTED = 50_000  # to choose between two drivers
+_FEW = 1000  # to none of which another one is worth counting
 _BRANCHES = 200  # in one statement: SQLite takes 500
 _OF_EVENT = ("type", "model", "stage", "action", "event")
 _States = frozenset(State)
@@ -86,9 +92,9 @@ def kinds(query: LogQuery) -> set[str]:
 # -- deliveries ------------------------------------------------------------------------------------------------------
 
 
-async def deliveries(query: LogQuery, ask: Ask) -> list[Any]:
+async def deliveries(query: LogQuery, ask: Ask, walk: Walk) -> list[Any]:
     """Up to `limit` + 1 rows of `ITEMS`, in the order of the query; fewer where they are too large for a page."""
-    return await _rows(f"{ITEMS} WHERE d.id", "d.id", await _Deliveries(query, ask).ids(), query, ask)
+    return await _rows(f"{ITEMS} WHERE d.id", "d.id", await _Deliveries(query, ask, walk).ids(), query, ask)
 
 
 def fitting(items: Sequence[LogItem], limit: int) -> int:
@@ -110,12 +116,11 @@ def _large(values: Iterable[Any]) -> int:
 async def _rows(select: str, column: str, ids: Sequence[int], query: LogQuery, ask: Ask) -> list[Any]:
     """The rows of some ids, a few at a time, until they are more than `fitting` lets through: names that senders write
     may be a megabyte each."""
-    order = "ASC" if query.ascending else "DESC"
     found: list[Any] = []
     size = 0
     for start in range(0, len(ids), _ROWS_AT_ONCE):
         some = orjson.dumps(ids[start : start + _ROWS_AT_ONCE]).decode()
-        fetched = await ask(f"{select} IN (SELECT value FROM json_each(?)) ORDER BY {column} {order}", (some,))  # noqa: S608
+        fetched = await ask(f"{select} IN (SELECT value FROM json_each(?)) ORDER BY {column} {order(query)}", (some,))  # noqa: S608
         found += fetched
         size += sum(_large(row) for row in fetched)
         if size > PAGE_BYTES:
@@ -126,9 +131,10 @@ async def _rows(select: str, column: str, ids: Sequence[int], query: LogQuery, a
 class _Deliveries:
     """The search for deliveries of one query."""
 
-    def __init__(self, query: LogQuery, ask: Ask) -> None:
+    def __init__(self, query: LogQuery, ask: Ask, walk: Walk) -> None:
         self._query = query
         self._ask = ask
+        self._walk = walk
         self._states = [State(word) for word in dict.fromkeys(query.status) if word in _States]
         self._shapes: list[int] | None = None
         """Those that the filters leave; None where they leave all."""
@@ -140,13 +146,15 @@ class _Deliveries:
             return []
         candidates = [candidate async for candidate in self._candidates()]
         if self._query.q is None:
-            driven_by, branches = await self._smallest(candidates)
+            if len(candidates) < 2:  # nothing is to be chosen
+                driven_by, branches = candidates[0] if candidates else ("", [Clause("TRUE")])
+            else:
+                _, driven_by, branches = await self._smallest(candidates)
             return await self._first(branches, driven_by)
         meanings = [meaning async for meaning in self._any_of(self._query.q)]
-        counted = [(await self._count(branches), driven_by, branches) for driven_by, branches in candidates]
-        if counted and min(counted)[0] < _COUNTED:
+        number, driven_by, branches = await self._smallest(candidates)
+        if number < _COUNTED:
             # The other filters leave few: each of them is looked at.
-            _, driven_by, branches = min(counted)
             return await self._first(branches, driven_by, either(*(filter_ for _, filter_ in meanings)))
         found: set[int] = set()
         for branches, _ in meanings:
@@ -155,14 +163,19 @@ class _Deliveries:
 
     # -- drivers -----------------------------------------------------------------------------------------------------
 
-    async def _smallest(self, candidates: Sequence[tuple[str, list[Clause]]]) -> tuple[str, list[Clause]]:
-        """The filter that drives, and its branches: the one with the fewest, as far as it is worth counting."""
-        if len(candidates) < 2:
-            return candidates[0] if candidates else ("", [Clause("TRUE")])
-        counted = [(await self._count(branches), place) for place, (_, branches) in enumerate(candidates)]
-        return candidates[min(counted)[1]]
+    async def _smallest(self, candidates: Sequence[_Candidate]) -> tuple[int, str, list[Clause]]:
+        """How many deliveries the filter that drives leads to, the filter, and its branches: the one with the fewest,
+        as far as it is worth counting. Those that tend to lead to few come first."""
+        fewest, found = _COUNTED, candidates[0] if candidates else ("", [Clause("TRUE")])
+        for candidate in candidates:
+            number = await self._count(candidate[1])
+            if number < fewest:
+                fewest, found = number, candidate
+            if number <= _FEW:
+                break
+        return fewest, *found
 
-    async def _candidates(self) -> AsyncIterator[tuple[str, list[Clause]]]:
+    async def _candidates(self) -> AsyncIterator[_Candidate]:
         query, states = self._query, self._states
         if query.event_id:
             yield "event_id", [among("d.event_id", query.event_id, "delivery_event")]
@@ -177,7 +190,7 @@ class _Deliveries:
             waiting = " UNION ALL ".join(that_wait(state) for state in states)
             number = (await self._ask(f"SELECT count(*) FROM ({waiting} LIMIT {_WAITING}) found", ()))[0][0]  # noqa: S608
             if number < _WAITING:
-                yield "status", [Clause(f"d.id IN ({waiting})")]
+                yield "status", [of_ids(waiting)]
         if self._shapes is not None:
             yield "shape", [self._of_shape(shape) for shape in self._shapes]
         if query.q is not None and (query.since is not None or query.until is not None):
@@ -185,13 +198,10 @@ class _Deliveries:
 
     async def _count(self, branches: Sequence[Clause]) -> int:
         """How many deliveries a driver leads to, up to `_COUNTED`."""
-        within, values = joined(in_range(self._query, "d.id"))
         total = 0
-        for branch in branches:
-            where = f"{by_index(branch)} WHERE {branch.sql} AND {within}"
-            some = f"SELECT 1 FROM delivery d {where} LIMIT {_COUNTED - total}"  # noqa: S608
-            found = await self._ask(f"SELECT count(*) FROM ({some}) found", (*branch.values, *values))  # noqa: S608
-            total += found[0][0]
+        for group in self._walk.groups(branches):
+            some, values = self._walk.some(group, in_range(self._query, "d.id"), _COUNTED - total)
+            total += (await self._ask(f"SELECT count(*) FROM ({some}) found", values))[0][0]  # noqa: S608
             if total >= _COUNTED:
                 break
         return total
@@ -206,18 +216,18 @@ class _Deliveries:
         some = f"SELECT id FROM delivery INDEXED BY delivery_entry WHERE {entries.sql} LIMIT {_GATHERED}"  # noqa: S608
         number = (await self._ask(f"SELECT count(*) FROM ({some}) found", entries.values))[0][0]  # noqa: S608
         begins = beginning("d.entry_id", q)
-        yield [Clause(f"d.id IN ({some})", entries.values) if number < _GATHERED else begins], begins
+        yield [of_ids(some, entries.values) if number < _GATHERED else begins], begins
         several = Clause(OF_SEVERAL.format(id="d.event_id", clause=entries.sql), entries.values, "delivery_event")
         yield [several], several
         named = beginning("event", q)
         found = await self._ask(f"SELECT id FROM shape WHERE {named.sql}", named.values)  # noqa: S608
         numbers = [number for (number,) in found]
-        one_of = Clause(f"d.shape IN ({', '.join(map(str, numbers))})")
-        yield [equal("d.shape", number, "delivery_shape") for number in numbers], one_of
+        if numbers:
+            one_of = Clause(f"d.shape IN ({', '.join(map(str, numbers))})")
+            yield [equal("d.shape", number, "delivery_shape") for number in numbers], one_of
         if await self._others():
             event = beginning("e.event", q)
-            exists = event_with(event.sql)
-            other = Clause(f"(d.shape = {shapes.OTHERS} AND {exists})", event.values, "delivery_shape")
+            other = self._without_shape(Clause(event_with(event.sql), event.values))
             yield [other], other
         within, values = joined(in_range(replace(self._query, before=None), "d.id"))
         oldest = f"SELECT d.id FROM delivery d WHERE {within} ORDER BY d.id DESC LIMIT 1 OFFSET {ERRORS_IN - 1}"  # noqa: S608
@@ -243,11 +253,9 @@ class _Deliveries:
             clauses.append(with_code("d.code", query))
         if self._shapes is not None and driven_by != "shape":
             known = [shape for shape in self._shapes if shape != shapes.OTHERS]
-            sql, values = f"d.shape IN ({', '.join(map(str, known))})", ()
-            if shapes.OTHERS in self._shapes:
-                others = self._of_shape(shapes.OTHERS)
-                sql, values = f"({sql} OR {others.sql})", others.values
-            clauses.append(Clause(sql, values))
+            one_of = Clause(f"d.shape IN ({', '.join(map(str, known))})") if known else None
+            others = self._of_shape(shapes.OTHERS) if shapes.OTHERS in self._shapes else None
+            clauses.append(either(one_of, others))
         return clauses
 
     def _of_shape(self, shape: int) -> Clause:
@@ -256,8 +264,13 @@ class _Deliveries:
         query = self._query
         sql, values = joined([any_of(query, name, f"e.{name}") for name in ("source", *_OF_EVENT)])
         route = any_of(query, "route", "d.route")
-        clause = f"(d.shape = {shapes.OTHERS} AND {route.sql} AND {event_with(sql)})"
-        return Clause(clause, (*route.values, *values), "delivery_shape")
+        return self._without_shape(Clause(f"{route.sql} AND {event_with(sql)}", (*route.values, *values)))
+
+    @staticmethod
+    def _without_shape(rest: Clause) -> Clause:
+        """Of those whose shape has no number of its own, the ones that a clause lets through."""
+        sql, key = f"(d.shape = {shapes.OTHERS} AND {rest.sql})", ("d.shape", shapes.OTHERS)
+        return Clause(sql, rest.values, "delivery_shape", key, rest)
 
     async def _wanted_shapes(self) -> list[int] | None:
         asked = [name for name in shapes.COLUMNS if getattr(self._query, name)]
@@ -281,26 +294,28 @@ class _Deliveries:
     async def _first(self, branches: Sequence[Clause], driven_by: str = "", also: Clause | None = None) -> list[int]:
         """The first ids of all branches, in the order of the query."""
         filters = self._filters(driven_by) + ([] if also is None else [also])
-        return await _newest(self._ask, "delivery d", "d.id", branches, filters, self._query)
+        return await _newest(self._ask, self._walk, "delivery d", "d.id", branches, filters, self._query)
 
 
 async def _newest(
-    ask: Ask, table: str, column: str, branches: Sequence[Clause], filters: Sequence[Clause], query: LogQuery
+    ask: Ask,
+    walk: Walk,
+    table: str,
+    column: str,
+    branches: Sequence[Clause],
+    filters: Sequence[Clause],
+    query: LogQuery,
 ) -> list[int]:
     """The first ids that any branch has and all filters let through, in the order of the query."""
-    order = "ASC" if query.ascending else "DESC"
-    most = query.limit + 1
-    also, values = joined(filters)
     found: set[int] = set()
-    for start in range(0, len(branches), _BRANCHES):
-        some = branches[start : start + _BRANCHES]
-        selects = [
-            f"SELECT id FROM (SELECT {column} AS id FROM {table} {by_index(branch)} WHERE {branch.sql} AND {also}"  # noqa: S608
-            f" ORDER BY {column} {order} LIMIT {most}) found"
-            for branch in some
-        ]
-        given = [value for branch in some for value in (*branch.values, *values)]
-        sql = f"{' UNION ALL '.join(selects)} ORDER BY id {order} LIMIT {most}"
+    groups = walk.groups(branches)
+    for start in range(0, len(groups), _BRANCHES):
+        selects, given = [], []
+        for group in groups[start : start + _BRANCHES]:
+            select, values = walk.first(table, column, group, filters, query)
+            selects.append(f"SELECT id FROM ({select}) found")  # noqa: S608
+            given += values
+        sql = f"{' UNION ALL '.join(selects)} ORDER BY id {order(query)} LIMIT {query.limit + 1}"
         found.update(number for (number,) in await ask(sql, given))
     return _ordered(found, query)
 
@@ -312,7 +327,7 @@ def _ordered(found: Iterable[int], query: LogQuery) -> list[int]:
 # -- events that no route wanted, requests that were refused ---------------------------------------------------------
 
 
-async def unmatched(query: LogQuery, ask: Ask) -> list[Any]:
+async def unmatched(query: LogQuery, ask: Ask, walk: Walk) -> list[Any]:
     """Up to `limit` + 1 rows of `UNMATCHED_COLUMNS`, in the order of the query."""
     filters = [Clause("e.matched = 0"), *in_range(query, "e.id")]
     if query.event_id:
@@ -330,11 +345,12 @@ async def unmatched(query: LogQuery, ask: Ask) -> list[Any]:
         where, values = joined([any_of(query, name, name) for name in ("source", *_OF_EVENT)])
         found = await ask(f"SELECT id FROM shape WHERE route = '' AND {where}", values)  # noqa: S608
         branches = [equal("e.shape", number, "event_unmatched") for (number,) in found]
-        others = joined(by_shape)
-        branches.append(Clause(f"e.shape = {shapes.OTHERS} AND {others[0]}", tuple(others[1]), "event_unmatched"))
+        sql, values = joined(by_shape)
+        key, rest = ("e.shape", shapes.OTHERS), Clause(sql, tuple(values))
+        branches.append(Clause(f"e.shape = {shapes.OTHERS} AND {sql}", rest.values, "event_unmatched", key, rest))
     else:
         branches = [Clause("TRUE", (), "event_unmatched_id")]
-    ids = await _newest(ask, "event e", "e.id", branches, filters, query)
+    ids = await _newest(ask, walk, "event e", "e.id", branches, filters, query)
     return await _rows(f"SELECT {rows.UNMATCHED_COLUMNS} FROM event e WHERE e.id", "e.id", ids, query, ask)  # noqa: S608
 
 

@@ -129,6 +129,25 @@ class PostgresStore(SqlStore):
         delivery.reserved = True
         return await self._claims.collected(delivery)
 
+    async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
+        route = await super().cancel(delivery, now)
+        await self._recall(delivery)
+        return route
+
+    async def hold(self, window: DeliveryId, now: datetime) -> str:
+        route = await super().hold(window, now)
+        await self._recall(window)
+        return route
+
+    async def _recall(self, delivery: DeliveryId) -> None:
+        """Whoever has it in hand is not to begin with it."""
+
+        def command(connection: Shared, deltas: Deltas) -> None:
+            assert isinstance(connection, Session)
+            connection.bulk("SELECT pg_notify($1, $2)", [CHANNEL, f"recall {delivery}"])
+
+        await self._writer.call(command, about=())
+
     async def claim(
         self,
         route: str,

@@ -168,7 +168,8 @@ class Committer(committing.Committer):
             if late or any(call.about is None for call in calls):
                 session.bulk("SELECT pg_notify($1, 'look')", [CHANNEL])
             changed = self._changes(session)
-            session.execute("COMMIT")
+            if session.raw.execute("COMMIT").statusmessage != "COMMIT":
+                raise psycopg.InternalError("the transaction was rolled back where it was to be committed")
         except BaseException as error:
             self.shapes.undone()
             self._undo(session, error)

@@ -19,6 +19,7 @@ from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumper
 
 from relay.store import Unusable
+from relay.stores.postgresql import bulk
 from relay.stores.postgresql.dialect import translated
 
 SCHEMA = "relay"
@@ -26,6 +27,7 @@ SCHEMA = "relay"
 
 _CONNECTING = 10  # seconds, for each host
 _SILENT = 20  # seconds after which a connection whose other end says nothing is given up
+_IDLE = 5  # seconds: a process that was stopped in a transaction must not hold its locks for longer than it lives
 _STATEMENT = 60  # seconds: for a commit that waits for its replicas; readers have a limit of their own
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -44,6 +46,7 @@ def _adapters() -> AdaptersMap:
     adapters = AdaptersMap(psycopg.adapters)
     adapters.register_dumper(str, Text)
     adapters.register_dumper(int, Int8Dumper)
+    bulk.register(adapters)
     return adapters
 
 
@@ -81,7 +84,7 @@ def settings(url: str, role: str) -> dict[str, Any]:
     said = parameters(url)
     options = (
         f"-c search_path={SCHEMA} -c statement_timeout={_STATEMENT * 1000} -c lock_timeout=0"
-        " -c idle_in_transaction_session_timeout=60000 -c client_min_messages=warning -c jit=off"
+        f" -c idle_in_transaction_session_timeout={_IDLE * 1000} -c client_min_messages=warning -c jit=off"
         " -c timezone=UTC"
     )
     name = f"relay {role} {socket.gethostname()}:{getpid()}"

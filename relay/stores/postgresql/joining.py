@@ -15,23 +15,26 @@ from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.joining import Adding
 from relay.stores._sql.rows import Row
 from relay.stores._sql.shapes import Shapes
-from relay.stores.postgresql.bulk import DELIVERY_TYPES, EVENT_TYPES, columns, unnest
+from relay.stores.postgresql.bulk import DELIVERY_TYPES, EVENT_TYPES, columns, types, unnest
 from relay.stores.postgresql.connection import Session
 
 IN_HAND = 512
 """Of a route with more than so many that wait, nothing more is born in anybody's hand."""
 
-_EVENTS, _BODIES = len(EVENT_TYPES), 2
+_BODY_TYPES = types("by")
+_OWNED_TYPES = (*DELIVERY_TYPES, *types("b"))
+_MENTION_TYPES = types("tb")
+_SEEN_TYPES = types("yybb")
 _ADD = f"""
     WITH e AS (
         INSERT INTO event ({rows.EVENT_COLUMNS}, shape) SELECT * FROM {unnest(EVENT_TYPES)}
     ), b AS (
-        INSERT INTO body (event_id, content) SELECT * FROM {unnest(("bigint", "bytea"), _EVENTS + 1)}
+        INSERT INTO body (event_id, content) SELECT * FROM {unnest(_BODY_TYPES, len(EVENT_TYPES) + 1)}
     )
     INSERT INTO delivery ({rows.DELIVERY_COLUMNS}, owner)
-    SELECT * FROM {unnest((*DELIVERY_TYPES, "bigint"), _EVENTS + _BODIES + 1)}
+    SELECT * FROM {unnest(_OWNED_TYPES, len(EVENT_TYPES) + len(_BODY_TYPES) + 1)}
 """  # noqa: S608 - our own columns
-_MENTION = f"INSERT INTO mention (entry_id, event_id) SELECT * FROM {unnest(('text', 'bigint'))} ON CONFLICT DO NOTHING"  # noqa: S608
+_MENTION = f"INSERT INTO mention (entry_id, event_id) SELECT * FROM {unnest(_MENTION_TYPES)} ON CONFLICT DO NOTHING"  # noqa: S608
 _JOINED = (
     f"INSERT INTO delivery ({rows.JOIN_COLUMNS}, owner)"  # noqa: S608
     f" VALUES ({', '.join('?' * (rows.JOIN_COLUMNS.count(',') + 2))})"
@@ -40,14 +43,14 @@ _JOINED = (
 # none that could be repeated.
 _REMEMBER = f"""
     INSERT INTO seen AS s (key, value, event_id, until)
-    SELECT * FROM {unnest(("bytea", "bytea", "bigint", "bigint"))} AS v(key, value, event_id, until) ORDER BY v.key
+    SELECT * FROM {unnest(_SEEN_TYPES)} AS v(key, value, event_id, until) ORDER BY v.key
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, event_id = excluded.event_id, until = excluded.until
         WHERE s.value <> excluded.value OR s.until <= $5
             OR NOT EXISTS (SELECT 1 FROM event WHERE event.id = s.event_id)
     RETURNING key
 """  # noqa: S608
 _REPLACE = f"""
-    INSERT INTO seen (key, value, event_id, until) SELECT * FROM {unnest(("bytea", "bytea", "bigint", "bigint"))}
+    INSERT INTO seen (key, value, event_id, until) SELECT * FROM {unnest(_SEEN_TYPES)}
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, event_id = excluded.event_id, until = excluded.until
 """  # noqa: S608
 _KNOWN = "SELECT key, value, event_id FROM seen WHERE key = ANY($1)"
@@ -69,7 +72,7 @@ class Joining(joining.Joining):
     def _write_events(self, events: Sequence[Row], bodies: Sequence[Row], mentions: Sequence[Row]) -> None:
         self._events = (events, bodies)
         if mentions:
-            self._session.bulk(_MENTION, columns(mentions, 2))
+            self._session.bulk(_MENTION, columns(mentions, _MENTION_TYPES))
 
     def _write_deliveries(self, table: Sequence[Row]) -> None:
         events, bodies = self._events
@@ -77,7 +80,7 @@ class Joining(joining.Joining):
             return
         owned = [(*row, self._process if self._hands.get(row[0]) else None) for row in table]
         self._session.bulk(
-            _ADD, [*columns(events, _EVENTS), *columns(bodies, _BODIES), *columns(owned, len(DELIVERY_TYPES) + 1)]
+            _ADD, [*columns(events, EVENT_TYPES), *columns(bodies, _BODY_TYPES), *columns(owned, _OWNED_TYPES)]
         )
         if self._session.changed is not None:
             self._session.changed.update(row[0] for row in table)
@@ -99,7 +102,7 @@ class Joining(joining.Joining):
         for add in adds:
             assert add.mark is not None
             first.setdefault(add.mark.key, repeats.row(add.mark, add.id, now))
-        fresh = self._session.bulk(_REMEMBER, [*columns(list(first.values()), 4), now])
+        fresh = self._session.bulk(_REMEMBER, [*columns(list(first.values()), _SEEN_TYPES), now])
         self._remembered = {row[0]: first[row[0]] for row in fresh}
         others = [key for key in first if key not in self._remembered]
         if not others:
@@ -110,4 +113,4 @@ class Joining(joining.Joining):
         """What came second in one batch and says something else; the first ones are there already."""
         later = [row for row in seen if self._remembered.get(row[0]) != row]
         if later:
-            self._session.bulk(_REPLACE, columns(later, 4))
+            self._session.bulk(_REPLACE, columns(later, _SEEN_TYPES))

@@ -27,7 +27,7 @@ import psycopg
 
 from relay import __version__
 from relay.clock import Clock, to_ms
-from relay.ids import Ids
+from relay.ids import DeliveryId, Ids
 from relay.store import Member, Told
 from relay.stores._sql.rows import load
 from relay.stores.postgresql.connection import Connection, connect, explain
@@ -38,7 +38,8 @@ LEASE = 10.0
 BEAT = 2.0
 """Seconds between two signs of life."""
 CHANNEL = "relay"
-"""Of notifications: `look` where something changed that others should know of; `ids …` of what followers are told."""
+"""Of notifications: `look` where something changed that others should know of; `ids …` of what followers are told;
+`recall …` of what is not to be sent."""
 
 _MARGIN = 1.0  # seconds by which a process takes its lease for shorter than it is: clocks run unevenly
 _SLOTS = 256
@@ -55,11 +56,17 @@ _LOOK = """
         p.expires < clock_timestamp() AND clock_timestamp() - pg_postmaster_start_time() > make_interval(secs => $1)
     FROM meta m CROSS JOIN process p WHERE m.key = 'members' ORDER BY p.id
 """
-_BURY = "DELETE FROM process WHERE id = $1 AND expires < clock_timestamp()"
+# Never waits: one that was stopped in a transaction keeps its row locked until the server ends that.
+_BURY = """
+    DELETE FROM process WHERE id = (
+        SELECT id FROM process WHERE id = $1 AND expires < clock_timestamp() FOR UPDATE SKIP LOCKED
+    )
+"""
 # What the dead had begun with is sent by nobody now: it may be merged again.
 _LET_GO = "UPDATE delivery SET taken = 0 WHERE taken = 1 AND owner <= $1 AND owner <> ALL($2)"
 _JOIN = "UPDATE meta SET value = (value::bigint + 1)::text WHERE key = 'members' RETURNING value::bigint"
-# Two looks into the index for each route that has anything pending, but for what its owners have in hand.
+# Two looks into the index for each route that has anything pending, but for what its owners have in hand. What this
+# process has in hand it knows, unless somebody changed it by hand elsewhere: then it looks too.
 _DUE = """
     WITH RECURSIVE waiting(route) AS (
         SELECT min(route) FROM delivery WHERE state = 'pending'
@@ -69,9 +76,9 @@ _DUE = """
     )
     SELECT route FROM waiting WHERE route IS NOT NULL AND (
         EXISTS (SELECT 1 FROM delivery WHERE state = 'pending' AND route = waiting.route AND blocked = 0 AND retried = 0
-            AND due <= ?1 AND (owner IS NULL OR (owner <= ?2 AND owner <> ALL(?3))))
+            AND due <= ?1 AND (owner IS NULL OR owner = ANY(?4) OR (owner <= ?2 AND owner <> ALL(?3))))
         OR EXISTS (SELECT 1 FROM delivery WHERE state = 'pending' AND route = waiting.route AND blocked = 0
-            AND retried = 1 AND due <= ?1 AND (owner IS NULL OR (owner <= ?2 AND owner <> ALL(?3)))))
+            AND retried = 1 AND due <= ?1 AND (owner IS NULL OR owner = ANY(?4) OR (owner <= ?2 AND owner <> ALL(?3)))))
 """
 _STATES = "SELECT kind, name, data, at FROM known WHERE at > $1 AND writer <> ALL($2) AND kind IN ('route', 'source')"
 
@@ -130,6 +137,8 @@ class Membership:
         self._connection: Connection | None = None
         self._seen: dict[int, str] = {}
         self._looked = False
+        self._asked = False
+        """Whether somebody said that there is something to see."""
         self._states: dict[tuple[str, str], str] = {}
         self.known: dict[tuple[str, str], str] = {}
         """What others saved last of routes and sources, as far as it was told of on the loop."""
@@ -247,7 +256,9 @@ class Membership:
             self._call(self._tell, told, due, ended, states)
 
     def _due_values(self) -> list[Any]:
-        return [to_ms(self._clock.now()), self.living.upto, list(self.living.ids)]
+        own = self.mine if self._asked else ()
+        self._asked = False
+        return [to_ms(self._clock.now()), self.living.upto, list(self.living.ids), list(own)]
 
     def _look(self, connection: Connection) -> list[str]:
         """Who lives; the names of those that lived at the last look and do not now."""
@@ -307,8 +318,10 @@ class Membership:
             for notice in connection.notifies(timeout=min(left, 0.5), stop_after=1):
                 if notice.payload.startswith("ids ") and self._hear is not None:
                     self._call(self._hear, notice.payload)
+                elif notice.payload.startswith("recall ") and self._told is not None:
+                    self._call(self._told.recall, [DeliveryId(int(notice.payload.removeprefix("recall ")))])
                 elif notice.payload == "look" and notice.pid != connection.info.backend_pid:
-                    until = min(until, monotonic() + _SOON)
+                    until, self._asked = min(until, monotonic() + _SOON), True
 
     def _call(self, what: Callable[..., None], *values: Any) -> None:
         assert self._loop is not None

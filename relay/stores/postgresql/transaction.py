@@ -66,6 +66,7 @@ _LET_GO = "UPDATE delivery SET owner = NULL WHERE id = $1 AND owner IS NOT NULL"
 _REJECT = (
     f"INSERT INTO rejection ({rows.REJECTION_COLUMNS}) SELECT * FROM {unnest(REJECTION_TYPES)} ON CONFLICT DO NOTHING"  # noqa: S608
 )
+_TALLY_TYPES = types("tbb")
 _TALLY = """
     INSERT INTO tally AS t (route, slot, pending, held)
     SELECT v.route, $4, v.pending, v.held FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS v(route, pending, held)
@@ -134,8 +135,8 @@ def record(session: Session, records: Sequence[Record], deltas: Deltas, mine: Se
     plain = [record for record in records if record.update is not None]
     done: dict[int, str | None] = {}
     if plain:
-        updates = columns([record.update for record in plain if record.update is not None], len(_UPDATE_TYPES))
-        attempts = columns([record.attempt for record in plain if record.attempt is not None], len(ATTEMPT_TYPES))
+        updates = columns([record.update for record in plain if record.update is not None], _UPDATE_TYPES)
+        attempts = columns([record.attempt for record in plain if record.attempt is not None], ATTEMPT_TYPES)
         done = dict(session.bulk(_RECORD, [*updates, *attempts, list(mine)]))
         if session.changed is not None:
             session.changed.update(done)
@@ -166,7 +167,7 @@ def _is_late(session: Session, record: Record, mine: Sequence[int]) -> bool:
 
 def reject(session: Session, rejections: Sequence[Row]) -> None:
     """Refused requests; of each source the last ones stay."""
-    session.bulk(_REJECT, columns(rejections, len(REJECTION_TYPES)))
+    session.bulk(_REJECT, columns(rejections, REJECTION_TYPES))
     results.trim(session, rejections)
 
 
@@ -174,4 +175,4 @@ def count(session: Session, deltas: Deltas, slot: int) -> None:
     """Add to this process's counts."""
     changed = [(route, *both) for route, both in sorted(deltas.items()) if any(both)]
     if changed:
-        session.bulk(_TALLY, [*columns(changed, 3), slot])
+        session.bulk(_TALLY, [*columns(changed, _TALLY_TYPES), slot])
