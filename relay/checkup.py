@@ -19,12 +19,14 @@ from relay.wireschema import NOWHERE
 
 if TYPE_CHECKING:
     from relay.schema import Config
-    from relay.store import Fault, Overdue
+    from relay.store import Fault, Overdue, Server
 
 EXPIRES_SOON = timedelta(days=14)
 LONG_OVERDUE = timedelta(minutes=5)
 LITTLE_DISK = 256 << 20
 NO_DISK = 32 << 20
+FAR = 0.05
+"""Seconds to a database and back: senders wait for several of them."""
 _LOOKUP = 5.0  # seconds for all names together
 _APART = 2.0  # seconds by which the two clocks may differ over some seconds
 
@@ -218,6 +220,42 @@ def disk(free: int) -> Check:
     if free < NO_DISK:
         return failed("disk", f"{left}: events are refused: make room")
     return warning("disk", f"{left}: make room") if free < LITTLE_DISK else ok("disk", left)
+
+
+# --- a database -------------------------------------------------------------------------------------------------------
+
+
+def database(said: Server) -> list[Check]:
+    """Whether the server of a shared store is fit for relay, how far away it is, and who else is there."""
+    far = f"{said.location}: PostgreSQL {said.version}, {said.round_trip * 1000:.1f} ms away"
+    if said.too_old is not None:
+        checks = [failed("database", f"{far}: relay needs {said.too_old} or newer")]
+    elif said.round_trip > FAR:
+        checks = [warning("database", f"{far}: every commit waits for it: run relay nearer to it")]
+    else:
+        checks = [ok("database", far)]
+    checks += [failed("durability", risk) for risk in said.risks]
+    if not said.risks:
+        checks.append(ok("durability", "what is committed survives a power cut: synchronous_commit, fsync"))
+    if not said.schema:
+        checks.append(warning("schema", "relay has made no tables in it yet: 'relay serve' makes them"))
+    elif said.schema < said.newest_schema:
+        checks.append(
+            warning("schema", f"version {said.schema}: this relay makes {said.newest_schema} of it when it starts")
+        )
+    else:
+        checks.append(ok("schema", f"version {said.schema}"))
+    if abs(said.ahead) > _APART:
+        checks.append(
+            warning(
+                "database clock",
+                f"it is {abs(said.ahead):.1f} s {'ahead of' if said.ahead > 0 else 'behind'} this machine's:"
+                " set both, by NTP if possible",
+            )
+        )
+    names = ", ".join(said.alive)
+    checks.append(ok("processes", f"{len(said.alive)} alive: {names}" if names else "none alive"))
+    return checks
 
 
 # --- the store --------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ _FORMS: dict[Callable[..., Any], Json] = {
     sections._proxy: _text("unix|[0-9A-Fa-f:.]+(/[0-9]{1,3})?"),
     sections._denied: _text("metadata|link-local|loopback|private|[0-9A-Fa-f:.]+(/[0-9]{1,3})?"),
     sections._token: {"type": ["string", "null"]},
-    sections._store_url: _text("sqlite:(?!//)(?!:memory:$).+"),
+    sections._store_url: _text("sqlite:(?!//)(?!:memory:$).+|postgres(ql)?://([^@/ ]*@)?[^@ ]*"),
     wireschema._url: _HTTP_URL,
     wireschema._proxy: _text("none|http://.+"),
     routeschema._pattern: {"type": "string", "minLength": 1},

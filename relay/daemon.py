@@ -21,6 +21,7 @@ from relay import __version__, ceilings, handover, heap, journal, systemd
 from relay.client import HttpTransport, Transport
 from relay.clock import Clock, SystemClock, rfc3339
 from relay.dispatcher import Dispatcher
+from relay.effective import shown_store
 from relay.following import Followers
 from relay.health import PausedBy
 from relay.listening import Listening
@@ -228,7 +229,7 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
             config=str(path),
             listen=public_side.address,
             admin=admin_side.address,
-            store=config.store.url,
+            store=shown_store(config),
             sources=len(first.sources),
             routes=len(first.routing.routes),
         )

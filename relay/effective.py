@@ -18,7 +18,7 @@ from relay.destination import SECRET_HEADERS
 from relay.fields import Rate, Unresolved
 from relay.notifier import NotifierConfig
 from relay.problems import Path
-from relay.schema import Config, Route, Statuses, TcpAddress, To, shown_url
+from relay.schema import Config, Route, Statuses, Store, TcpAddress, To, shown_url
 from relay.secret import MASK, Redactor, Secret
 
 _NONE = {"max_age": "none", "rate": "none", "disable_after": "never"}  # as a route says it
@@ -39,6 +39,12 @@ def effective(config: Config) -> dict[str, Any]:
     shown = _shown(config, (), config._secret_paths, redact)
     assert isinstance(shown, dict)
     return shown
+
+
+def shown_store(config: Config) -> str:
+    """`store.url` as anyone may see it."""
+    hidden = ("store", "url") in config._secret_paths
+    return MASK if hidden else Redactor(config._secrets)(config.store.shown_url)
 
 
 def _shown(value: object, path: Path, hidden: frozenset[Path], redact: Redactor) -> Any:
@@ -81,6 +87,8 @@ def _shown_field(
     """A field whose kind depends on more than its value's type."""
     if isinstance(section, To) and key == "url":
         return MASK if path in hidden else redact(section.show(section.url))
+    if isinstance(section, Store) and key == "url":
+        return MASK if path in hidden else redact(section.shown_url)
     if isinstance(value, Mapping) and key == "query":
         return dict.fromkeys(value, MASK)
     if isinstance(value, Mapping) and key in _NAMED:
@@ -163,7 +171,7 @@ def hidden_texts(value: object) -> Iterator[str]:
             yield from value.query.values()
             yield from (text for name, text in value.params.items() if is_secret_header(name))
         case BaseModel():
-            if isinstance(value, NotifierConfig):
+            if isinstance(value, (NotifierConfig, Store)):
                 yield from value.hidden
             user, password = getattr(value, "username", None), getattr(value, "password", None)
             for secret in password if isinstance(password, tuple) else (password,):

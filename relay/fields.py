@@ -367,6 +367,14 @@ def compiled_by(check: Callable[[str], object]) -> WrapValidator:
     return WrapValidator(checked)
 
 
+def _unjudged(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    return value if isinstance(value, Unresolved) else handler(value)
+
+
+UNJUDGED = WrapValidator(_unjudged)
+"""A value that was not looked up is kept as such, for who must know."""
+
+
 def any_of(words: Iterable[Any]) -> str:
     """`a, b or c`."""
     *most, last = [str(word) for word in words]

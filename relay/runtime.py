@@ -20,6 +20,7 @@ from relay.schema import Config, Tls, UnixAddress
 from relay.schema import Route as RouteSection
 from relay.secret import MASK, Redactor
 from relay.source import Source, SourceConfig, types
+from relay.stores import lacking
 from relay.tls import Contexts, Unusable
 from relay.web.auth import OPERATE, Gate, Token
 from relay.web.peer import TrustedProxies
@@ -46,12 +47,15 @@ class Runtime:
 
 
 def build(loaded: Loaded, generation: int, now: datetime, before: Runtime | None = None) -> Runtime:
-    """Compile a checked config. Raises ConfigError for what only building can find: certificates.
+    """Compile a checked config. Raises ConfigError for what only building can find: certificates, a driver that is not
+    installed.
 
     From the Runtime `before` come TLS contexts whose files have not changed, so that connections stay open, and
     tokens.
     """
     config = loaded.config
+    if (needed := lacking(config.store.url)) is not None:
+        raise ConfigError([Problem(loaded.file, *loaded.place(("store", "url")), "store.url", needed)])
     redact = Redactor(loaded.secrets, before.redact if before is not None else None)
     contexts = Contexts(before.contexts if before is not None else None)
     tokens = Tokens(before.tokens if before is not None else None)

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from relay import fields, problems
+from relay import fields, problems, storeurl
 from relay.egress import CLASSES, Egress
 from relay.fields import (
     PositiveDuration,
@@ -213,15 +213,13 @@ class Admin(Section):
 
 
 def _store_url(value: object) -> object:
-    if isinstance(value, Unresolved):
-        return "sqlite:unresolved"
     if not isinstance(value, str):
         raise ValueError(f"expected a string, got {shown(value)}{quote_hint(value)}")
     scheme, _, rest = value.partition(":")
     if scheme in ("postgresql", "postgres"):
-        raise ValueError("postgresql: is not supported yet (use sqlite:)")
+        return storeurl.checked(value)
     if scheme != "sqlite" or not rest:
-        raise ValueError("expected sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
+        raise ValueError("expected sqlite:/var/lib/relay/relay.db or postgresql://user@host/database")
     if rest.startswith("//"):
         raise ValueError("expected sqlite: and a path, such as sqlite:/var/lib/relay/relay.db, without '//'")
     if rest == ":memory:":
@@ -232,15 +230,25 @@ def _store_url(value: object) -> object:
 class Store(Section):
     """Where events and deliveries are kept."""
 
-    url: Annotated[str, BeforeValidator(_store_url)] = "sqlite:relay.db"
+    url: Annotated[str, BeforeValidator(_store_url), fields.UNJUDGED] = "sqlite:relay.db"
     retention: PositiveDuration = timedelta(days=30)
     bodies: PositiveDuration = timedelta(days=30)
     response_body: Size = 16 << 10
 
     @property
-    def path(self) -> Path:
-        """The SQLite file."""
-        return Path(self.url.removeprefix("sqlite:"))
+    def path(self) -> Path | None:
+        """The SQLite file; None for a database."""
+        return None if storeurl.is_database(self.url) else Path(self.url.removeprefix("sqlite:"))
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as anyone may see it."""
+        return storeurl.shown(self.url) if storeurl.is_database(self.url) else self.url
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """What of it nobody may see."""
+        return tuple(storeurl.hidden(self.url)) if storeurl.is_database(self.url) else ()
 
 
 class Log(Section):

@@ -129,7 +129,7 @@ class StoreStatus:
     """The earliest `due` of all pending deliveries."""
     size_bytes: int
     free_bytes: int | None
-    """None where it cannot be told."""
+    """On its disk; None where that is another machine's."""
     oldest_by_route: Mapping[str, datetime] = field(default_factory=dict)
     """When the longest waiting pending delivery of each route became due, or will."""
     location: str = ""
@@ -198,10 +198,11 @@ class Figures:
     routes: Mapping[str, Mapping[str, int]]
     """Deliveries by route and state."""
     size_bytes: int
-    log_bytes: int
-    unused_bytes: int
+    log_bytes: int | None
+    """Of the file's log; None, as the next two, for a database, which has none of its own."""
+    unused_bytes: int | None
     """Within the file: used again before it grows."""
-    free_bytes: int
+    free_bytes: int | None
     """On the disk."""
     oldest: datetime | None
     newest: datetime | None
@@ -295,6 +296,29 @@ class Shared(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the server of a shared store says of itself."""
+
+    location: str
+    version: str
+    """In its own words: `15.18`."""
+    too_old: str | None
+    """The oldest version that relay works with, where this one is older."""
+    schema: int
+    """Of relay's tables; 0 where there are none."""
+    newest_schema: int
+    """To which this relay brings them when it starts."""
+    risks: Sequence[str]
+    """What of its settings breaks relay's promises."""
+    round_trip: float
+    """Seconds from a question to its answer."""
+    ahead: float
+    """Seconds by which its clock is ahead of this machine's."""
+    alive: Sequence[str]
+    """The processes that share the store, by name and version."""
+
+
 class Surveyor(Protocol):
     """A store looked at as a whole, beside a running relay or without one. It changes nothing, and may take long: it
     belongs to no event loop. Raises Unavailable where the file cannot be read, Unusable where that is because it is
@@ -308,8 +332,8 @@ class Surveyor(Protocol):
         """When the last thing in it came into being."""
         ...
 
-    def free_bytes(self) -> int:
-        """What is left on its disk."""
+    def free_bytes(self) -> int | None:
+        """What is left on its disk; None where that is another machine's."""
         ...
 
     def faults(self, thorough: bool, progress: Progress) -> list[Fault]:

@@ -23,6 +23,7 @@ UNWANTED = {
     *("argparse", "difflib", "html.entities"),
     "frozenlist._frozenlist",  # and the library of C++
     *("importlib.metadata", "zipfile"),  # pydantic asks by them who is installed
+    *("psycopg", "psycopg_binary"),
     *("relay.checkup", "relay.imports", "relay.sandbox", "relay.sources.contentstack"),
 }
 SCRIPT = """

@@ -10,14 +10,16 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from urllib.parse import urlencode, urlsplit
 
 from relay.cli import term
 
 if TYPE_CHECKING:
     from relay.config import ConfigError, Loaded
-    from relay.schema import Admin
+    from relay.fields import Section
+    from relay.schema import Admin, Store
+    from relay.secret import Redactor
 
 _TIMEOUT = 30.0
 _LOGIN = re.compile("//.*@")
@@ -188,25 +190,44 @@ def _admin(config: Path | None) -> tuple[Admin, ConfigError | None]:
     try:
         return load(config).config.admin, None
     except config_file.ConfigError as error:
-        found = _admin_alone(config_file.find_config(config))
+        found = _alone(config_file.find_config(config), "admin")
         if found is None:
             raise
-        return found, error
+        return cast("Admin", found), error
 
 
-def _admin_alone(path: Path) -> Admin | None:
-    """What a file says of the admin side, whatever else it says; None where even that cannot be read."""
+def _alone(path: Path, key: str) -> Section | None:
+    """What a file says in one section, whatever else it says; None where even that cannot be read."""
     from pydantic import ValidationError
 
     from relay import yamlfile
-    from relay.schema import Admin
+    from relay.schema import SECTIONS
 
     try:
         document = yamlfile.read(path.read_bytes(), os.environ)
         top = document.value if isinstance(document.value, dict) else {}
-        return Admin.model_validate(top.get("admin") or {})
+        return SECTIONS[key].model_validate(top.get(key) or {})
     except (OSError, yamlfile.NotYaml, ValidationError):
         return None
+
+
+def store(config: Path | None) -> tuple[Store, Redactor]:
+    """Where the store is, for who reads it without a daemon, and what nobody may see of that. Raises ConfigError."""
+    from relay import config as config_file
+    from relay.effective import hidden_texts
+    from relay.fields import Unresolved
+    from relay.secret import Redactor
+
+    loaded = load(config)
+    section, secrets = loaded.config.store, set(loaded.secrets)
+    if isinstance(section.url, Unresolved):
+        # Something is missing from this shell. It may be of no concern here.
+        path = config_file.find_config(config)
+        section = cast("Store", _alone(path, "store") or section)
+        if isinstance(section.url, Unresolved):
+            config_file.load(path)  # says what
+        secrets.update(hidden_texts(section))
+    return section, Redactor(secrets)
 
 
 def load(config: Path | None) -> Loaded:
@@ -215,7 +236,6 @@ def load(config: Path | None) -> Loaded:
     A service has secrets that its operator's shell has not. Where they are all that is missing, they are not needed.
     """
     from relay import config as config_file
-    from relay.fields import Unresolved
 
     path = config_file.find_config(config)
     try:
@@ -223,6 +243,6 @@ def load(config: Path | None) -> Loaded:
     except config_file.ConfigError:
         with contextlib.suppress(config_file.ConfigError):
             found = config_file.load(path, no_secrets=True)
-            if not isinstance(found.config.store.url, Unresolved) and not str(found.config.admin.listen).endswith(":0"):
+            if not str(found.config.admin.listen).endswith(":0"):
                 return found
         raise

@@ -1,4 +1,4 @@
-"""`relay db`: the store's file: what is in it, whether it is whole, a backup, and what is out of date removed."""
+"""`relay db`: the store: what is in it, whether it is whole, a backup, and what is out of date removed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check(config: Path | None, as_json: bool) -> None:
         click.echo(term.listing(("result", "check", "found"), rows, ("found",)))
     if found:
         if not as_json:
-            term.complain("keep a copy of the file, then restore a backup: see 'A damaged file' in docs/operating.md")
+            term.complain("keep a copy of it, then restore a backup: see 'A damaged file' in docs/operating.md")
         sys.exit(term.OPERATOR if "integrity" in found else term.FAILED)
 
 
@@ -94,6 +94,12 @@ def backup(file: Path, force: bool, config: Path | None, as_json: bool) -> None:
     from relay.clock import SystemClock, rfc3339
     from relay.store import CannotCopy
 
+    section, _ = ask.store(config)
+    if section.path is None:
+        term.fail(
+            f"{section.shown_url} is a database: back it up by its own means, such as"
+            " 'pg_dump --format=custom --schema=relay', and start relay with --held after a restore"
+        )
     now = SystemClock().now()
     with offline.survey(config) as survey, progress.bar("copying") as moved:
         try:
@@ -125,7 +131,7 @@ def prune(config: Path | None, url: str | None, token: str | None, as_json: bool
     except ask.Unreachable as error:
         if url is not None:
             term.fail(str(error))
-        done = _pruned(ask.load(config).config.store)
+        done = _pruned(*ask.store(config))
     if as_json:
         click.echo(json.dumps(done, indent=2))
         return
@@ -133,19 +139,20 @@ def prune(config: Path | None, url: str | None, token: str | None, as_json: bool
     click.echo(f"{words} removed, and the bodies of {done['bodies']} that are kept")
 
 
-def _pruned(section: Section) -> dict[str, Any]:
-    """The same without a daemon, which would hold the store's lock."""
+def _pruned(section: Section, redact: Callable[[str], str]) -> dict[str, Any]:
+    """The same without a daemon, which would hold the lock of a file."""
     import asyncio
 
     from relay.clock import SystemClock
     from relay.store import Locked, Pruned, Unavailable, Unusable
-    from relay.stores import open_store
+    from relay.stores import open_reader, open_store
 
-    if not section.path.exists():
-        term.fail(f"there is no store at {section.path}: 'relay serve' makes one")
+    offline.needed(section)
 
     async def prune(counted: Callable[[int], None]) -> dict[str, Any]:
         clock = SystemClock()
+        if section.path is None:  # a database without a store is not to become one by being pruned
+            await (await open_reader(section.url)).close()
         store = await open_store(section.url, clock)
 
         def told(so_far: Pruned) -> None:
@@ -161,9 +168,9 @@ def _pruned(section: Section) -> dict[str, Any]:
         with progress.counting("pruning") as counted:
             return asyncio.run(prune(counted))
     except Unusable as error:
-        term.fail(str(error), term.OPERATOR)
+        term.fail(redact(str(error)), term.OPERATOR)
     except (Locked, Unavailable) as error:
-        term.fail(str(error))
+        term.fail(redact(str(error)))
 
 
 # --- for people -------------------------------------------------------------------------------------------------------
@@ -181,12 +188,13 @@ def _as_json(figures: Figures) -> dict[str, Any]:
 
 def _page(figures: Figures) -> str:
     shown = _as_json(figures)
+    kind, unused = "database" if figures.location.startswith("postgresql:") else "file", figures.unused_bytes
     pairs = [
-        ("file", term.printable(figures.location)),
+        (kind, term.printable(figures.location)),
         ("schema", str(figures.schema)),
-        ("size", f"{_size(figures.size_bytes)}, {_size(figures.unused_bytes)} of it unused"),
-        ("log", _size(figures.log_bytes)),
-        ("disk", f"{_size(figures.free_bytes)} left"),
+        ("size", _size(figures.size_bytes) + (f", {_size(unused)} of it unused" if unused is not None else "")),
+        *([("log", _size(figures.log_bytes))] if figures.log_bytes is not None else []),
+        *([("disk", f"{_size(figures.free_bytes)} left")] if figures.free_bytes is not None else []),
         ("oldest", shown["oldest"] or "-"),
         ("newest", shown["newest"] or "-"),
     ]

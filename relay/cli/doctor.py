@@ -141,22 +141,33 @@ def _daemon(health: dict[str, object] | str, loaded: Loaded | None) -> list[Chec
 def _store(loaded: Loaded, now: datetime, running: bool, moved: Progress) -> Generator[Check, None, datetime | None]:
     """What is to be said of the store; gives when its newest entry was made."""
     from relay import checkup
+    from relay.fields import Unresolved
+    from relay.secret import Redactor
     from relay.store import Unavailable, Unusable
-    from relay.stores import surveyed
+    from relay.stores import server, surveyed
 
-    section = loaded.config.store
-    if not section.path.exists():
+    section, redact = loaded.config.store, Redactor(loaded.secrets)
+    if isinstance(section.url, Unresolved):
+        yield checkup.warning("store", "where it is cannot be read from this shell: run this as the service does")
+        return None
+    if section.path is not None and not section.path.exists():
         yield checkup.warning("store", f"there is none at {section.path} yet: 'relay serve' makes one")
         return None
     try:
+        if (said := server(section.url)) is not None:
+            yield from checkup.database(said)
+            if said.schema < said.newest_schema:
+                return None
+            running = running or bool(said.alive)
         with surveyed(section.url) as survey:
-            yield checkup.disk(survey.free_bytes())
+            if (free := survey.free_bytes()) is not None:
+                yield checkup.disk(free)
             yield from _queue(survey, loaded, now, running, moved)
             return survey.newest()
     except Unusable as error:
-        yield checkup.unfit("store", f"{error}")
+        yield checkup.unfit("store", redact(str(error)))
     except Unavailable as error:
-        yield checkup.failed("store", f"{error}")
+        yield checkup.failed("store", redact(str(error)))
     return None
 
 

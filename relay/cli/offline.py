@@ -1,4 +1,4 @@
-"""Reading the store's file where no daemon runs: the same answers as the admin side's, by the same code."""
+"""Reading the store where no daemon runs: the same answers as the admin side's, by the same code."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from relay.cli import ask, term
 
 if TYPE_CHECKING:
+    from relay.schema import Store as Section
     from relay.store import Surveyor
 
 
 def get(
     config: Path | None, url: str | None, token: str | None, path: str, query: Mapping[str, str] | None = None
 ) -> Any:
-    """What `GET path` answers: the daemon's word, or where none runs and none was named, the file's."""
+    """What `GET path` answers: the daemon's word, or where none runs and none was named, the store's."""
     daemon = ask.daemon(config, url, token)
     try:
         status, answer = daemon.get(path, query)
@@ -31,20 +32,25 @@ def get(
 
 @contextlib.contextmanager
 def survey(config: Path | None) -> Iterator[Surveyor]:
-    """The store's file as a whole, read beside a running daemon or without one."""
+    """The store as a whole, read beside a running daemon or without one."""
     from relay.store import Unavailable, Unusable
     from relay.stores import surveyed
 
-    section = ask.load(config).config.store
-    if not section.path.exists():
-        term.fail(f"there is no store at {section.path}: 'relay serve' makes one")
+    section, redact = ask.store(config)
+    needed(section)
     try:
         with surveyed(section.url) as found:
             yield found
     except Unusable as error:
-        term.fail(str(error), term.OPERATOR)
+        term.fail(redact(str(error)), term.OPERATOR)
     except Unavailable as error:
-        term.fail(str(error))
+        term.fail(redact(str(error)))
+
+
+def needed(section: Section) -> None:
+    """End here where there is no store to read. Of a database only it can say that itself."""
+    if section.path is not None and not section.path.exists():
+        term.fail(f"there is no store at {section.path}: 'relay serve' makes one")
 
 
 async def _read(config: Path | None, path: str, query: Mapping[str, str], unreachable: str) -> Any:
@@ -53,15 +59,17 @@ async def _read(config: Path | None, path: str, query: Mapping[str, str], unreac
     from relay.stores import open_reader
     from relay.web import logquery, read
 
-    section = ask.load(config).config.store
-    if not section.path.exists():
+    section, redact = ask.store(config)
+    if section.path is not None and not section.path.exists():
         term.fail(f"{unreachable}; nor is there a store to read at {section.path}")
+    # Others may run on a database: who reads it without asking this one's relay sees what all of them did.
+    runs = "no relay runs" if section.path is not None else unreachable
     try:
         store = await open_reader(section.url)
     except Unusable as error:
-        term.fail(f"no relay runs, and its store cannot be read: {error}", term.OPERATOR)
+        term.fail(redact(f"{runs}, and its store cannot be read: {error}"), term.OPERATOR)
     except Unavailable as error:
-        term.fail(f"no relay runs, and its store cannot be read now: {error}")
+        term.fail(redact(f"{runs}, and its store cannot be read now: {error}"))
     try:
         if path == "/logs":
             return await read.logs(store, query.items(), SystemClock().now())
@@ -69,6 +77,6 @@ async def _read(config: Path | None, path: str, query: Mapping[str, str], unreac
     except logquery.BadFilter as error:
         term.fail(str(error), term.USAGE)
     except (read.NotFound, Unavailable) as error:
-        term.fail(str(error))
+        term.fail(redact(str(error)))
     finally:
         await store.close()

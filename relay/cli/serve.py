@@ -32,7 +32,7 @@ def command(config: Path | None, held: bool) -> None:
 
     heap.share()
     lean.imports()
-    from relay import ceilings, daemon
+    from relay import ceilings, daemon, journal
     from relay.config import find_config
     from relay.handover import BadHandOver
     from relay.store import Locked, Unavailable, Unusable
@@ -45,9 +45,9 @@ def command(config: Path | None, held: bool) -> None:
     try:
         run(daemon.run(find_config(config), held=held))
     except (Unusable, BadHandOver) as error:
-        term.fail(str(error), term.OPERATOR)
+        term.fail(journal.redaction.redact(str(error)), term.OPERATOR)
     except (Locked, Unavailable, CannotListen) as error:
-        term.fail(str(error))
+        term.fail(journal.redaction.redact(str(error)))
 
 
 def run(coroutine: Coroutine[object, object, None]) -> None:

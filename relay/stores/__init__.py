@@ -9,7 +9,25 @@ from importlib import import_module
 from types import ModuleType
 
 from relay.clock import Clock
-from relay.store import LogReader, Store, Surveyor, Unusable
+from relay.store import LogReader, Server, Store, Surveyor, Unusable
+
+_DRIVERS = {"postgresql": ("psycopg", "postgres")}
+"""By store: the package that speaks to it where that is one more than relay itself needs, and relay's extra for it."""
+
+
+def lacking(url: str) -> str | None:
+    """What has to be installed for the store that `store.url` names, if something has. Imports it."""
+    scheme = url.partition(":")[0]
+    if scheme not in _DRIVERS:
+        return None
+    driver, extra = _DRIVERS[scheme]
+    try:
+        import_module(driver)
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == driver
+        why = "" if absent else f" ({' '.join(str(error).split())})"
+        return f"{scheme}: needs the extra: pip install 'relay[{extra}]'{why}"
+    return None
 
 
 async def open_store(
@@ -43,9 +61,19 @@ def surveyed(url: str) -> Iterator[Surveyor]:
         yield found
 
 
+def server(url: str) -> Server | None:
+    """What the server says on which the store that `store.url` names lies; None where there is none. Raises Unusable,
+    Unavailable."""
+    module, rest = _backend(url)
+    found: Server | None = module.server(rest) if hasattr(module, "server") else None
+    return found
+
+
 def _backend(url: str) -> tuple[ModuleType, str]:
     scheme, colon, rest = url.partition(":")
     known = sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_"))
     if not colon or scheme not in known:
         raise Unusable(f"store.url: no store is called '{scheme}': there is {', '.join(known)}")
+    if (needed := lacking(url)) is not None:
+        raise Unusable(f"store.url: {needed}")
     return import_module(f"{__name__}.{scheme}"), rest

@@ -151,6 +151,7 @@ BY_MEANING = {
     "admin-on-the-public-address.yaml": "two addresses that are one",
     "admin-on-the-same-socket.yaml": "two addresses that are one",
     "admin-without-token.yaml": "who can reach an address",
+    "store-postgresql.yaml": "parameters of libpq's",
     "duplicate-key.yaml": "YAML: a parser takes the last one, editors mark it themselves",
     "headers-of-auth.yaml": "headers that auth writes",
     "headers-of-proofs.yaml": "headers that carry proofs of a source",

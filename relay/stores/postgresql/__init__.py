@@ -6,6 +6,7 @@ What it has in common with other stores on SQL lies in `stores/_sql`, whose word
 - `committer` writes: group commit; `joining`, `transaction`, `bulk` and `shapes` are what one commit writes
 - `reader` asks, on connections that cannot write; `walking` is how `/logs` finds the newest of many
 - `sharing` is what the rest of relay knows of the other processes
+- `server` is what `relay doctor` asks it
 - `pruning`, `survey`, `schema`, `connection`
 """
 
@@ -30,7 +31,7 @@ from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order
 from relay.memory import CLAIMED
-from relay.store import Haste, Pruned, Settled, StoreStatus, Unavailable, Unusable, quickly
+from relay.store import Haste, Pruned, Server, Settled, StoreStatus, Unavailable, Unusable, quickly
 from relay.stores._sql import reader as reading
 from relay.stores._sql import rows
 from relay.stores._sql.changes import Changed
@@ -39,6 +40,7 @@ from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.store import SqlStore
 from relay.stores._sql.writer import Writer
 from relay.stores.postgresql import committer, pruning, schema
+from relay.stores.postgresql import server as asking
 from relay.stores.postgresql.claiming import LEASED, Lease, Take
 from relay.stores.postgresql.committer import Committer
 from relay.stores.postgresql.connection import Session, connect, explain, place
@@ -48,7 +50,7 @@ from relay.stores.postgresql.sharing import Sharing
 from relay.stores.postgresql.survey import Survey
 from relay.stores.postgresql.transaction import Outrun
 
-__all__ = ["PostgresStore", "open_reader", "open_url", "survey"]
+__all__ = ["PostgresStore", "open_reader", "open_url", "server", "survey"]
 
 _OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
 _CLOCK = timedelta(minutes=1)
@@ -62,9 +64,6 @@ _SAVE = """
             SELECT e.data FROM unnest($2::text[], $7::text[]) AS e(name, data) WHERE e.name = k.name
         ))
     RETURNING name, data
-"""
-_RISKS = """
-    SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')
 """
 
 
@@ -270,17 +269,6 @@ class PostgresStore(SqlStore):
                 self._closed = True
 
 
-def _risks(session: Session) -> list[str]:
-    """What of the server's settings breaks relay's promises."""
-    commit, fsync, pages = session.bulk(_RISKS, [])[0]
-    said = []
-    if commit == "off":
-        said.append("synchronous_commit is off: what was acknowledged may be lost when the database's machine fails")
-    if fsync == "off" or pages == "off":
-        said.append("fsync or full_page_writes is off: the database does not survive a power cut")
-    return [f"PostgreSQL: {each}" for each in said]
-
-
 async def open_url(
     rest: str,
     clock: Clock,
@@ -331,7 +319,7 @@ def _open(
         member.join(connection)
         session = Session(connection)
         ids = Ids(schema.store_number(connection), schema.last_id(connection), member.slot)
-        return session, member, ids, _risks(session)
+        return session, member, ids, [f"PostgreSQL: {each}" for each in asking.risks(connection)]
     except BaseException:
         connection.close()
         raise
@@ -347,6 +335,18 @@ def _refusal(where: str, error: psycopg.Error) -> Exception:
         psycopg.ProgrammingError,
     )
     return Unusable(said) if isinstance(error, wrong) else Unavailable(said)
+
+
+def server(rest: str) -> Server:
+    """What the server says of itself: makes and changes nothing. Raises Unusable, Unavailable."""
+    url = f"postgresql:{rest}"
+    where = place(url)
+    try:
+        return asking.ask(url)
+    except Unusable as error:
+        raise Unusable(f"cannot use the store {where}: {error}") from None
+    except psycopg.Error as error:
+        raise _refusal(where, error) from error
 
 
 def survey(rest: str) -> Survey:
