@@ -132,10 +132,10 @@ COMPILE = $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-
 # setuptools alone is locked in requirements-build.lock: what builds the wheel, here and in the Dockerfile
 lock: | $(BIN)/python
 	$(BIN)/pip install --quiet 'pip-tools>=7.4'
-	$(COMPILE) -o requirements.lock pyproject.toml
+	$(COMPILE) --extra postgres -o requirements.lock pyproject.toml
 	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 	$(COMPILE) --allow-unsafe --only-build-deps --build-deps-for wheel --build-deps-for sdist -o requirements-build.lock pyproject.toml
-	$(COMPILE) --allow-unsafe --extra bundle -c requirements.lock -o requirements-bundle.lock pyproject.toml
+	$(COMPILE) --allow-unsafe --extra bundle --extra postgres -c requirements.lock -o requirements-bundle.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -44,7 +44,7 @@ TREE = {
     "Recipes": ["docs/recipes/README", "docs/recipes/*"],
     "Configuration": ["docs/configuration", "docs/reference/configuration"],
     "Operating": ["docs/operating", "docs/cli", "docs/dashboard", "docs/api", "docs/SECURITY",
-                  "docs/reliability", "docs/attacks", "docs/performance", "CHANGELOG"],
+                  "docs/reliability", "docs/attacks", "docs/performance", "docs/scaling", "CHANGELOG"],
     "Inside": ["docs/architecture", "docs/words", "docs/extending/README", "docs/extending/*",
                "docs/decisions/README", "docs/decisions/*"],
 }  # fmt: skip

@@ -409,9 +409,9 @@ def lease_lost() -> None:
     _log.warning("lease_lost")
 
 
-def relay_ended(name: str) -> None:
+def peer_ended(name: str) -> None:
     """Another relay on this store has ended, or is taken for dead: what it had in hand is taken over."""
-    _log.warning("relay_ended", name=name)
+    _log.warning("peer_ended", name=name)
 
 
 def store_recovered() -> None:

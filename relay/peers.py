@@ -64,7 +64,7 @@ class Peers:
         self._dispatcher.recall(deliveries)
 
     def ended(self, name: str) -> None:
-        journal.relay_ended(name)
+        journal.peer_ended(name)
         self._dispatcher.settle()
 
     async def _errand(self, name: str) -> bool:

@@ -7,10 +7,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -301,3 +302,88 @@ async def test_closing_ends_what_is_being_asked(logs: Reader, database: Database
 async def test_a_reader_of_nothing_says_what_is_wrong(postgres: Cluster) -> None:
     with pytest.raises(Unavailable, match=r'the database cannot be used: .*"nowhere" does not exist'):
         await Reader.open(postgres.url("nowhere"), Ids(1), "logs")
+
+
+# Of each hundred events one is unmatched; what is old is of a route, a state and a code of its own.
+MANY = """
+    SET search_path = relay;
+    INSERT INTO shape (id, key, route, source, type, event)
+        SELECT n, n::text, CASE WHEN n > 40 THEN 'old' ELSE 'www' END, 'blog', 'strapi', 'entry.' || n
+        FROM generate_series(1, 50) n UNION ALL SELECT 51, 'unmatched', '', 'blog', 'strapi', 'entry.1';
+    INSERT INTO event SELECT i.id, 'blog', 'strapi', 'entry.1', n, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+            'e' || n % 500, NULL, NULL, '[]', '', 1, CASE WHEN n % 100 = 0 THEN 0 ELSE 1 END, CASE WHEN n % 100 = 0 THEN 51 END
+        FROM generate_series(1, 50000) n, LATERAL (SELECT (1767225600000 + n * 1000::bigint) << 21) i(id);
+    INSERT INTO delivery (id, event_id, route, state, held_reason, held_at, due, first_due, attempts, tries, "trigger",
+            code, updated_at, shape, entry_id)
+        SELECT i.id, i.id, CASE WHEN n > 10000 THEN 'www' ELSE 'old' END, s.state,
+            CASE WHEN s.state = 'held' THEN 'paused' END, CASE WHEN s.state = 'held' THEN 1 END, n, n, 0, 0, 'event',
+            CASE WHEN n > 10000 THEN 200 ELSE 500 END, n, CASE WHEN n > 10000 THEN 1 + n % 40 ELSE 41 + n % 10 END,
+            'e' || n % 500
+        FROM generate_series(1, 50000) n, LATERAL (SELECT (1767225600000 + n * 1000::bigint) << 21) i(id),
+            LATERAL (SELECT CASE WHEN n > 10000 THEN 'delivered' WHEN n % 3 = 0 THEN 'failed'
+                WHEN n <= 100 THEN 'pending' WHEN n <= 200 THEN 'held' ELSE 'cancelled' END) s(state)
+        WHERE n % 100 > 0;
+    INSERT INTO mention SELECT 'several', (1767225600000 + n * 1000::bigint) << 21 FROM generate_series(1, 200) n;
+"""
+SEARCHES = {
+    "newest": LogQuery(limit=5),
+    "oldest": LogQuery(limit=5, ascending=True),
+    "a route": LogQuery(limit=5, route=("www",)),
+    "an old route": LogQuery(limit=5, route=("old",)),
+    "far back": LogQuery(limit=5, route=("www",), before=(1767225600000 + 20_000_000) << 21),
+    "an old route from its beginning": LogQuery(limit=5, route=("old",), ascending=True),
+    "a source": LogQuery(limit=5, source=("blog",)),
+    "an event": LogQuery(limit=5, event=("entry.50",)),
+    "a state": LogQuery(limit=5, status=("failed",)),
+    "states": LogQuery(limit=5, status=("failed", "cancelled")),
+    "what waits": LogQuery(limit=5, status=("pending", "held")),
+    "delivered": LogQuery(limit=5, status=("delivered",)),
+    "a state of an old route": LogQuery(limit=5, status=("failed",), route=("old",)),
+    "an old code": LogQuery(limit=5, code=((500, 599),)),
+    "an entry": LogQuery(limit=5, entry_id=("e7",)),
+    "an entry of several": LogQuery(limit=5, entry_id=("several",)),
+    "an event's id": LogQuery(limit=5, event_id=(EventId((1767225600000 + 12_345_000) << 21),)),
+    "an event's id and a route": LogQuery(
+        limit=5, event_id=(EventId((1767225600000 + 12_345_000) << 21),), route=("www",)
+    ),
+    "words": LogQuery(limit=5, q="entry.4"),
+    "an entry's beginning": LogQuery(limit=5, q="e49"),
+    "nothing": LogQuery(limit=5, q="zzz"),
+    "unmatched": LogQuery(limit=5, status=("unmatched",)),
+    "unmatched of an event": LogQuery(limit=5, status=("unmatched",), event=("entry.1",)),
+    "unmatched of an entry": LogQuery(limit=5, status=("unmatched",), entry_id=("e0",)),
+}
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_no_search_walks_the_table(
+    logs: Reader, database: Database, monkeypatch: pytest.MonkeyPatch, analyzed: bool
+) -> None:
+    for module, name in ((search, "_COUNTED"), (search, "_FEW"), (search, "_GATHERED"), (search, "ERRORS_IN")):
+        monkeypatch.setattr(module, name, 300)
+    database.sql(MANY)
+    if analyzed:
+        database.sql("ANALYZE")
+    asked: list[tuple[str, Sequence[Any]]] = []
+    ask = logs._ask
+
+    async def noting(sql: str, values: Sequence[Any] = (), deadline: float | None = None) -> list[Any]:
+        asked.append((sql, values))
+        return await ask(sql, values, deadline)
+
+    for name, query in SEARCHES.items():
+        asked.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(logs, "_ask", noting)
+            found = (await logs.search(query)).items
+        assert bool(found) == (name != "nothing"), name
+        for sql, values in asked:
+            if sql.startswith("SELECT"):
+                [(plan,)] = await logs.ask(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {sql}", values)
+                assert _most_read(plan[0]["Plan"]) < 2500, (name, sql, plan)
+
+
+def _most_read(node: dict[str, Any]) -> float:
+    """Of all rows that one step of a plan looked at."""
+    mine = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+    return float(max([mine, *(_most_read(each) for each in node.get("Plans", []))]))

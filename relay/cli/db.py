@@ -94,12 +94,6 @@ def backup(file: Path, force: bool, config: Path | None, as_json: bool) -> None:
     from relay.clock import SystemClock, rfc3339
     from relay.store import CannotCopy
 
-    section, _ = ask.store(config)
-    if section.path is None:
-        term.fail(
-            f"{section.shown_url} is a database: back it up by its own means, such as"
-            " 'pg_dump --format=custom --schema=relay', and start relay with --held after a restore"
-        )
     now = SystemClock().now()
     with offline.survey(config) as survey, progress.bar("copying") as moved:
         try:

@@ -62,14 +62,18 @@ async def _read(config: Path | None, path: str, query: Mapping[str, str], unreac
     section, redact = ask.store(config)
     if section.path is not None and not section.path.exists():
         term.fail(f"{unreachable}; nor is there a store to read at {section.path}")
-    # Others may run on a database: who reads it without asking this one's relay sees what all of them did.
-    runs = "no relay runs" if section.path is not None else unreachable
+    # On a database others may run all the same.
+    none = (
+        "no relay runs, and its store cannot be read"
+        if section.path is not None
+        else f"{unreachable}; nor can its store be read"
+    )
     try:
         store = await open_reader(section.url)
     except Unusable as error:
-        term.fail(redact(f"{runs}, and its store cannot be read: {error}"), term.OPERATOR)
+        term.fail(redact(f"{none}: {error}"), term.OPERATOR)
     except Unavailable as error:
-        term.fail(redact(f"{runs}, and its store cannot be read now: {error}"))
+        term.fail(redact(f"{none} now: {error}"))
     try:
         if path == "/logs":
             return await read.logs(store, query.items(), SystemClock().now())

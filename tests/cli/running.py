@@ -127,9 +127,9 @@ def talking(folder: Path, *args: str | Path) -> Iterator[Talking]:
 
 
 @contextlib.contextmanager
-def serving(config: Path) -> Iterator[RelayProcess]:
+def serving(config: Path, environ: dict[str, str] | None = None) -> Iterator[RelayProcess]:
     """`relay serve`, for tests without a loop."""
-    made = RelayProcess(config)
+    made = RelayProcess(config, environ=environ)
     asyncio.run(made.start())
     try:
         yield made

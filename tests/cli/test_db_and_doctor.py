@@ -158,7 +158,7 @@ def test_a_body_that_is_forgotten_or_was_removed_before_a_retry_is_not_missed(co
 def test_a_body_that_is_not_what_was_accepted_is_found_by_who_reads_all(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[Survey.__module__], "_AT_ONCE", 3)
+    monkeypatch.setattr(sys.modules[Survey.__module__], "AT_ONCE", 3)
     spoil(copied, "UPDATE body SET content = x'00' WHERE event_id IN (SELECT max(id) FROM event)")
     [fault] = run("db", "check", "--json", "--config", copied).json["faults"]
     assert (fault["name"], fault["count"]) == ("checksums", 1)

@@ -40,8 +40,10 @@ from relay.runtime import Runtime, build
 from relay.secret import Secret
 from relay.sending import request_for
 from relay.source import types
+from tests.cli.running import run_process
 from tests.harness import PATIENCE, Received, RelayProcess, relay_here, relay_process, sink, write_config
 from tests.notifiers.post_office import USER, post_office
+from tests.postgres import ROLE, cluster
 
 KEPT = 16 << 10  # of each answer
 TELLING = {"Authorization", "X-Api-Key", "X-Plain", "X-Default-Token"}
@@ -791,6 +793,74 @@ async def test_no_secret_is_seen_anywhere(tmp_path: Path, monkeypatch: pytest.Mo
     # Of a secret that was cut in two where the answer was, no half is left.
     half = canary.values["default-header"][:12].encode()
     assert [where for where, text_seen in seen.texts.items() if half in text_seen] == []
+
+
+async def test_no_password_of_a_database_is_seen_anywhere(tmp_path: Path) -> None:
+    """Neither while it works, nor when it is replaced, wrong, or written as no URL has it; nor in an outage."""
+    canary, seen = Canaries(), Seen()
+    with cluster(password=True) as postgres, postgres.database() as database:
+        password = canary("database").replace("'", "''")
+        postgres.psql(f"ALTER ROLE {ROLE} PASSWORD '{password}'")
+
+        def document(name: str, form: Callable[[str], str] = lambda value: quote(value, safe="")) -> str:
+            where = f"127.0.0.1:{postgres.port}/{database.name}?sslpassword={quote(canary('sslpassword'), safe='')}"
+            return as_text(
+                {
+                    "server": {"listen": "127.0.0.1:0"},
+                    "admin": {"listen": "127.0.0.1:0"},
+                    "log": {"level": "debug", "format": "json"},
+                    "store": {"url": f"postgresql://{ROLE}:{form(canary(name))}@{where}"},
+                    "sources": {"open": {"type": "generic", "verify": "none"}},
+                }
+            )
+
+        async with (
+            relay_process(tmp_path, document("database")) as relay,
+            aiohttp.ClientSession() as session,
+        ):
+
+            async def ask(method: str, path: str) -> int:
+                async with session.request(method, relay.admin + path, headers={"Accept": "text/html, */*"}) as got:
+                    seen.add(f"{method} {path} {len(seen.texts)}", await got.read())
+                    return got.status
+
+            async def take() -> int:
+                async with session.post(f"{relay.public}/in/open", data=b"{}") as got:
+                    seen.add(f"answer {len(seen.texts)}", await got.read())
+                    return got.status
+
+            async def say(verb: str, *more: str) -> None:
+                ended = await asyncio.to_thread(run_process, *verb.split(), *more, "--config", relay.config)
+                seen.add(f"{verb} {len(seen.texts)}", ended.out + ended.err)
+
+            assert await take() == 200
+            for verb in ("doctor", "doctor --json", "logs"):
+                await say(verb, "--url", relay.admin)
+            for verb in ("db stats", "db stats --json", "db check", f"db backup {tmp_path}/copy", "check"):
+                await say(verb)
+            for path in ("/health", "/config", "/metrics", "/routes", "/logs", "/", "/ui/logs"):
+                assert await ask("GET", path) == 200, path
+            for name, form, status in (("another", quote_plus, 200), ("unescaped", str, 422)):
+                relay.config.write_text(document(name, form))
+                assert await ask("POST", "/reload") == status
+                await ask("GET", "/health")
+                await ask("GET", "/config")
+                await say("doctor", "--url", relay.admin)
+                for verb in ("check", "db stats", "serve"):
+                    await say(verb)
+            postgres.stop(immediate=True)
+            assert await take() == 503
+            await ask("GET", "/health")
+            postgres.start()
+            assert await relay.stop() == 0
+            seen.add("log", relay.log.read_bytes())
+    wrong = [where for where, text in seen.texts.items() if b"password authentication failed" in text]
+    assert {where.split()[0] for where in wrong} == {"doctor", "db", "serve"}
+    assert sum(b"config.yaml:" in text and b"store.url: " in text for text in seen.texts.values()) > 3
+    started = next(line for line in map(json.loads, seen.texts["log"].splitlines()) if line["event"] == "started")
+    assert started["store"].startswith(f"postgresql://{ROLE}:***@127.0.0.1:")
+    assert {where: names for where, text in seen.texts.items() if (names := canary.seen_in(text))} == {}
+    assert sorted(canary.values) == ["another", "database", "sslpassword", "unescaped"]
 
 
 def untold(log: bytes) -> Iterator[dict[str, Any]]:

@@ -82,7 +82,7 @@ LAWS = (
 )
 CHECKSUMS = "checksums"
 AT_ONCE = 200  # bodies that one statement reads
-UP_TO = "SELECT max(event_id) FROM (SELECT event_id FROM body WHERE event_id > ? ORDER BY event_id LIMIT ?)"
+UP_TO = "SELECT max(event_id) FROM (SELECT event_id FROM body WHERE event_id > ? ORDER BY event_id LIMIT ?) found"
 ROTTEN = """
     SELECT e.id FROM body b JOIN event e ON e.id = b.event_id
     WHERE b.event_id > ? AND b.event_id <= ? AND sha256(b.content) <> e.sha256

@@ -43,7 +43,7 @@ from relay.stores.postgresql import committer, pruning, schema
 from relay.stores.postgresql import server as asking
 from relay.stores.postgresql.claiming import LEASED, Lease, Take
 from relay.stores.postgresql.committer import Committer
-from relay.stores.postgresql.connection import Session, connect, explain, place
+from relay.stores.postgresql.connection import Session, connect, explain, place, refusal
 from relay.stores.postgresql.membership import BEAT, CHANNEL, Membership
 from relay.stores.postgresql.reader import Reader
 from relay.stores.postgresql.sharing import Sharing
@@ -100,8 +100,12 @@ class PostgresStore(SqlStore):
 
     async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
         while True:
+            member = self._member.id
             try:
-                return await super().add(event, owed, mark)
+                added = await super().add(event, owed, mark)
+                if self._member.id != member:  # others may have taken over what was born in its hand
+                    added = replace(added, ready=(), looks=added.looks | {each.route for each in added.ready})
+                return added
             except Outrun as ahead:
                 # Another process, or its clock, was ahead: what comes later must have a later id.
                 self.ids.pass_by(ahead.newest)
@@ -123,10 +127,17 @@ class PostgresStore(SqlStore):
 
     async def take(self, delivery: Delivery, now: datetime) -> Delivery | None:
         about = () if delivery.lane is None else ((delivery.route, delivery.lane),)
-        if not await self._writer.call(Take(delivery.id, to_ms(now), self._member.mine), about=about):
+        mine = self._member.mine
+        if not await self._writer.call(Take(delivery.id, to_ms(now), mine), about=about):
             return None
         delivery.reserved = True
-        return await self._claims.collected(delivery)
+        whole = await self._claims.collected(delivery)
+        return whole if self._still(mine) else None
+
+    def _still(self, mine: tuple[int, ...]) -> bool:
+        """Whether what was leased under the last of these ids is still this process's: not where it was taken for dead
+        meanwhile, for then `lost` may have been told before that came into its hand."""
+        return self._member.id == mine[-1]
 
     async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
         route = await super().cancel(delivery, now)
@@ -166,6 +177,8 @@ class PostgresStore(SqlStore):
                 if self._orders.get(route) is Order.LATEST:
                     delivery.reserved = delivery.reserved and delivery.lane is None
                 found.append(await self._claims.whole(delivery, row[rows.CLAIMED]))
+        if not self._still(mine):
+            raise Unavailable("this relay was taken for dead while it read what is due: others may have it")
         if retried is None:
             found = sorted(found, key=lambda delivery: (delivery.due, delivery.id))[:limit]
         return found
@@ -326,15 +339,7 @@ def _open(
 
 
 def _refusal(where: str, error: psycopg.Error) -> Exception:
-    said = f"cannot open the store {where}: {explain(error)}"
-    wrong = (
-        psycopg.errors.InvalidPassword,
-        psycopg.errors.InvalidAuthorizationSpecification,
-        psycopg.errors.InvalidCatalogName,
-        psycopg.errors.InsufficientPrivilege,
-        psycopg.ProgrammingError,
-    )
-    return Unusable(said) if isinstance(error, wrong) else Unavailable(said)
+    return refusal(f"cannot open the store {where}: {explain(error)}", error)
 
 
 def server(rest: str) -> Server:

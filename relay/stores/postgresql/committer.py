@@ -70,6 +70,7 @@ class Committer(committing.Committer):
         self._url = url
         self._session: Session | None = connection
         self._member = member
+        self._untouched = False
         self.recount = False
         """Whether all counts are to be read anew with the next transaction: others change them too."""
         self.statements = 0
@@ -110,15 +111,20 @@ class Committer(committing.Committer):
         attempt = partial(self._try, adds, records, calls, rejections, batch)
         for again in range(_TRIES, -1, -1):
             member = self._member.id
+            self._untouched = self._session is not None
             try:
                 attempt()
                 return
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                # A connection that was lost since it was last used, before anything was done with it: with a new one.
+                if isinstance(error, _IN_THE_WAY):
+                    if not again:
+                        raise
+                elif not self._untouched:
+                    raise
             except Gone:
                 # Stopped for longer than the lease, or cut off from the database: under another id from now on.
                 self._member.rejoin(member)
-            except _IN_THE_WAY:
-                if not again:
-                    raise
         raise errors.SerializationFailure("other processes are in the way again and again")
 
     def _try(
@@ -141,6 +147,7 @@ class Committer(committing.Committer):
             lanes, windows, closing = self._about(adds, records, calls)
             session.changed = set() if watched else None
             transaction.begin(session, self._member.id, closing, lanes, windows)
+            self._untouched = False
             ahead = self._outrun(session, adds) if lanes or windows else {}
             failed.extend((add.done, ahead[id(add)]) for add in adds if id(add) in ahead)
             fresh = [add for add in adds if id(add) not in ahead] if ahead else adds

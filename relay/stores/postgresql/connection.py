@@ -6,6 +6,7 @@ A URL is libpq's, so that all that operators know of it holds: several hosts and
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import getpid
@@ -18,7 +19,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumper
 
-from relay.store import Unusable
+from relay.store import Unavailable, Unusable
 from relay.stores.postgresql import bulk
 from relay.stores.postgresql.dialect import translated
 
@@ -191,6 +192,31 @@ class Found:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.fetchall())
+
+
+# While it connects, libpq has words of an error and no code for it. A server that speaks another language than English,
+# or one of several that is down, is taken for one that may yet come.
+_WRONG = re.compile(
+    r'password authentication failed|no password supplied|(?:database|role) ".*" does not exist'
+    r"|no pg_hba\.conf entry|pg_hba\.conf rejects|permission denied for database|certificate verify failed"
+    r'|server certificate for .* does not match host name|root certificate file ".*" does not exist'
+    r"|server does not support SSL, but SSL was required"
+)
+_WRONG_CODES = (
+    psycopg.errors.InvalidPassword,
+    psycopg.errors.InvalidAuthorizationSpecification,
+    psycopg.errors.InvalidCatalogName,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.ProgrammingError,
+)
+
+
+def refusal(said: str, error: psycopg.Error) -> Unusable | Unavailable:
+    """What is to be raised for an error: whether an operator must act, or it may pass by itself."""
+    text = str(error)
+    tried = [line for line in text.splitlines() if line.startswith("- host:")] or [text]
+    wrong = isinstance(error, _WRONG_CODES) or all(_WRONG.search(each) for each in tried)
+    return Unusable(said) if wrong else Unavailable(said)
 
 
 def explain(error: BaseException) -> str:

@@ -39,21 +39,24 @@ _JOINED = (
     f"INSERT INTO delivery ({rows.JOIN_COLUMNS}, owner)"  # noqa: S608
     f" VALUES ({', '.join('?' * (rows.JOIN_COLUMNS.count(',') + 2))})"
 )
-# Whoever comes second with a key waits here until the first one's transaction has ended. An event that was pruned is
-# none that could be repeated.
+# Whoever comes second with a key waits here until the first one's transaction has ended, and has the row from then on.
 _REMEMBER = f"""
     INSERT INTO seen AS s (key, value, event_id, until)
     SELECT * FROM {unnest(_SEEN_TYPES)} AS v(key, value, event_id, until) ORDER BY v.key
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, event_id = excluded.event_id, until = excluded.until
         WHERE s.value <> excluded.value OR s.until <= $5
-            OR NOT EXISTS (SELECT 1 FROM event WHERE event.id = s.event_id)
     RETURNING key
 """  # noqa: S608
 _REPLACE = f"""
     INSERT INTO seen (key, value, event_id, until) SELECT * FROM {unnest(_SEEN_TYPES)}
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, event_id = excluded.event_id, until = excluded.until
 """  # noqa: S608
-_KNOWN = "SELECT key, value, event_id FROM seen WHERE key = ANY($1)"
+# A statement of its own: what the one before waited for was committed after that had begun, and is not seen by it. An
+# event that was pruned is none that could be repeated.
+_KNOWN = """
+    SELECT key, value, event_id FROM seen
+    WHERE key = ANY($1) AND EXISTS (SELECT 1 FROM event WHERE event.id = seen.event_id)
+"""
 
 
 class Joining(joining.Joining):
@@ -110,7 +113,8 @@ class Joining(joining.Joining):
         return {key: repeats.Seen(value, event) for key, value, event in self._session.bulk(_KNOWN, [others])}
 
     def _remember(self, seen: Sequence[Row], now: int) -> None:
-        """What came second in one batch and says something else; the first ones are there already."""
+        """What came second in one batch and says something else, and what was known of an event that was pruned; the
+        others are there already."""
         later = [row for row in seen if self._remembered.get(row[0]) != row]
         if later:
             self._session.bulk(_REPLACE, columns(later, _SEEN_TYPES))

@@ -25,7 +25,7 @@ from relay.store import CannotCopy, Fault, Figures, Overdue, Progress, Unavailab
 from relay.stores._sql import tables
 from relay.stores._sql.laws import AT_ONCE, CHECKSUMS, LAWS, OVERDUE, ROTTEN, UP_TO, Law
 from relay.stores.postgresql import schema
-from relay.stores.postgresql.connection import SCHEMA, connect, explain, parameters, place
+from relay.stores.postgresql.connection import SCHEMA, connect, explain, parameters, place, refusal
 from relay.stores.postgresql.dialect import translated
 
 _EXAMPLES = 5
@@ -44,7 +44,7 @@ _INVALID = """
 _AMCHECK = """
     SELECT p.oid::regproc::text FROM pg_proc p JOIN pg_extension e ON e.extname = 'amcheck'
         JOIN pg_depend d ON d.objid = p.oid AND d.refobjid = e.oid AND d.deptype = 'e'
-    WHERE p.proname = 'bt_index_check' AND p.pronargs = 2 AND has_function_privilege(p.oid, 'EXECUTE')
+    WHERE p.proname = 'bt_index_check' AND p.pronargs > 1 AND has_function_privilege(p.oid, 'EXECUTE') LIMIT 1
 """
 _INDEXES = """
     SELECT i.indexrelid, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -84,7 +84,7 @@ class Survey:
         try:
             self._connection = connect(url, "survey")
         except psycopg.Error as error:
-            raise Unavailable(f"{place(url)}: {explain(error)}") from error
+            raise refusal(f"{place(url)}: {explain(error)}", error) from error
         try:
             with self._reading():
                 self._connection.execute(_SETTINGS)
@@ -123,9 +123,9 @@ class Survey:
             routes=routes,
             size_bytes=size,
             # Of the server's log and disk nothing is known.
-            log_bytes=0,
-            unused_bytes=0,
-            free_bytes=0,
+            log_bytes=None,
+            unused_bytes=None,
+            free_bytes=None,
             oldest=_moment(oldest),
             newest=_moment(newest),
             location=place(self._url),
@@ -135,8 +135,8 @@ class Survey:
         with self._reading():
             return _moment(schema.last_id(self._connection) or None)
 
-    def free_bytes(self) -> int:
-        return 0  # of the server's disk nothing is known
+    def free_bytes(self) -> None:
+        return None  # of the server's disk nothing is known
 
     def faults(self, thorough: bool, progress: Progress) -> list[Fault]:
         steps: list[Callable[[], Fault | None]] = [lambda: self._damage(thorough), self._loose_ends, self._tallied]
@@ -186,7 +186,9 @@ class Survey:
         if check:
             for number, name in self._all(_INDEXES, (SCHEMA,)):
                 try:
-                    self._connection.execute(f"SELECT {check[0][0]}($1::oid::regclass, true)", [number])
+                    self._connection.execute(
+                        f"SELECT {check[0][0]}(index => $1::oid::regclass, heapallindexed => true)", [number]
+                    )
                 except psycopg.errors.InsufficientPrivilege:
                     break
                 except (psycopg.errors.IndexCorrupted, psycopg.errors.DataCorrupted) as error:

@@ -1,0 +1,163 @@
+"""Pruning on PostgreSQL: one relay at a time, in nobody's way, and nothing that somebody is about to use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from relay.delivery import Delivery, Mark, Owed
+from relay.store import Pruned, Unavailable
+from relay.stores import open_store
+from relay.stores._sql import tables
+from relay.stores.postgresql import PostgresStore, pruning
+from relay.stores.postgresql.connection import connect
+from relay.window import debounce
+from tests.contract.desk import SECOND, Desk, delivered
+from tests.fakes import ManualClock
+from tests.postgres import Cluster, Database
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+async def desk(database: Database) -> AsyncIterator[Desk]:
+    clock = ManualClock()
+    store = await open_store(database.url, clock)
+
+    async def never() -> PostgresStore:
+        raise AssertionError
+
+    yield Desk(store, clock, never)
+    await store.close()
+
+
+@pytest.fixture
+def other(desk: Desk, database: Database) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    with connect(database.url, "other") as connection:
+        yield connection
+
+
+async def ended(desk: Desk, *routes: str) -> list[Delivery]:
+    deliveries = await desk.add(*routes)
+    for delivery in deliveries:
+        await desk.store.record(delivered(delivery))
+    return deliveries
+
+
+async def prune(desk: Desk) -> Pruned:
+    return await desk.store.prune(desk.clock.now(), DAY, DAY)
+
+
+async def test_one_relay_at_a_time_prunes(desk: Desk, other: psycopg.Connection[tuple[object, ...]]) -> None:
+    await ended(desk, "www")
+    desk.wait(2 * DAY.total_seconds())
+    other.execute("SELECT pg_advisory_lock($1)", [pruning._LOCK])
+    assert await prune(desk) == Pruned()
+    other.execute("SELECT pg_advisory_unlock($1)", [pruning._LOCK])
+    assert await prune(desk) == Pruned(events=1, deliveries=1)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1 FROM event WHERE id = $1 FOR UPDATE",
+        "UPDATE event SET matched = matched + 1 WHERE id = $1",
+        "SELECT 1 FROM delivery WHERE event_id = $1 FOR UPDATE",
+    ],
+)
+async def test_what_somebody_else_has_in_hand_is_passed_over(
+    desk: Desk, other: psycopg.Connection[tuple[object, ...]], sql: str
+) -> None:
+    [held], _ = await ended(desk, "www"), await ended(desk, "www")
+    desk.wait(2 * DAY.total_seconds())
+    with other.transaction():
+        other.execute(sql, [held.event.id])
+        assert await prune(desk) == Pruned(events=1, deliveries=1)
+    assert await desk.store.delivery(held.id) is not None
+    assert await prune(desk) == Pruned(events=1, deliveries=1)
+
+
+async def test_what_is_merged_into_what_somebody_else_has_in_hand_is_passed_over(
+    desk: Desk, other: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    desk.groupings["www"] = debounce(SECOND, 10 * SECOND, (), timedelta())
+    carrier, merged = await desk.tell(), await desk.tell()
+    await desk.store.cancel(carrier.id, desk.clock.now())
+    desk.wait(2 * DAY.total_seconds())
+    with other.transaction():
+        other.execute("SELECT 1 FROM delivery WHERE id = $1 FOR UPDATE", [carrier.id])
+        assert await prune(desk) == Pruned()
+    assert await desk.store.delivery(merged.id) is not None
+    assert (await prune(desk)).deliveries == 2
+
+
+async def test_what_is_owed_anew_while_its_event_is_pruned_is_not_promised(desk: Desk, database: Database) -> None:
+    [old] = await ended(desk, "www")
+    desk.wait(2 * DAY.total_seconds())
+    again = desk.owe(old.event, "www")
+    assert (await prune(desk)).events == 1
+    assert isinstance(desk.store, PostgresStore)
+    with pytest.raises(KeyError):
+        await desk.store._writer.owe(old.event.id, 7, [Owed(again, 100)])
+    assert database.sql("SELECT count(*) FROM relay.delivery") == [(0,)]
+    assert desk.counts().get("www", (0, 0)) == (0, 0)
+
+
+async def test_what_repeats_may_be_known_by_is_forgotten_in_time(desk: Desk, database: Database) -> None:
+    for number in range(3):
+        await desk.send(await desk.tell(mark=Mark(b"%d" % number, b"v", (1 + number) * DAY)))
+    desk.wait(2.5 * DAY.total_seconds())
+    await desk.store.prune(desk.clock.now(), 100 * DAY, 100 * DAY)
+    assert database.sql("SELECT key FROM relay.seen") == [(b"2",)]
+
+
+async def test_how_much_was_pruned_is_kept(desk: Desk, database: Database) -> None:
+    newest = 0
+    for _ in range(2):
+        newest = (await ended(desk, "www", "search"))[0].event.id
+        desk.wait(2 * DAY.total_seconds())
+        await prune(desk)
+    kept = dict(database.sql("SELECT key, value FROM relay.meta"))
+    assert (kept["pruned_events"], kept["pruned_deliveries"]) == ("2", "4")
+    assert kept[tables.PRUNED_UP_TO] == str(newest)
+
+
+async def test_a_shape_goes_only_when_no_relay_can_know_it_any_more(
+    desk: Desk, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "_SHAPES_KEPT", 1)
+    keys = "SELECT key FROM relay.shape WHERE route = '{}'"
+    await ended(desk, "gone")
+    await desk.add("www")
+    [(before,)] = database.sql(keys.format("gone"))
+    desk.wait(2 * DAY.total_seconds())
+    await prune(desk)
+    [(retired,)] = database.sql(keys.format("gone"))
+    assert retired.startswith("retired ")
+    assert retired.endswith(before)
+    [(used,)] = database.sql(keys.format("www"))
+    assert not used.startswith("retired ")
+    # This relay has known it: a delivery that it stores is found.
+    [delivery] = await desk.add("gone")
+    assert await desk.states(delivery) == ["pending"]
+    await desk.store.record(delivered(delivery))
+    desk.wait(2 * DAY.total_seconds())
+    await prune(desk)
+    assert database.sql(keys.format("gone")) == [(retired,)], "a relay that runs may know it"
+    now = round(desk.clock.now().timestamp() * 1000)
+    database.sql(f"UPDATE relay.process SET started_at = {now}")
+    await prune(desk)
+    assert database.sql(keys.format("gone")) == []
+    assert len(database.sql("SELECT 1 FROM relay.shape")) == 1
+
+
+async def test_without_a_server_pruning_says_so(desk: Desk, postgres: Cluster) -> None:
+    postgres.stop()
+    try:
+        with pytest.raises(Unavailable, match="the database cannot be used"):
+            await prune(desk)
+    finally:
+        postgres.start()

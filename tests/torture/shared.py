@@ -1,0 +1,392 @@
+"""Relays that share one PostgreSQL are killed and stopped under load, and the database crashes: what they acknowledged
+arrives, and nothing arrives twice that was not under way where it happened.
+
+What arrived is explained attempt by attempt. An attempt that follows, or overlaps, another one of its delivery must
+have a reason: the earlier one was told to come again, or the relay that made it was killed or stopped before it had
+surely recorded what came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import aiohttp
+import psycopg
+
+from relay.ids import Ids
+from tests.harness import Received, RelayProcess, sink
+from tests.postgres import Database, cluster
+from tests.several import HEADER, Attempt, end, made
+from tests.torture.row import Figure, Place
+
+LEASE = 10.0
+TAKEOVER = 30.0
+SECONDS = 60.0  # of the quick run
+SENDERS, RATE = 6, 90.0  # events a second, of all senders
+SLOW = 12.0  # seconds in which a destination answers: longer than a lease
+RECORDED = 1.0  # seconds after an answer until its result is surely on disk, on a machine that does much else
+_PATIENCE = 120.0
+
+TEXT = """
+log: {level: info}
+sources: {any: {type: generic, verify: none, dedup: {key: body.id, window: 1h}, map: {model: body.to}}}
+routes:
+  - {name: plain, match: {model: all}, to: {url: 'URL/plain'}, concurrency: 16}
+  - name: flaky
+    match: {model: all}
+    to: {url: 'URL/flaky'}
+    concurrency: 16
+    unhealthy_after: 1000000
+    retry: {policy: fixed, every: 300ms, attempts: 1000, jitter: 0.5}
+  - {name: slow, match: {model: slow}, to: {url: 'URL/slow', timeout: 30s}, concurrency: 64}
+"""
+
+
+@dataclass
+class Destination:
+    """Notes each attempt, and whether anybody was there to hear its answer."""
+
+    random: random.Random
+    attempts: list[Attempt] = field(default_factory=list)
+
+    async def answer(self, request: Received) -> int:
+        attempt = Attempt(
+            request.id, request.path, request.headers.get(HEADER, "?"), request.body, monotonic(), ended=float("inf")
+        )
+        self.attempts.append(attempt)
+        if request.path == "/slow":
+            await asyncio.sleep(SLOW)  # it is a slow one
+        attempt.status = 503 if request.path == "/flaky" and self.random.random() < 0.2 else 200
+        attempt.ended = monotonic()
+        return attempt.status
+
+    def delivered(self, path: str) -> set[int]:
+        """The numbers of the events that it took."""
+        return {number_of(each) for each in self.attempts if each.path == path and each.status == 200}
+
+
+def number_of(attempt: Attempt) -> int:
+    """Which event an attempt is about."""
+    found: int = json.loads(attempt.body)["id"]
+    return found
+
+
+@dataclass
+class Senders:
+    """Each event is posted to one relay after another until one has acknowledged it."""
+
+    relays: Sequence[RelayProcess]
+    draw: random.Random
+    acknowledged: dict[int, str] = field(default_factory=dict)
+    """The ids of events, by their numbers."""
+    routes: dict[int, list[str]] = field(default_factory=dict)
+    answers: Counter[object] = field(default_factory=Counter)
+    ended: bool = False
+    rate: float = RATE
+    slow_every: int = 40
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    async def _one(self, session: aiohttp.ClientSession) -> None:
+        number = next(self.numbers)
+        to = "slow" if self.slow_every and number % self.slow_every == 0 else "all"
+        body = json.dumps({"id": number, "to": to}).encode()
+        while True:
+            relay = self.draw.choice(self.relays)
+            try:
+                async with session.post(f"{relay.public}/in/any", data=body) as response:
+                    said = json.loads(await response.read())
+                self.answers[response.status] += 1
+                if response.status == 200:
+                    self.acknowledged[number] = said["id"]
+                    self.routes[number] = said["routes"]
+                    return
+                assert response.status >= 500, (response.status, said)
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                self.answers[type(error).__name__] += 1
+            await asyncio.sleep(0.05)  # as senders do before they try again
+
+    async def _run(self, session: aiohttp.ClientSession) -> None:
+        while not self.ended:
+            began = monotonic()
+            await self._one(session)
+            await asyncio.sleep(max(0.0, began + SENDERS / self.rate - monotonic()))
+
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[None]:
+        """Send all the while; leaving the context waits until each event that was begun with is acknowledged."""
+        timeout = aiohttp.ClientTimeout(total=3)
+        async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
+            for _ in range(SENDERS):
+                group.create_task(self._run(session))
+            try:
+                yield
+            finally:
+                self.ended = True
+
+
+@dataclass
+class Moment:
+    """A relay was killed, or stopped until it was to go on."""
+
+    relay: str
+    what: str
+    began: float
+    ended: float
+    hands: tuple[str, ...] = ()
+    """The deliveries that it had in hand when it was killed."""
+
+
+def unexplained(attempts: Sequence[Attempt], moments: Sequence[Moment]) -> tuple[list[str], Counter[str]]:
+    """The repeats that nothing explains, in words; how many are explained by what."""
+    by_delivery: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in attempts:
+        by_delivery[attempt.id].append(attempt)
+    wrong, why = list[str](), Counter[str]()
+    for id_, several in by_delivery.items():
+        several.sort(key=lambda each: each.began)
+        for place, later in enumerate(several[1:], start=1):
+            for earlier in several[:place]:
+                if earlier.status not in (None, 200) and earlier.ended <= later.began:
+                    continue  # it was told to come again
+                found = _reason(earlier, later, moments)
+                if found is None:
+                    near = [(each.what, round(each.began - earlier.began, 2), round(each.ended - earlier.began, 2))
+                            for each in moments if each.relay == earlier.relay]  # fmt: skip
+                    wrong.append(
+                        f"{id_} {earlier.path}: by {earlier.relay}, answered {earlier.status} after"
+                        f" {earlier.ended - earlier.began:.2f} s, then by {later.relay} at"
+                        f" {later.began - earlier.began:.2f} s ({near})"
+                    )
+                else:
+                    why[found] += 1
+    return wrong, why
+
+
+def _reason(earlier: Attempt, later: Attempt, moments: Sequence[Moment]) -> str | None:
+    last = min(earlier.ended, later.began) + RECORDED
+    for each in moments:
+        if each.relay == earlier.relay and each.began <= last and each.ended >= earlier.began - 0.2:
+            return each.what
+    return None
+
+
+@dataclass
+class Trial:
+    """Three relays, what is done to them, and what was seen."""
+
+    folder: Path
+    database: Database
+    destination: Destination
+    relays: list[RelayProcess]
+    draw: random.Random
+    moments: list[Moment] = field(default_factory=list)
+    stale: dict[str, int] = field(default_factory=dict)
+    outages: list[tuple[float, float]] = field(default_factory=list)
+    _troubled: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    ended: bool = False
+
+    def name(self, at: int) -> str:
+        return "abc"[at]
+
+    def hands(self, at: int) -> tuple[str, ...]:
+        """The deliveries that the database says a relay has in hand."""
+        process = self.relays[at].process
+        assert process is not None
+        rows = patiently(
+            self.database,
+            "SELECT d.id, (SELECT value FROM meta WHERE key = 'store') FROM delivery d JOIN process p ON p.id = d.owner"
+            f" WHERE d.state = 'pending' AND p.name LIKE '%:{process.pid}'",
+        )
+        return tuple(Ids(int(store)).text("dlv_", number) for number, store in rows)
+
+    async def kill(self, at: int, away: float) -> None:
+        relay, began = self.relays[at], monotonic()
+        relay.kill()
+        killed = Moment(self.name(at), "kill", began, monotonic())
+        self.moments.append(killed)
+        killed.hands = await asyncio.to_thread(self.hands, at)
+        await asyncio.sleep(away)
+        await start(relay)
+
+    async def stop(self, at: int, away: float) -> None:
+        process = self.relays[at].process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        stopped = Moment(self.name(at), f"stop {'>' if away > LEASE else '<'} lease", monotonic(), float("inf"))
+        self.moments.append(stopped)
+        await asyncio.sleep(away)
+        process.send_signal(signal.SIGCONT)
+        stopped.ended = monotonic()
+
+    async def trouble(self, at: int, long: float) -> None:
+        """What befalls one relay, again and again."""
+        await asyncio.sleep(self.draw.uniform(2, 6))
+        while not self.ended:
+            async with self._troubled:
+                if self.ended:
+                    return
+                draw = self.draw.random()
+                if draw < 0.45:
+                    await self.kill(at, self.draw.uniform(0.2, 2))
+                elif draw < 0.7:
+                    await self.stop(at, self.draw.uniform(0.5, 6))
+                else:
+                    await self.stop(at, long + self.draw.uniform(0, 3))
+            await asyncio.sleep(self.draw.uniform(2, 8))
+
+    async def crash(self) -> None:
+        """The database dies and starts again."""
+        began = monotonic()
+        await asyncio.to_thread(self.database.cluster.restart, immediate=True)
+        self.outages.append((began, monotonic()))
+
+    async def watch(self) -> None:
+        """How many results were refused, by whom."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+            while True:
+                for relay in self.relays:
+                    try:
+                        async with session.get(f"{relay.admin}/health") as response:
+                            for each in json.loads(await response.read())["relays"]:
+                                before = self.stale.get(each["name"], 0)
+                                self.stale[each["name"]] = max(before, each["stale_results"])
+                    except (aiohttp.ClientError, TimeoutError, ValueError, OSError):
+                        continue
+                await asyncio.sleep(0.5)
+
+    def takeovers(self) -> list[float]:
+        """For each kill that left something in hand: how long the last of it took to be delivered by somebody else."""
+        found = []
+        first: dict[str, float] = {}
+        for moment in self.moments:
+            if moment.what != "kill":
+                continue
+            first.clear()
+            for attempt in self.destination.attempts:
+                if attempt.id in moment.hands and attempt.began > moment.began:
+                    first.setdefault(attempt.id, attempt.began - moment.began)
+            if first:
+                found.append(max(first.values()))
+        return found
+
+
+async def start(relay: RelayProcess) -> None:
+    """Start it, as a service manager does: again where it could not, since the database was away."""
+    while True:
+        try:
+            await relay.start()
+            return
+        except AssertionError:
+            assert relay.process is not None
+            if relay.process.wait() != 1:
+                raise
+            await asyncio.sleep(0.2)
+
+
+def patiently(database: Database, sql: str) -> list[tuple[Any, ...]]:
+    """What psql would say, once the database is there."""
+    until = monotonic() + _PATIENCE
+    while True:
+        try:
+            return database.sql(sql)
+        except psycopg.OperationalError:
+            if monotonic() > until:
+                raise
+            sleep(0.05)
+
+
+def fates(database: Database) -> dict[str, int]:
+    """How many deliveries are in which state."""
+    return dict(patiently(database, "SELECT state, count(*) FROM delivery GROUP BY state"))
+
+
+async def settled(database: Database, patience: float = _PATIENCE) -> None:
+    """Wait until nothing waits to be sent."""
+    async with asyncio.timeout(patience):
+        while await asyncio.to_thread(lambda: fates(database).get("pending", 0)):
+            await asyncio.sleep(0.2)
+
+
+async def killed_and_stopped(place: Place) -> Figure:
+    """Show 2 of the issue."""
+    draw = random.Random(18)
+    destination = Destination(random.Random(5))
+    seconds = SECONDS * place.count
+    with cluster(fsync=True) as postgres, postgres.database() as database:
+        async with sink(destination.answer) as receiving:
+            relays = made(place.folder, database.url, TEXT.replace("URL", receiving.url))
+            trial = Trial(place.folder, database, destination, relays, draw)
+            senders = Senders(relays, random.Random(3))
+            try:
+                await asyncio.gather(*(relay.start() for relay in relays))
+                async with asyncio.TaskGroup() as watching:
+                    watch = watching.create_task(trial.watch())
+                    async with senders.sending(), asyncio.TaskGroup() as group:
+                        for at in range(len(relays)):
+                            group.create_task(trial.trouble(at, LEASE + 4))
+                        for _ in range(2):
+                            await asyncio.sleep(seconds / 3)
+                            await trial.crash()
+                        await asyncio.sleep(seconds / 3)
+                        trial.ended = True
+                    ended = monotonic()
+                    await settled(database)
+                    quiet = monotonic() - ended
+                    await asyncio.sleep(1)  # the last refusals are on their way to /health
+                    watch.cancel()
+                states = fates(database)
+                bodies = database.sql("SELECT count(*), count(DISTINCT id) FROM event")
+            finally:
+                for relay in relays:
+                    end(relay)
+    return _figure(trial, senders, states, bodies[0][0], quiet)
+
+
+def _figure(trial: Trial, senders: Senders, states: dict[str, int], events: int, quiet: float) -> Figure:
+    destination = trial.destination
+    lost = _lost(senders, destination)
+    wrong, why = unexplained(destination.attempts, trial.moments)
+    (trial.folder / "unexplained").write_text("\n".join(wrong))
+    takeovers = sorted(trial.takeovers())
+    kinds = Counter(moment.what for moment in trial.moments)
+    stale = sum(trial.stale.values())
+    several = _several_ids(destination.attempts)
+    took = ", ".join(f"{each:.1f}" for each in takeovers) or "none"
+    text = (
+        f"{len(senders.acknowledged):,} acknowledged ({dict(senders.answers)}), {len(lost):,} lost, {events:,} stored;"
+        f" {dict(kinds)}, {len(trial.outages)} crashes of the database;"
+        f" {len(destination.attempts):,} attempts, repeats by {dict(why)}, {len(wrong)} unexplained,"
+        f" {several} events with several ids; takeover after {took} s;"
+        f" {stale} stale results refused; quiet {quiet:.1f} s after the last event; {states}"
+    )
+    good = not lost and not wrong and not several and bool(takeovers) and takeovers[-1] <= TAKEOVER and stale > 0
+    return Figure(text, good and set(states) == {"delivered"})
+
+
+def _lost(senders: Senders, destination: Destination) -> list[tuple[int, str]]:
+    delivered = {route: destination.delivered(f"/{route}") for route in ("plain", "flaky", "slow")}
+    return [
+        (number, route)
+        for number, routes in senders.routes.items()
+        for route in routes
+        if number not in delivered[route]
+    ]
+
+
+def _several_ids(attempts: Sequence[Attempt]) -> int:
+    """Events of which one destination saw several deliveries."""
+    ids: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for attempt in attempts:
+        ids[attempt.path, number_of(attempt)].add(attempt.id)
+    return sum(len(each) > 1 for each in ids.values())
