@@ -120,9 +120,17 @@ def copy(sqlite_url: str, postgres_url: str, as_json: bool) -> None:
     Example:
       relay db copy sqlite:/var/lib/relay/relay.db postgresql://relay@db.example.com/relay
     """
+    from relay import storeurl
+    from relay.secret import Redactor
     from relay.store import CannotCopy, Locked, Unavailable, Unusable
     from relay.stores import lacking
 
+    if postgres_url.startswith(("postgresql:", "postgres:")):
+        try:
+            postgres_url = storeurl.checked(postgres_url)
+        except ValueError as error:
+            term.fail(f"POSTGRES_URL: {error}", term.USAGE)
+    redact = Redactor(storeurl.hidden(postgres_url))
     for url, scheme in ((sqlite_url, "sqlite:"), (postgres_url, "postgresql:")):
         if not url.startswith(scheme) or url == scheme:
             term.fail(f"expected a URL that begins with {scheme}, as in store.url", term.USAGE)
@@ -134,11 +142,11 @@ def copy(sqlite_url: str, postgres_url: str, as_json: bool) -> None:
         with progress.bar("copying") as moved:
             copied = copying.copy(Path(sqlite_url.removeprefix("sqlite:")), postgres_url, moved)
     except Unusable as error:
-        term.fail(str(error), term.OPERATOR)
+        term.fail(redact(str(error)), term.OPERATOR)
     except Locked as error:
         term.fail(f"{error}: stop it first")
     except (CannotCopy, Unavailable) as error:
-        term.fail(str(error))
+        term.fail(redact(str(error)))
     if as_json:
         click.echo(json.dumps(asdict(copied), indent=2))
         return
