@@ -16,8 +16,7 @@ from relay.delivery import LogItem, Mark, State
 from relay.ids import DeliveryId
 from relay.lane import Order
 from relay.store import Unavailable, WrongState
-from relay.stores import postgresql
-from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url
+from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url, opening
 from relay.stores.postgresql.connection import Connection, connect
 from relay.window import debounce
 from tests.contract.desk import SECOND, Desk, again, delivered
@@ -487,7 +486,7 @@ async def test_a_database_that_is_started_later_is_waited_for(database: Database
 async def test_a_database_that_is_never_started_is_not_waited_for_for_ever(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql, "WAITING", 0.1)
+    monkeypatch.setattr(opening, "WAITING", 0.1)
     database.cluster.stop()
     try:
         with pytest.raises(Unavailable, match="cannot open the store"):
