@@ -350,6 +350,28 @@ async def test_what_a_dead_relay_was_sending_may_be_merged_again(start: Start, m
     assert await second.states(old, new) == ["merged", "pending"]
 
 
+async def test_a_lane_that_was_made_while_another_relay_was_sending_goes_on(start: Start) -> None:
+    first, second = await two(start)
+    sent = await first.tell()
+    first.wait(1)
+    behind = await second.tell()
+    await second.follow(www=Order.ENTRY)  # its config was read again, the other one's not yet
+    assert await second.claimed() == []
+    await first.store.record(delivered(sent))
+    assert await second.claimed() == [behind.id]
+
+
+async def test_what_another_relay_put_into_another_lane_is_not_begun_under_the_old_one(start: Start) -> None:
+    first, second = await two(start)
+    for relay in (first, second):
+        await relay.follow(www=Order.LATEST)
+    delivery = await first.tell()
+    [found] = await first.claim()
+    await second.follow(www=Order.ROUTE)
+    assert await first.store.take(found, first.clock.now()) is None
+    assert await first.claimed() == [delivery.id]
+
+
 # -- what they know of each other ------------------------------------------------------------------------------------
 
 
