@@ -593,7 +593,7 @@ class Dispatcher:
 
     async def _changed_elsewhere(self, courier: Courier, due: datetime | None) -> bool:
         """Whether another relay has just probed a route, and knows more of it than has been heard here."""
-        if await self._oversight.refresh(courier.name):
+        if await self._oversight.refresh([courier.name]):
             self._strays = True  # it may have been paused
             self._wake.set()
             return True

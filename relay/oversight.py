@@ -6,7 +6,9 @@ its route.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +21,7 @@ from relay.routing import Route
 from relay.store import Store, Unavailable
 
 _KIND = "route"
+_BY_HAND = {"paused_by": PausedBy.HAND.value}
 _OPEN = {RouteState.UNHEALTHY: Kind.UNHEALTHY, RouteState.PAUSED: Kind.PAUSED}
 _TOLD = {Turn.UNHEALTHY: Kind.UNHEALTHY, Turn.RECOVERED: Kind.RECOVERED, Turn.PAUSED: Kind.PAUSED}
 
@@ -37,6 +40,12 @@ class Oversight:
         self._changed: set[str] = set()
         self._turned: set[str] = set()
         """Of those, the ones that are to be saved whatever another relay says of them."""
+        self._decided: set[str] = set()
+        """Of those, the ones that a person has turned: what relay sees by itself does not undo what a person did."""
+        self._saving: Counter[str] = Counter()
+        """Those that are just being saved so."""
+        self._passed_over: set[str] = set()
+        """What was heard of meanwhile, and may have been saved before or after."""
         self.urgent = False
         """Whether something is to be saved before anything else is sent."""
 
@@ -51,22 +60,28 @@ class Oversight:
     def adopt(self, saved: Mapping[str, Mapping[str, Any]]) -> set[str]:
         """Another relay on the same store saved how routes are doing; those that turned by that."""
         turned = set()
-        self._stored.update(saved)
         for name, data in saved.items():
+            if name in self._turned or self._saving[name]:
+                self._passed_over.add(name)
+                continue
             own, theirs = self.of(name), restored(data)
             if theirs.state is not own.state:
                 turned.add(name)
                 journal.route_turned(name, theirs.state, theirs.reason)
                 self._notices.heard(_OPEN.get(theirs.state, Kind.RECOVERED), name, theirs.since)
             own.adopt(theirs)
+            self._stored[name] = data
             self._changed.discard(name)
         return turned
 
-    async def refresh(self, name: str) -> bool:
-        """Ask the store what others know of a route by now, before they tell; whether it turned by that. Raises
+    async def refresh(self, names: Collection[str]) -> set[str]:
+        """Ask the store what other relays know of routes by now, before they tell; those that turned by that. Raises
         Unavailable."""
-        data = (await self._store.states(_KIND)).get(name)
-        return data is not None and data != self._stored.get(name) and bool(self.adopt({name: data}))
+        if self._store.shared is None:
+            return set()
+        found = await self._store.states(_KIND)
+        news = {name: found[name] for name in names if name in found and found[name] != self._stored.get(name)}
+        return self.adopt(news)
 
     def follow(self, routes: Mapping[str, Route]) -> None:
         """The routes there are now. One that got another destination gets another try."""
@@ -151,6 +166,7 @@ class Oversight:
     def _by_hand(self, name: str, changed: bool, kind: Kind, reason: str, since: datetime | None) -> bool:
         if changed:
             self._mark(name)
+            self._decided.add(name)
             health = self.of(name)
             journal.route_turned(name, health.state, reason)
             self._tell(name, kind, reason, since or health.since)
@@ -166,14 +182,27 @@ class Oversight:
         self.urgent = False
         changed, self._changed = self._changed, set()
         turned, self._turned = self._turned & changed, set()
+        by_hand, self._decided = self._decided & turned, set()
+        self._saving.update(turned)
         try:
-            for names, over in ((turned, True), (changed - turned, False)):
-                if names:
-                    states = {name: self.of(name).saved() for name in names}
-                    await self._store.save_states(_KIND, states, over=over)
-                    self._stored.update(states)
+            await self._save(by_hand)
+            await self._save(turned - by_hand, unless=_BY_HAND)
+            await self._save(changed - turned, over=False)
         except Unavailable:
             self._changed |= changed
             self._turned |= turned
+            self._decided |= by_hand
             return False
+        finally:
+            self._saving.subtract(turned)
+        heard, self._passed_over = self._passed_over & turned, self._passed_over - turned
+        if heard:
+            with suppress(Unavailable):  # then it is heard again when somebody saves it
+                await self.refresh(heard)
         return True
+
+    async def _save(self, names: Collection[str], over: bool = True, unless: Mapping[str, str] | None = None) -> None:
+        if names:
+            states = {name: self.of(name).saved() for name in names}
+            await self._store.save_states(_KIND, states, over=over, unless=unless)
+            self._stored.update(states)

@@ -532,10 +532,18 @@ class Store(LogReader, Protocol):
         """What `save_states` saved of a kind of things (`route`, `source`), by name."""
         ...
 
-    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]], *, over: bool = True) -> None:
+    async def save_states(
+        self,
+        kind: str,
+        states: Mapping[str, Mapping[str, Any]],
+        *,
+        over: bool = True,
+        unless: Mapping[str, str] | None = None,
+    ) -> None:
         """Keep what is known of things, by name, as JSON data; names that are not given stay as they were.
 
-        Without `over`, what another process has saved and this one was not told of yet stays too."""
+        Without `over`, what another process has saved and this one was not told of yet stays too; with it, that of it
+        which has this one value `unless`."""
         ...
 
     async def restored(self) -> datetime | None:

@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 
 from relay.clock import SystemClock
-from relay.delivery import LogItem, Mark, State
+from relay.config import load
+from relay.delivery import Code, Failure, LogItem, Mark, Retryable, State
+from relay.health import RouteHealth, RouteState
 from relay.ids import DeliveryId
 from relay.lane import Order
+from relay.notify import Notices
+from relay.oversight import Oversight
+from relay.runtime import build
 from relay.store import Unavailable, WrongState
 from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url, opening
 from relay.stores.postgresql.connection import Connection, connect
@@ -23,6 +28,10 @@ from tests.contract.desk import SECOND, Desk, again, delivered
 from tests.fakes import ManualClock, until
 from tests.postgres import Database
 
+CONFIG = b"""
+sources: {any: {type: generic, verify: none}}
+routes: [{name: www, to: {url: "http://a.test/"}}]
+"""
 MARK = Mark(b"k" * 16, b"v" * 16, timedelta(minutes=5))
 
 
@@ -469,6 +478,81 @@ async def test_what_another_has_decided_is_not_written_over_unseen(
     assert await first.store.states("route") == {"www": {"state": "paused"}}
     await second.store.save_states("route", {"www": {"state": "healthy", "n": 2}})
     assert await first.store.states("route") == {"www": {"state": "healthy", "n": 2}}
+
+
+class Overseer(Heard):
+    """Has the health of routes told to who keeps it."""
+
+    def __init__(self, relay: Relay) -> None:
+        super().__init__()
+        self.oversight = Oversight(relay.store, relay.clock, Notices(relay.clock))
+        relay.shared_store.shared.follow(self)
+
+    def states(self, kind: str, changed: Mapping[str, Mapping[str, Any]]) -> None:
+        super().states(kind, changed)
+        self.oversight.adopt(changed)
+
+
+async def test_a_pause_is_not_undone_by_what_is_heard_while_it_is_saved(start: Start) -> None:
+    first, second = await two(start)
+    here, there = Overseer(first).oversight, Overseer(second).oversight
+    here.pause("www", "by hand")
+    async with asyncio.TaskGroup() as group:
+        saving = group.create_task(here.save())
+        await asyncio.sleep(0)
+        here.adopt({"www": RouteHealth(consecutive_failures=1).saved()})  # saved a moment before
+    assert saving.result()
+    assert here.paused("www")
+    await until(lambda: there.paused("www"))
+
+
+async def test_what_was_saved_after_a_pause_counts_though_it_was_heard_before_that_was_done(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await two(start)
+    here = Overseer(first).oversight
+    here.pause("www", "by hand")
+    real = first.store.save_states
+    after = RouteHealth(since=second.clock.now()).saved()
+
+    async def saved_at_last(*values: Any, **how: Any) -> None:
+        await real(*values, **how)
+        await second.store.save_states("route", {"www": after})
+        here.adopt({"www": after})
+
+    with monkeypatch.context() as late:
+        late.setattr(first.store, "save_states", saved_at_last)
+        assert await here.save()
+    assert not here.paused("www")
+
+
+async def test_what_was_read_before_it_was_written_over_is_not_told(start: Start) -> None:
+    first, _ = await two(start)
+    heard, member = Heard(), first.shared_store._member
+    await first.store.save_states("route", {"www": {"state": "paused"}})
+    saved = member.saved["route", "www"]
+    member._tell(heard, (), (), {("route", "www"): ('{"state":"healthy"}', saved - 1)})
+    assert heard.saved == {}
+
+
+async def test_what_a_relay_sees_by_itself_does_not_undo_what_a_person_did_at_another(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await two(start)
+    here, there = Overseer(first).oversight, Overseer(second).oversight
+    [delivery] = await first.add("www")
+    with monkeypatch.context() as deaf:
+        deaf.setattr(first.shared_store._member, "_changed", lambda connection: {})
+        there.pause("www", "by hand")
+        assert await there.save()
+        outcome = Retryable(Failure(Code.TIMEOUT, "no answer"))
+        [route] = build(load(CONFIG), 1, first.clock.now()).routing.routes.values()
+        for n in range(5):
+            here.saw(route, again(delivery, first.clock.now(), n + 1), outcome)
+        assert here.of("www").state is RouteState.UNHEALTHY
+        assert await here.save()
+    await until(lambda: here.paused("www"))
+    assert there.paused("www")
 
 
 async def test_an_errand_is_one_relays_until_it_is_done(start: Start) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -194,6 +195,8 @@ class Routes:
         of each are held no more. Raises Unavailable where it holds only until relay is started anew."""
         desk = self._desk
         before = {name: self._held(name) for name in names}
+        with suppress(Unavailable):  # another relay may just have turned them
+            await desk.oversight.refresh(names)
         changed = {name: turn(name) for name in names}
         written = await desk.oversight.save()
         await desk.dispatcher.obey()

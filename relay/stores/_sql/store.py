@@ -187,7 +187,14 @@ class SqlStore:
         moment = to_ms(now)
         return await self._writer.call(partial(commands.hold, ids=self.ids, delivery=window, now=moment))
 
-    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]], *, over: bool = True) -> None:
+    async def save_states(
+        self,
+        kind: str,
+        states: Mapping[str, Mapping[str, Any]],
+        *,
+        over: bool = True,
+        unless: Mapping[str, str] | None = None,
+    ) -> None:
         table = [(name, dumps(dict(state)).decode()) for name, state in states.items()]
         await self._writer.call(partial(commands.save, kind=kind, table=table), about=())
 

@@ -9,8 +9,8 @@ nobody else has taken the delivery since.
 
 A process may begin an attempt only while its lease, by its own clock and with a margin, has not ended: it cannot know
 what others did since. That clock goes on while a process is stopped, and starts before the renewal is sent. Others wait
-by their own clocks too, and only while they look at it all the time: a database whose clock is put right, or that stands
-still for a while, lets nobody seem dead. Only who has just started goes by the database's clock.
+by their own clocks too, and only while they look at it all the time: a database whose clock is put right, or that
+stands still for a while, lets nobody seem dead. Only who has just started goes by the database's clock.
 
 What others have changed is told by a notification, as a courtesy; each beat looks by itself, as the guarantee.
 """
@@ -154,7 +154,10 @@ class Membership:
         self._looked: float | None = None
         self._asked = False
         """Whether somebody said that there is something to see."""
-        self._states: dict[tuple[str, str], str] = {}
+        self._states: dict[tuple[str, str], int] = {}
+        """When others saved them that were told of last."""
+        self.saved: dict[tuple[str, str], int] = {}
+        """When this process saved them last: what others did before is of no interest any more."""
         self.known: dict[tuple[str, str], str] = {}
         """What others saved last of routes and sources, as far as it was told of on the loop."""
         self._looked_at = 0
@@ -320,24 +323,30 @@ class Membership:
             connection.execute(_CUT_OFF, [number, expires])
         return False
 
-    def _changed(self, connection: Connection) -> dict[tuple[str, str], str]:
-        """What others have written of routes and sources since the last look, by kind and name."""
+    def _changed(self, connection: Connection) -> dict[tuple[str, str], tuple[str, int]]:
+        """What others have written of routes and sources since the last look, and when, by kind and name."""
         found = connection.execute(_STATES, [self._looked_at - _OVERLAP, list(self.mine)]).fetchall()
-        changed: dict[tuple[str, str], str] = {}
+        changed: dict[tuple[str, str], tuple[str, int]] = {}
         for kind, name, data, at in found:
             self._looked_at = max(self._looked_at, at)
-            if self._states.get((kind, name)) != data:
-                self._states[kind, name] = data
-                changed[kind, name] = data
+            if self._states.get((kind, name)) != at:
+                self._states[kind, name] = at
+                changed[kind, name] = data, at
         return changed
 
     def _tell(
-        self, told: Told, due: Collection[str], ended: Sequence[str], states: Mapping[tuple[str, str], str]
+        self,
+        told: Told,
+        due: Collection[str],
+        ended: Sequence[str],
+        states: Mapping[tuple[str, str], tuple[str, int]],
     ) -> None:
         for name in ended:
             told.ended(name)
         changed: dict[str, dict[str, Any]] = {}
-        for (kind, name), data in states.items():
+        for (kind, name), (data, at) in states.items():
+            if at < self.saved.get((kind, name), 0):
+                continue  # it was read before that was written over it
             self.known[kind, name] = data
             changed.setdefault(kind, {})[name] = orjson.loads(data)
         for kind, some in changed.items():

@@ -43,10 +43,12 @@ _SAVE = """
     SELECT $1, v.name, v.data, $4, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
     FROM unnest($2::text[], $3::text[]) AS v(name, data) ORDER BY v.name
     ON CONFLICT (kind, name) DO UPDATE SET data = excluded.data, writer = excluded.writer, at = excluded.at
-        WHERE k.data <> excluded.data AND ($5 OR k.writer = ANY($6) OR k.data = (
-            SELECT e.data FROM unnest($2::text[], $7::text[]) AS e(name, data) WHERE e.name = k.name
-        ))
-    RETURNING name, data
+        WHERE k.data <> excluded.data AND (
+            $5 AND ($8 = '' OR strpos(k.data, $8) = 0) OR k.writer = ANY($6) OR k.data = (
+                SELECT e.data FROM unnest($2::text[], $7::text[]) AS e(name, data) WHERE e.name = k.name
+            )
+        )
+    RETURNING name, at
 """
 
 
@@ -182,17 +184,29 @@ class PostgresStore(SqlStore):
         async with self._pruning:
             return await pruning.prune(self._url, now, retention, bodies, told, haste)
 
-    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]], *, over: bool = True) -> None:
+    async def save_states(
+        self,
+        kind: str,
+        states: Mapping[str, Mapping[str, Any]],
+        *,
+        over: bool = True,
+        unless: Mapping[str, str] | None = None,
+    ) -> None:
         names, data = list(states), [dumps(dict(state)).decode() for state in states.values()]
         known = [self._member.known.get((kind, name)) for name in names]
+        # As it stands in the data: within a text there would be backslashes before the quotes.
+        but = dumps(dict(unless or {})).decode()[1:-1]
 
-        def command(connection: Shared, deltas: Deltas) -> None:
+        def command(connection: Shared, deltas: Deltas) -> list[tuple[Any, ...]]:
             assert isinstance(connection, Session)
             member = self._member
-            if connection.bulk(_SAVE, [kind, names, data, member.id, over, list(member.mine), known]):
+            saved = connection.bulk(_SAVE, [kind, names, data, member.id, over, list(member.mine), known, but])
+            if saved:
                 connection.bulk("SELECT pg_notify($1, 'look')", [CHANNEL])
+            return saved
 
-        await self._writer.call(command, about=())
+        for name, at in await self._writer.call(command, about=()):
+            self._member.saved[kind, name] = at
 
     # -- its state ---------------------------------------------------------------------------------------------------
 
