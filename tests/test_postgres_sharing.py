@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from relay.clock import SystemClock
@@ -21,7 +22,8 @@ from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.runtime import build
 from relay.store import Unavailable, WrongState
-from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url, opening
+from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url, opening, schema
+from relay.stores.postgresql.ahead import Ahead
 from relay.stores.postgresql.connection import Connection, connect
 from relay.window import debounce
 from tests.contract.desk import SECOND, Desk, again, delivered
@@ -624,6 +626,59 @@ async def test_a_database_that_goes_and_comes_back_needs_no_restart(start: Start
     assert await relay.claimed() == [delivery.id]
     await relay.store.record(delivered(delivery))
     assert await relay.state(delivery) == "delivered"
+
+
+async def test_what_was_committed_though_the_answer_was_lost_is_found_soon(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = await start()
+    commit = Ahead.commit
+
+    def lost(self: Ahead) -> None:
+        commit(self)
+        raise psycopg.OperationalError("the connection was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ahead, "commit", lost)
+        with pytest.raises(Unavailable, match="lost"):
+            await relay.add("www")
+    await until(lambda: relay.heard.routes == {"www"})
+    assert len(await relay.claimed()) == 1
+
+
+async def test_states_are_heard_of_also_where_the_clock_of_the_database_was_put_back(
+    start: Start, database: Database
+) -> None:
+    first, second = await two(start)
+    await first.store.save_states("route", {"www": {"n": 1}})
+    await until(lambda: second.heard.saved == {("route", "www"): {"n": 1}})
+    second.shared_store._member._looked_at += 3_600_000
+    await first.store.save_states("route", {"search": {"n": 1}})
+    await until(lambda: ("route", "search") in second.heard.saved)
+
+
+async def test_a_connection_that_has_made_the_tables_waits_no_longer_for_others_than_any(database: Database) -> None:
+    with connect(database.url, "test") as connection:
+        schema.migrate(connection)
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("1min",)
+
+
+_WAITING_LONG = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE wait_event = 'advisory' AND clock_timestamp() - query_start > interval '100 ms'
+"""
+
+
+async def test_who_makes_the_tables_may_take_its_time(database: Database) -> None:
+    with connect(database.url, "first") as first:
+        first.execute("SELECT pg_advisory_lock($1)", [schema.LOCK])
+        url = f"{database.url}?options=-c%20statement_timeout%3D50"
+        async with asyncio.TaskGroup() as group:
+            with connect(url, "second") as second:
+                waiting = group.create_task(asyncio.to_thread(schema.migrate, second))
+                await until(lambda: database.sql(_WAITING_LONG) == [(1,)])
+                first.execute("SELECT pg_advisory_unlock($1)", [schema.LOCK])
+                await waiting
 
 
 async def test_nobody_is_taken_for_dead_because_the_database_was_away(start: Start, database: Database) -> None:

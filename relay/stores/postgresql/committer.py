@@ -96,6 +96,7 @@ class Committer(committing.Committer):
         if self._session is None or self._session.raw.closed:
             self._session = Session(connect(self._url, "writer"))
             self.recount = True
+            self._member.ask()
         return self._session
 
     # -- one transaction ---------------------------------------------------------------------------------------------

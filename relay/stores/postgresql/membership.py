@@ -92,7 +92,12 @@ _DUE = """
         OR EXISTS (SELECT 1 FROM delivery WHERE state = 'pending' AND route = waiting.route AND blocked = 0
             AND retried = 1 AND due <= ?1 AND (owner IS NULL OR owner = ANY(?4) OR (owner <= ?2 AND owner <> ALL(?3)))))
 """
-_STATES = "SELECT kind, name, data, at FROM known WHERE at > $1 AND writer <> ALL($2) AND kind IN ('route', 'source')"
+# The clock may have been put back since.
+_STATES = """
+    SELECT kind, name, data, at FROM known
+    WHERE at > least($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) - $2
+        AND writer <> ALL($3) AND kind IN ('route', 'source')
+"""
 
 
 class Gone(Exception):
@@ -205,6 +210,11 @@ class Membership:
         """Whether others may have taken over what this process has in hand."""
         return self._forgetting or monotonic() > self._good_until
 
+    def ask(self) -> None:
+        """At the next beat look also whether something is due that is in this process's hand, and that it may not know
+        of: what was committed, though nobody could be told so."""
+        self._asked = True
+
     def say_following(self, connection: Shared, deltas: Deltas) -> None:
         """A command: others are to hear at once whether somebody follows here what they do."""
         assert isinstance(connection, Session)
@@ -251,6 +261,7 @@ class Membership:
         if self._connection is None:
             self._connection = connect(self._url, "member")
             self._connection.execute(f"LISTEN {CHANNEL}")
+            self.ask()  # what was said meanwhile nobody heard
         return self._connection
 
     def _drop(self) -> None:
@@ -325,7 +336,7 @@ class Membership:
 
     def _changed(self, connection: Connection) -> dict[tuple[str, str], tuple[str, int]]:
         """What others have written of routes and sources since the last look, and when, by kind and name."""
-        found = connection.execute(_STATES, [self._looked_at - _OVERLAP, list(self.mine)]).fetchall()
+        found = connection.execute(_STATES, [self._looked_at, _OVERLAP, list(self.mine)]).fetchall()
         changed: dict[tuple[str, str], tuple[str, int]] = {}
         for kind, name, data, at in found:
             self._looked_at = max(self._looked_at, at)

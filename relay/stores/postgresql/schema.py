@@ -243,6 +243,7 @@ def version(connection: Connection) -> int:
 def migrate(connection: Connection, on_migrate: Callable[[int, int], None] | None = None) -> None:
     """Bring a database up to today's version, or make the tables. Where several relays start at once, one does it and
     the others wait."""
+    connection.execute("SET statement_timeout = 0")  # also while another one is at it
     connection.execute("SELECT pg_advisory_lock($1)", [LOCK])
     try:
         held = version(connection)
@@ -250,7 +251,6 @@ def migrate(connection: Connection, on_migrate: Callable[[int, int], None] | Non
             return
         if held and on_migrate is not None:
             on_migrate(held, VERSION)
-        connection.execute("SET statement_timeout = 0")
         for number, statements in enumerate(MIGRATIONS[held:], start=held + 1):
             with connection.transaction():
                 if number == 1:
@@ -265,6 +265,7 @@ def migrate(connection: Connection, on_migrate: Callable[[int, int], None] | Non
     finally:
         if not connection.closed:
             connection.execute("SELECT pg_advisory_unlock($1)", [LOCK])
+            connection.execute("RESET statement_timeout")
 
 
 def _make_schema(connection: Connection) -> None:
