@@ -434,6 +434,18 @@ async def test_a_lane_that_was_made_while_another_relay_was_sending_goes_on(star
     assert await second.claimed() == [behind.id]
 
 
+async def test_what_came_in_before_the_last_relay_read_its_config_again_is_put_in_order_too(start: Start) -> None:
+    first, second = await two(start)
+    for relay in (first, second):
+        await relay.follow(www=Order.NONE)
+    await second.follow(www=Order.LATEST)
+    old = await first.tell()
+    await first.follow(www=Order.LATEST)
+    first.wait(1)
+    new = await second.tell()
+    assert await second.states(old, new) == ["merged", "pending"]
+
+
 async def test_what_another_relay_put_into_another_lane_is_not_begun_under_the_old_one(start: Start) -> None:
     first, second = await two(start)
     for relay in (first, second):

@@ -114,7 +114,12 @@ class SqlStore:
     async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:
         async with self._settling:
             known = {name: state["order"] for name, state in (await self._logs.states("order")).items()}
-            new = {name: order for name, order in orders.items() if known.get(name, Order.NONE) != order}
+            # What came in here was put in lanes as this process understood it, whatever others have done since.
+            new = {
+                name: order
+                for name, order in orders.items()
+                if known.get(name, Order.NONE) != order or self._orders.get(name, order) is not order
+            }
             # From here on: an attempt may end before its lane is known here. Routes that are away keep theirs.
             self._orders = {name: Order(order) for name, order in known.items() if order} | dict(orders)
             if new:
