@@ -73,6 +73,7 @@ class Dispatcher:
         self._next: dict[str, datetime] = {}  # by route: the one moment it is to be looked at next
         self._stopping = False
         self._strays = False
+        self._left: set[str] = set()  # routes that went away: other relays may still send for them
         self._settling = asyncio.Lock()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,6 +107,7 @@ class Dispatcher:
         for name in self._couriers.keys() - enabled.keys():
             courier = self._couriers[name]
             courier.route = None
+            self._left.add(name)
             self._forget(courier)
             self._let_go(courier)
         for name, route in enabled.items():
@@ -150,6 +152,7 @@ class Dispatcher:
             courier = self._couriers.get(delivery.route)
             if courier is None or courier.route is None:  # its route went away between match and commit
                 self._strays = True
+                self._left.add(delivery.route)
                 self._wake.set()
                 continue
             queue, slots = courier.first, self._oversight.slots(courier.route)
@@ -672,13 +675,18 @@ class Dispatcher:
     async def _settle(self) -> None:
         async with self._settling:
             self._strays = False
+            left, self._left = self._left, set()
             sending = {name for name, courier in self._couriers.items() if courier.route is not None}
             paused = {name for name in sending if self._oversight.paused(name)}
             kept = dict.fromkeys(self._disabled, HeldReason.DISABLED) | dict.fromkeys(paused, HeldReason.PAUSED)
             try:
                 settled = await self._store.settle(sending - paused, kept)
+                if self._shared is not None and left - sending:
+                    known = [number for courier in self._couriers.values() for number in courier.known]
+                    await self._shared.leave(left - sending, known)
             except Unavailable as error:
                 self._strays = True
+                self._left |= left
                 journal.store_trouble(str(error))
                 return
         journal.held(settled.held)

@@ -290,6 +290,11 @@ class Shared(Protocol):
         """The processes that live, this one included."""
         ...
 
+    async def leave(self, routes: Collection[str], keeping: Collection[DeliveryId]) -> None:
+        """This process does not send for these routes any more: what it has in hand of them is anybody's, but for what
+        it is `keeping`. Raises Unavailable."""
+        ...
+
     async def errand(self, name: str, within: timedelta) -> bool:
         """Whether this process is to do what one of them does for all, and nobody else until then, or until `done`.
         Raises Unavailable."""

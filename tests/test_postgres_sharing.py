@@ -14,12 +14,14 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.config import load
-from relay.delivery import Code, Failure, LogItem, Mark, Retryable, State
+from relay.delivery import Code, Delivery, Failure, LogItem, Mark, Result, Retryable, State
+from relay.dispatcher import Dispatcher
 from relay.health import RouteHealth, RouteState
 from relay.ids import DeliveryId
 from relay.lane import Order
 from relay.notify import Notices
 from relay.oversight import Oversight
+from relay.routing import Route
 from relay.runtime import build
 from relay.store import Unavailable, WrongState
 from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url, opening, schema
@@ -607,6 +609,34 @@ async def test_routes_that_another_relay_sends_for_are_left_alone(start: Start) 
     [delivery, other] = await first.add("search", "elsewhere")
     await second.settle("www")
     assert await first.states(delivery, other) == ["pending", "held"]
+
+
+async def test_what_a_relay_has_in_hand_of_a_route_that_it_no_longer_sends_for_is_sent_by_others(start: Start) -> None:
+    first, second = await two(start)
+    await second.settle("www")
+    await until(lambda: any("www" in each.routes for each in first.shared_store.shared.members() if not each.me))
+    oversight, answer = Oversight(first.store, first.clock, Notices(first.clock)), asyncio.Event()
+    routes = build(load(CONFIG.replace(b"{name", b"{concurrency: 1, name")), 1, first.clock.now()).routing.routes
+    sent: list[DeliveryId] = []
+
+    async def attempt(route: Route, delivery: Delivery) -> Result:
+        sent.append(delivery.id)
+        await answer.wait()
+        return delivered(delivery)
+
+    async with Dispatcher(first.store, first.clock, attempt, oversight) as dispatcher:
+        await dispatcher.follow(routes)
+        born = []
+        for _ in range(2):
+            event = first.event()
+            owed = first.owed(event)
+            born.append(owed.delivery.id)
+            dispatcher.offer(await first.store.add(event, [owed]))
+        await until(lambda: sent == born[:1])
+        assert await second.claimed() == []
+        await dispatcher.follow({})
+        assert await second.claimed() == born[1:]
+        answer.set()
 
 
 async def test_who_follows_hears_of_what_others_change(start: Start) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
+from relay.ids import DeliveryId
 from relay.store import Member, Told
 from relay.stores._sql.connection import Connection
 from relay.stores._sql.deltas import Deltas
@@ -12,6 +13,10 @@ from relay.stores._sql.writer import Writer
 from relay.stores.postgresql.connection import Session
 from relay.stores.postgresql.membership import Membership
 
+_LEAVE = (
+    "UPDATE delivery SET owner = NULL"
+    " WHERE state = 'pending' AND route = ANY($1) AND owner = ANY($2) AND id <> ALL($3::bigint[])"
+)
 _ERRAND = """
     INSERT INTO errand AS e (name, owner, until) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
     ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until
@@ -37,6 +42,15 @@ class Sharing:
 
     def members(self) -> Sequence[Member]:
         return self._member.members
+
+    async def leave(self, routes: Collection[str], keeping: Collection[DeliveryId]) -> None:
+        mine = list(self._member.mine)
+
+        def command(connection: Connection, deltas: Deltas) -> None:
+            assert isinstance(connection, Session)
+            connection.bulk(_LEAVE, [list(routes), mine, list(keeping)])
+
+        await self._writer.call(command, about=())
 
     async def errand(self, name: str, within: timedelta) -> bool:
         member = self._member.id
