@@ -253,6 +253,27 @@ async def test_a_relay_that_was_taken_for_dead_goes_on_under_another_id(
     assert await first.claimed() == [delivery.id]
 
 
+async def test_a_relay_that_lost_the_database_just_when_it_had_another_id_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await two(start)
+    member = first.shared_store._member
+    before, look = member.id, member._look
+
+    def lost(connection: Connection) -> None:
+        if member.id != before:
+            monkeypatch.setattr(member, "_look", look)
+            raise psycopg.OperationalError("the connection was lost")
+        look(connection)
+
+    monkeypatch.setattr(member, "_look", lost)
+    first.stop(monkeypatch)
+    await until(lambda: bool(second.heard.gone))
+    first.go_on()
+    await until(lambda: first.heard.lost_times == 1)
+    await until(lambda: not first.shared_store.shared.lapsed())
+
+
 async def test_what_comes_in_after_a_stop_is_stored_under_the_new_id(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,7 +198,8 @@ class Membership:
                 self.join(connection)
             finally:
                 connection.close()
-        self._call(self._forget)
+                if self.id != gone:  # also where it then could not see who else lives
+                    self._call(self._forget)
 
     def _forget(self) -> None:
         self._ids.take_slot(self.slot)
