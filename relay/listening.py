@@ -47,6 +47,8 @@ class Listening:
             elif own.silent_since is None and theirs.silent_since is not None:
                 self._notices.heard(Kind.SOURCE_SILENT, name, theirs.silent_since)
             own.adopt(theirs)
+            if own.last_event_at != theirs.last_event_at:
+                self._changed.add(name)  # they do not know of it, be it that it could not be saved over theirs
 
     def share(self, late: timedelta) -> None:
         """Other relays hear of the same sources, and what they heard is known so much later."""

@@ -71,7 +71,10 @@ class Oversight:
                 self._notices.heard(_OPEN.get(theirs.state, Kind.RECOVERED), name, theirs.since)
             own.adopt(theirs)
             self._stored[name] = data
-            self._changed.discard(name)
+            if own.last_success_at == theirs.last_success_at:
+                self._changed.discard(name)
+            else:  # they do not know of it, be it that it could not be saved over theirs
+                self._changed.add(name)
         return turned
 
     async def refresh(self, names: Collection[str]) -> set[str]:

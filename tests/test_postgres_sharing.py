@@ -6,23 +6,26 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
-from relay.clock import SystemClock
+from relay.clock import SystemClock, to_ms
 from relay.config import load
-from relay.delivery import Code, Delivery, Failure, LogItem, Mark, Result, Retryable, State
+from relay.delivery import Code, Delivered, Delivery, Failure, LogItem, Mark, Result, Retryable, State
 from relay.dispatcher import Dispatcher
 from relay.health import RouteHealth, RouteState
 from relay.ids import DeliveryId
 from relay.lane import Order
+from relay.listening import Listening
 from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.routing import Route
 from relay.runtime import build
+from relay.sourcehealth import SourceHealth
 from relay.store import Unavailable, WrongState
 from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url, opening, schema
 from relay.stores.postgresql.ahead import Ahead
@@ -523,11 +526,15 @@ class Overseer(Heard):
     def __init__(self, relay: Relay) -> None:
         super().__init__()
         self.oversight = Oversight(relay.store, relay.clock, Notices(relay.clock))
+        self.listening = Listening(relay.store, relay.clock, Notices(relay.clock))
         relay.shared_store.shared.follow(self)
 
     def states(self, kind: str, changed: Mapping[str, Mapping[str, Any]]) -> None:
         super().states(kind, changed)
-        self.oversight.adopt(changed)
+        if kind == "route":
+            self.oversight.adopt(changed)
+        else:
+            self.listening.adopt(changed)
 
 
 async def test_a_pause_is_not_undone_by_what_is_heard_while_it_is_saved(start: Start) -> None:
@@ -561,6 +568,31 @@ async def test_what_was_saved_after_a_pause_counts_though_it_was_heard_before_th
         late.setattr(first.store, "save_states", saved_at_last)
         assert await here.save()
     assert not here.paused("www")
+
+
+async def test_what_could_not_be_saved_over_what_another_saved_at_the_same_moment_is_saved_later(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await two(start)
+    overseer = Overseer(first)
+    built = build(load(CONFIG), 1, first.clock.now())
+    with monkeypatch.context() as deaf:
+        deaf.setattr(first.shared_store._member, "_changed", lambda connection: {})
+        there = RouteHealth(last_success_at=second.clock.now())
+        await second.store.save_states("route", {"www": there.saved()})
+        heard_there = SourceHealth(second.clock.now(), last_event_at=second.clock.now())
+        await second.store.save_states("source", {"any": heard_there.saved()})
+        now = first.wait(5)
+        [delivery] = await first.add("www")
+        overseer.oversight.saw(built.routing.routes["www"], replace(delivered(delivery), at=now), Delivered())
+        overseer.listening.heard(built.sources["any"])
+        await overseer.oversight.save()
+        await overseer.listening.save()
+    await until(lambda: len(overseer.saved) == 2)
+    await overseer.oversight.save()
+    await overseer.listening.save()
+    assert (await first.store.states("route"))["www"]["last_success_at"] == to_ms(now)
+    assert (await first.store.states("source"))["any"]["last_event_at"] == to_ms(now)
 
 
 async def test_what_was_read_before_it_was_written_over_is_not_told(start: Start) -> None:
