@@ -410,6 +410,33 @@ async def test_what_comes_later_has_a_later_id_also_where_its_clock_is_behind(st
     assert await first.carrier(old) == new.id
 
 
+async def test_of_events_that_get_later_ids_none_passes_another_one(start: Start) -> None:
+    first, second = await two(start)
+    second.clock = ManualClock()
+    second.shared_store._clock = second.clock
+    for relay in (first, second):
+        await relay.follow(www=Order.ENTRY)
+    first.wait(0.005)
+    await first.tell()
+    one = second.owed(second.about())
+    second.wait(0.01)
+    other = second.owed(second.about())
+    await asyncio.gather(*(second.store.add(each.delivery.event, [each]) for each in (one, other)))
+    assert one.delivery.id < other.delivery.id
+    assert one.delivery.event.id < other.delivery.event.id
+
+
+async def test_no_more_relays_join_than_there_are_slots(start: Start, database: Database) -> None:
+    await start()
+    database.sql(
+        "INSERT INTO process (id, slot, name, version, started_at, expires)"
+        " SELECT -n, n, 'x', '1', 0, now() + interval '1 hour' FROM generate_series(0, 255) AS n"
+        " ON CONFLICT (slot) DO NOTHING"
+    )
+    with pytest.raises(Unavailable, match="256 relays share the database"):
+        await start()
+
+
 async def test_events_of_one_window_are_collected_by_all(start: Start) -> None:
     first, second = await two(start)
     for relay in (first, second):

@@ -266,8 +266,10 @@ class Committer(committing.Committer):
 
     @staticmethod
     def _outrun(session: Session, adds: Sequence[Add]) -> dict[int, Outrun]:
-        """The events that something of their lanes or windows, which came before them, has a later id than."""
+        """The events that something of their lanes or windows, which came before them, has a later id than; what comes
+        after such an event is not to pass it meanwhile."""
         ahead: dict[int, Outrun] = {}
+        behind: set[tuple[str, str, str]] = set()
         first: dict[tuple[str, str, str], int] = {}
         for add in adds:
             lanes, windows = transaction.lanes_of(add.adding.owed)
@@ -278,8 +280,9 @@ class Committer(committing.Committer):
             unknown = [key for key in keys if key not in first]
             if unknown:
                 newest = max(newest, transaction.newest(session, lanes, windows))
-            if newest >= add.adding.id:
+            if newest >= add.adding.id or not behind.isdisjoint(keys):
                 ahead[id(add)] = Outrun(newest)
+                behind.update(keys)
             for key in keys:
                 first[key] = max(newest, add.adding.id)
         return ahead

@@ -32,7 +32,7 @@ import psycopg
 from relay import __version__
 from relay.clock import Clock, to_ms
 from relay.ids import DeliveryId, Ids
-from relay.store import Member, Told
+from relay.store import Member, Told, Unavailable
 from relay.stores._sql.connection import Connection as Shared
 from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.rows import load
@@ -177,7 +177,10 @@ class Membership:
             assert found is not None
             number = int(found[0])
             taken = {row[0] for row in connection.execute("SELECT slot FROM process").fetchall()}
-            slot = next(each % _SLOTS for each in range(number, number + _SLOTS) if each % _SLOTS not in taken)
+            free = (each % _SLOTS for each in range(number, number + _SLOTS) if each % _SLOTS not in taken)
+            slot = next(free, None)
+            if slot is None:
+                raise Unavailable(f"{_SLOTS} relays share the database already")
             connection.execute(
                 "INSERT INTO process (id, slot, name, version, started_at, expires, routes, following)"
                 " VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7, $8)",
