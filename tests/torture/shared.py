@@ -14,7 +14,7 @@ import random
 import signal
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -26,9 +26,9 @@ import psycopg
 
 from relay.ids import Ids
 from tests.harness import Received, RelayProcess, sink
-from tests.postgres import Database, cluster
+from tests.postgres import Cluster, Database, cluster, missing
 from tests.several import HEADER, Attempt, end, made
-from tests.torture.row import Figure, Place
+from tests.torture.row import Figure, Place, Skipped
 
 LEASE = 10.0
 TAKEOVER = 30.0
@@ -53,6 +53,15 @@ routes:
 """
 
 
+@contextmanager
+def shared() -> Iterator[Cluster]:
+    """A PostgreSQL that keeps what it promised also when its machine fails. Raises Skipped where there is none."""
+    if (reason := missing()) is not None:
+        raise Skipped(reason)
+    with cluster(fsync=True) as made:
+        yield made
+
+
 @dataclass
 class Destination:
     """Notes each attempt, and whether anybody was there to hear its answer."""
@@ -67,9 +76,13 @@ class Destination:
         self.attempts.append(attempt)
         if request.path == "/slow":
             await asyncio.sleep(SLOW)  # it is a slow one
-        attempt.status = 503 if request.path == "/flaky" and self.random.random() < 0.2 else 200
+        attempt.status = self.status(request.path)
         attempt.ended = monotonic()
         return attempt.status
+
+    def status(self, path: str) -> int:
+        """What it answers."""
+        return 503 if path == "/flaky" and self.random.random() < 0.2 else 200
 
     def delivered(self, path: str) -> set[int]:
         """The numbers of the events that it took."""
@@ -329,7 +342,7 @@ async def killed_and_stopped(place: Place) -> Figure:
     draw = random.Random(18)
     destination = Destination(random.Random(5))
     seconds = SECONDS * place.count
-    with cluster(fsync=True) as postgres, postgres.database() as database:
+    with shared() as postgres, postgres.database() as database:
         async with sink(destination.answer) as receiving:
             relays = made(place.folder, database.url, TEXT.replace("URL", receiving.url))
             trial = Trial(place.folder, database, destination, relays, draw)
@@ -425,7 +438,7 @@ async def database_lost(place: Place) -> Figure:
     """The database is away for longer than a lease, again and again; nobody restarts anything."""
     destination = Destination(random.Random(5))
     gone, back = list[float](), list[float]()
-    with cluster(fsync=True) as postgres, postgres.database() as database:
+    with shared() as postgres, postgres.database() as database:
         async with sink(destination.answer) as receiving:
             relays = made(place.folder, database.url, TEXT.replace("URL", receiving.url))
             senders = Senders(relays, random.Random(3))
@@ -457,7 +470,7 @@ async def database_lost(place: Place) -> Figure:
 async def failed_over(place: Place) -> Figure:
     """The primary dies, and a synchronous replica is promoted in its place."""
     destination = Destination(random.Random(5))
-    with cluster(fsync=True) as postgres, postgres.database() as database:
+    with shared() as postgres, postgres.database() as database:
         replica = postgres.replica(synchronous=True)
         async with sink(destination.answer) as receiving:
             url = postgres.url(database.name, replica)
@@ -487,7 +500,7 @@ async def failed_over(place: Place) -> Figure:
 async def restarted(place: Place) -> Figure:
     """One relay after another is restarted, as for an upgrade; who sends is told which one is away."""
     destination = Destination(random.Random(5))
-    with cluster(fsync=True) as postgres, postgres.database() as database:
+    with shared() as postgres, postgres.database() as database:
         async with sink(destination.answer) as receiving:
             relays = made(place.folder, database.url, TEXT.replace("URL", receiving.url))
             senders = Senders(relays, random.Random(3), slow_every=0)
