@@ -62,7 +62,7 @@ docs: $(DEV)
 
 # what relay carries and costs, beside others: docs/performance.md
 bench: $(DEV)
-	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench $(if $(STORE),--store $(STORE)) $(ARGS)
 
 # faults and attacks, a line for each: docs/reliability.md
 torture: $(DEV)

@@ -1,6 +1,7 @@
 """What relay costs: measured beside others, in one run, by turns.
 
     python -m bench [--rounds 5] [--seconds 5] [--only throughput,latency] [--scale 1] [--json FILE]
+    python -m bench --store postgresql
 
 Each bench prints a table and whether its goals are met; a line of JSON for each run is kept in bench/history.jsonl when
 the whole of it was measured, in FILE always. docs/performance.md says what each column means.
@@ -26,6 +27,7 @@ from bench.logs import logs
 from bench.machine import about
 from bench.pending import pending
 from bench.place import Bench, Place, Skipped, Table
+from bench.postgresql import shared
 from bench.process import ROOT
 from bench.routes import routes
 from bench.steps import steps
@@ -45,7 +47,9 @@ BENCHES: dict[str, Bench] = {
     "pending": pending,
     "finished": finished,
 }
-MORE: dict[str, Bench] = {"store": store, "logs": logs}
+OTHER: dict[str, Bench] = {"postgresql": shared}
+"""The whole of what is measured of another store than SQLite."""
+MORE: dict[str, Bench] = {"store": store, "logs": logs, **OTHER}
 """Parts on their own; only where they are asked for."""
 
 
@@ -68,12 +72,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each round")
     parser.add_argument("--only", default="", help=f"some of {','.join({**BENCHES, **MORE})}")
+    parser.add_argument("--store", choices=["sqlite", *OTHER], default="sqlite", help="of which all is measured")
     parser.add_argument("--scale", type=float, default=1.0, help="of the millions of pending and finished deliveries")
     parser.add_argument("--json", type=Path, help="write all figures into this file")
     parser.add_argument("--directory", type=Path, default=ROOT / "build", help="a folder on the disk to measure on")
     parser.add_argument("--history", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    names = [name for name in given.only.split(",") if name] or list(BENCHES)
+    whole = [given.store] if given.store in OTHER else list(BENCHES)
+    names = [name for name in given.only.split(",") if name] or whole
     if unknown := set(names) - {*BENCHES, *MORE}:
         parser.error(f"there is no bench {', '.join(sorted(unknown))}")
     given.directory.mkdir(parents=True, exist_ok=True)
@@ -103,7 +109,7 @@ def main() -> int:
     }
     if given.json is not None:
         given.json.write_text(json.dumps(run, indent=1) + "\n")
-    if set(tables) >= set(BENCHES) and given.scale >= 1:
+    if set(tables) >= set(whole) and given.scale >= 1:
         with HISTORY.open("a") as history:
             history.write(json.dumps(run) + "\n")
     return 0

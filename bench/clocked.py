@@ -63,6 +63,12 @@ class Arrivals:
         self._file = file
         self._read = 0
 
+    def beside(self) -> Arrivals:
+        """The same sink from here on, for another sender at the same time."""
+        made = Arrivals(self.url, self._file)
+        made._read = self._read
+        return made
+
     async def of(self, numbers: set[int]) -> dict[int, float]:
         """When each of these first came, in milliseconds, once all have."""
         found: dict[int, float] = {}

@@ -139,7 +139,7 @@ async def throughput(place: Place) -> Table:
         for part in parts.values():
             await part(_WARM)
         found = await in_turns(place.rounds, {name: partial(part, place.seconds) for name, part in parts.items()})
-    syncs = await _syncs(place)
+    synced = await syncs(place, "cd")
     table = Table("Throughput")
     for name, rounds in found.items():
         table.rows.append(
@@ -151,7 +151,7 @@ async def throughput(place: Place) -> Table:
                 "answered/s": median(each.answered for each in rounds),
                 "CPU us per event": median(each.cpu_us for each in rounds),
                 "RSS MiB": max(each.rss for each in rounds),
-                "fsyncs per event": syncs.get(name[:1]) if name[1] == ":" else None,
+                "fsyncs per event": synced.get(name[:1]) if name[1] == ":" else None,
             }
         )
 
@@ -213,13 +213,14 @@ _SYNC = re.compile(r"^\d+ +(?:fdatasync|fsync)\(", re.MULTILINE)
 _TRACED = 2.0
 
 
-async def _syncs(place: Place) -> dict[str, float]:
-    """fsyncs per event, of rounds of their own: strace stops a process at these calls alone, and elsewhere not at all,
-    but what it measures would not be believed."""
+async def syncs(place: Place, parts: str) -> dict[str, float]:
+    """fsyncs per event of (c), (d) or both, of rounds of their own: strace stops a process at these calls alone, and
+    elsewhere not at all, but what it measures would not be believed."""
     if which("strace") is None:
         return {}
     found: dict[str, float] = {}
-    for name, match in (("c", "{model: another}"), ("d", "{action: publish}")):
+    for name in parts:
+        match = "{model: another}" if name == "c" else "{action: publish}"
         folder = place.sub(f"syncs-{name}")
         trace = folder / "trace"
         prefix = ["strace", "-D", "-f", "--seccomp-bpf", "-e", "trace=fdatasync,fsync", "-e", "signal=none"]

@@ -25,6 +25,7 @@ from relay.stores._sql.deltas import Deltas, shift
 from relay.stores._sql.results import Record
 from relay.stores._sql.rows import Row
 from relay.stores.postgresql import transaction
+from relay.stores.postgresql.ahead import Ahead, Unforeseen
 from relay.stores.postgresql.connection import Session, connect, explain
 from relay.stores.postgresql.joining import Joining
 from relay.stores.postgresql.membership import CHANNEL, Gone, Membership
@@ -136,11 +137,13 @@ class Committer(committing.Committer):
         batch: Batch,
     ) -> None:
         session = self._open()
+        watched = self.following or self._member.followed
+        if not (calls or rejections or watched or self.recount) and self._ahead(session, adds, records, batch):
+            return
         before = session.statements
         deltas: Deltas = {}
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         results: list[tuple[asyncio.Future[Any], Any]] = []
-        watched = self.following or self._member.followed
         try:
             # On its own: rows that others may make too are not kept locked for as long as a batch takes.
             self._made.prepare(session, [add.adding for add in adds])
@@ -194,11 +197,46 @@ class Committer(committing.Committer):
             self.unfinished.clear()
             self.unfinished.update(committing.sums(counts))
         else:
-            for route, (pending, held) in deltas.items():
-                shift(batch.deltas, route, pending, held)
-                self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
+            self._shift(deltas, batch)
         if changed:
             batch.changed.append(changed)
+
+    def _ahead(self, session: Session, adds: Sequence[Add], records: Sequence[Record], batch: Batch) -> bool:
+        """The common case, in two round trips: whether it was one, and is committed. Otherwise nothing was written."""
+        lanes, windows, closing = self._about(adds, records, ())
+        if lanes or windows or closing:
+            return False
+        before = session.statements
+        deltas: Deltas = {}
+        ahead = Ahead(session)
+        try:
+            self._made.prepare(session, [add.adding for add in adds])
+            try:
+                transaction.begin_ahead(ahead, self._member.id)
+                added = self._joining(ahead, deltas).add([add.adding for add in adds]) if adds else []
+                transaction.record(ahead, records, deltas, self._member.mine)
+                transaction.count(ahead, deltas, self._member.slot)
+            except Unforeseen:
+                return False
+            if not ahead.agreed():
+                return False
+            self._untouched = False  # until here nothing can have been committed
+            ahead.commit()
+        except BaseException as error:
+            self.shapes.undone()
+            self._undo(session, error)
+            raise
+        finally:
+            self.statements += session.statements - before
+        batch.results.extend(zip((add.done for add in adds), added, strict=True))
+        batch.results.extend((record.done, None) for record in records)
+        self._shift(deltas, batch)
+        return True
+
+    def _shift(self, deltas: Deltas, batch: Batch) -> None:
+        for route, (pending, held) in deltas.items():
+            shift(batch.deltas, route, pending, held)
+            self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
 
     def _about(
         self, adds: Sequence[Add], records: Sequence[Record], calls: Sequence[Call]

@@ -6,6 +6,7 @@ A URL is libpq's, so that all that operators know of it holds: several hosts and
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -140,6 +141,13 @@ class Session:
         self.changed: set[int] | None = None
         """Filled with the ids of deliveries that statements make or change, where it is there."""
         self.statements = 0
+        self.prepared: dict[str, bytes] = {}
+        """The names of statements that were prepared without psycopg (see `ahead`)."""
+        self._names = itertools.count(1)
+
+    def name(self) -> bytes:
+        """One for a statement, that no other of this connection has or had."""
+        return b"relay_%d" % next(self._names)
 
     @property
     def in_transaction(self) -> bool:
@@ -156,8 +164,11 @@ class Session:
             cursor = self.raw.execute(translated(sql), values or None)
         return Found(cursor)
 
-    def bulk(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """A statement in PostgreSQL's own words; the rows that it returns, if any."""
+    def bulk(
+        self, sql: str, values: Sequence[Any], foreseen: Sequence[tuple[Any, ...]] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """A statement in PostgreSQL's own words; the rows that it returns, if any. `foreseen` are those that it returns
+        where nothing out of the common has happened, in any order (see `ahead`)."""
         self.statements += 1
         cursor = self.raw.execute(sql, values)
         return cursor.fetchall() if cursor.description else []

@@ -75,7 +75,7 @@ class Joining(joining.Joining):
     def _write_events(self, events: Sequence[Row], bodies: Sequence[Row], mentions: Sequence[Row]) -> None:
         self._events = (events, bodies)
         if mentions:
-            self._session.bulk(_MENTION, columns(mentions, _MENTION_TYPES))
+            self._session.bulk(_MENTION, columns(mentions, _MENTION_TYPES), [])
 
     def _write_deliveries(self, table: Sequence[Row]) -> None:
         events, bodies = self._events
@@ -83,7 +83,7 @@ class Joining(joining.Joining):
             return
         owned = [(*row, self._process if self._hands.get(row[0]) else None) for row in table]
         self._session.bulk(
-            _ADD, [*columns(events, EVENT_TYPES), *columns(bodies, _BODY_TYPES), *columns(owned, _OWNED_TYPES)]
+            _ADD, [*columns(events, EVENT_TYPES), *columns(bodies, _BODY_TYPES), *columns(owned, _OWNED_TYPES)], []
         )
         if self._session.changed is not None:
             self._session.changed.update(row[0] for row in table)
@@ -105,7 +105,8 @@ class Joining(joining.Joining):
         for add in adds:
             assert add.mark is not None
             first.setdefault(add.mark.key, repeats.row(add.mark, add.id, now))
-        fresh = self._session.bulk(_REMEMBER, [*columns(list(first.values()), _SEEN_TYPES), now])
+        none_known = [(key,) for key in first]
+        fresh = self._session.bulk(_REMEMBER, [*columns(list(first.values()), _SEEN_TYPES), now], none_known)
         self._remembered = {row[0]: first[row[0]] for row in fresh}
         others = [key for key in first if key not in self._remembered]
         if not others:

@@ -16,6 +16,7 @@ from relay.stores._sql import results, rows
 from relay.stores._sql.deltas import Deltas, shift
 from relay.stores._sql.results import Record
 from relay.stores._sql.rows import Row
+from relay.stores.postgresql.ahead import Ahead
 from relay.stores.postgresql.bulk import ATTEMPT_TYPES, REJECTION_TYPES, columns, types, unnest
 from relay.stores.postgresql.connection import Session
 from relay.stores.postgresql.membership import Gone
@@ -101,6 +102,11 @@ def begin(session: Session, process: int, closing: bool, lanes: Lanes, windows: 
         raise Gone
 
 
+def begin_ahead(ahead: Ahead, process: int) -> None:
+    """Begin one that is sent in one go and touches no lanes."""
+    ahead.bulk(_MEMBER, [process], [(1,)])
+
+
 def _number(kind: str, route: str, name: str) -> int:
     """Of a lane or a window: sixty-three bits, below which two of them may meet; they only wait for each other then."""
     said = "\0".join((kind, route, name)).encode("utf-8", "surrogatepass")
@@ -137,7 +143,8 @@ def record(session: Session, records: Sequence[Record], deltas: Deltas, mine: Se
     if plain:
         updates = columns([record.update for record in plain if record.update is not None], _UPDATE_TYPES)
         attempts = columns([record.attempt for record in plain if record.attempt is not None], ATTEMPT_TYPES)
-        done = dict(session.bulk(_RECORD, [*updates, *attempts, list(mine)]))
+        untouched = [(record.result.delivery.id, record.result.delivery.lane) for record in plain]
+        done = dict(session.bulk(_RECORD, [*updates, *attempts, list(mine)], untouched))
         if session.changed is not None:
             session.changed.update(done)
     late = []
@@ -175,4 +182,4 @@ def count(session: Session, deltas: Deltas, slot: int) -> None:
     """Add to this process's counts."""
     changed = [(route, *both) for route, both in sorted(deltas.items()) if any(both)]
     if changed:
-        session.bulk(_TALLY, [*columns(changed, _TALLY_TYPES), slot])
+        session.bulk(_TALLY, [*columns(changed, _TALLY_TYPES), slot], [])
