@@ -308,7 +308,9 @@ async def test_what_was_committed_when_the_connection_broke_is_sent_all_the_same
 ) -> None:
     """Nobody knows of it then but the database, which says that this relay has it in hand."""
     async with sink() as destination:
-        text = routes(f"name: r, to: {{url: '{destination.url}'}}").replace("none,", "none, dedup: {key: body.id, window: 1h},")
+        text = routes(f"name: r, to: {{url: '{destination.url}'}}").replace(
+            "none,", "none, dedup: {key: body.id, window: 1h},"
+        )
         async with several_here(tmp_path, database.url, text, count=1) as [relay]:
             assert relay.running is not None
             raw = relay.running.store._writing._session.raw  # type: ignore[attr-defined]
