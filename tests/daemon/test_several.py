@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import psycopg
 import pytest
 
 from relay import health
@@ -300,3 +301,31 @@ async def test_a_queue_that_takes_no_more_is_full_for_all(tmp_path: Path, databa
             items = await relays[0].logs_when(lambda items: len(items) == 36, "?limit=100")
             assert Counter(item["status"] for item in items) == {"pending": 30, "failed": 6}
             assert {item["error"]["code"] for item in items if item["status"] == "failed"} == {"queue_full"}
+
+
+async def test_what_was_committed_when_the_connection_broke_is_sent_all_the_same(
+    tmp_path: Path, database: Database
+) -> None:
+    """Nobody knows of it then but the database, which says that this relay has it in hand."""
+    async with sink() as destination:
+        text = routes(f"name: r, to: {{url: '{destination.url}'}}").replace(
+            "none,", "none, dedup: {key: body.id, window: 1h},"
+        )
+        async with several_here(tmp_path, database.url, text, count=1) as [relay]:
+            assert relay.running is not None
+            raw = relay.running.store._writing._session.raw  # type: ignore[attr-defined]
+            execute, said = raw.execute, list[str]()
+
+            def broken(sql: str, *values: Any) -> Any:
+                found = execute(sql, *values)
+                said.append(sql)
+                if sql == "COMMIT" and any("INSERT INTO event" in each for each in said):
+                    raise psycopg.OperationalError("the connection is lost")
+                return found
+
+            raw.execute = broken
+            body = json.dumps({"id": 1, "to": "x"}).encode()
+            assert (await relay.post("/in/any", body))[0] == 503
+            status, answer = await relay.post("/in/any", body)
+            assert (status, answer["duplicate"]) == (200, True)
+            assert numbers(await destination.wait_count(1)) == [1]

@@ -14,7 +14,7 @@ import random
 import signal
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -26,9 +26,9 @@ import psycopg
 
 from relay.ids import Ids
 from tests.harness import Received, RelayProcess, sink
-from tests.postgres import Database, cluster
+from tests.postgres import Cluster, Database, cluster, missing
 from tests.several import HEADER, Attempt, end, made
-from tests.torture.row import Figure, Place
+from tests.torture.row import Figure, Place, Skipped
 
 LEASE = 10.0
 TAKEOVER = 30.0
@@ -53,6 +53,15 @@ routes:
 """
 
 
+@contextmanager
+def shared() -> Iterator[Cluster]:
+    """A PostgreSQL that keeps what it promised also when its machine fails. Raises Skipped where there is none."""
+    if (reason := missing()) is not None:
+        raise Skipped(reason)
+    with cluster(fsync=True) as made:
+        yield made
+
+
 @dataclass
 class Destination:
     """Notes each attempt, and whether anybody was there to hear its answer."""
@@ -67,9 +76,13 @@ class Destination:
         self.attempts.append(attempt)
         if request.path == "/slow":
             await asyncio.sleep(SLOW)  # it is a slow one
-        attempt.status = 503 if request.path == "/flaky" and self.random.random() < 0.2 else 200
+        attempt.status = self.status(request.path)
         attempt.ended = monotonic()
         return attempt.status
+
+    def status(self, path: str) -> int:
+        """What it answers."""
+        return 503 if path == "/flaky" and self.random.random() < 0.2 else 200
 
     def delivered(self, path: str) -> set[int]:
         """The numbers of the events that it took."""
@@ -93,6 +106,10 @@ class Senders:
     routes: dict[int, list[str]] = field(default_factory=dict)
     answers: Counter[object] = field(default_factory=Counter)
     ended: bool = False
+    away: set[str] = field(default_factory=set)
+    """Relays that are known to be down: nothing is posted to them."""
+    refused: list[str] = field(default_factory=list)
+    """What those said, or did, who were not, instead of answering with 200."""
     rate: float = RATE
     slow_every: int = 40
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -102,7 +119,7 @@ class Senders:
         to = "slow" if self.slow_every and number % self.slow_every == 0 else "all"
         body = json.dumps({"id": number, "to": to}).encode()
         while True:
-            relay = self.draw.choice(self.relays)
+            relay = self.draw.choice([each for each in self.relays if each.public not in self.away])
             try:
                 async with session.post(f"{relay.public}/in/any", data=body) as response:
                     said = json.loads(await response.read())
@@ -112,8 +129,10 @@ class Senders:
                     self.routes[number] = said["routes"]
                     return
                 assert response.status >= 500, (response.status, said)
+                self.refused.append(str(response.status))
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 self.answers[type(error).__name__] += 1
+                self.refused.append(repr(error))
             await asyncio.sleep(0.05)  # as senders do before they try again
 
     async def _run(self, session: aiohttp.ClientSession) -> None:
@@ -323,7 +342,7 @@ async def killed_and_stopped(place: Place) -> Figure:
     draw = random.Random(18)
     destination = Destination(random.Random(5))
     seconds = SECONDS * place.count
-    with cluster(fsync=True) as postgres, postgres.database() as database:
+    with shared() as postgres, postgres.database() as database:
         async with sink(destination.answer) as receiving:
             relays = made(place.folder, database.url, TEXT.replace("URL", receiving.url))
             trial = Trial(place.folder, database, destination, relays, draw)
@@ -390,3 +409,131 @@ def _several_ids(attempts: Sequence[Attempt]) -> int:
     for attempt in attempts:
         ids[attempt.path, number_of(attempt)].add(attempt.id)
     return sum(len(each) > 1 for each in ids.values())
+
+
+OUTAGE = 15.0  # seconds: longer than a lease
+BACK = 5.0  # seconds until all takes events again, after the database does
+
+
+async def _asked(session: aiohttp.ClientSession, relay: RelayProcess) -> tuple[int, str]:
+    """What a sender is answered, and how the relay says that it is."""
+    async with session.post(f"{relay.public}/in/any", data=b'{"id": 0, "to": "nobody"}') as response:
+        status = response.status
+    async with session.get(f"{relay.admin}/health") as response:
+        return status, json.loads(await response.read())["status"]
+
+
+async def _all(relays: Sequence[RelayProcess], wanted: tuple[int, Sequence[str]]) -> float:
+    """How long it took until all relays answered so. Raises TimeoutError."""
+    began = monotonic()
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
+        async with asyncio.timeout(_PATIENCE):
+            for relay in relays:
+                while (found := await _asked(session, relay))[0] != wanted[0] or found[1] not in wanted[1]:
+                    await asyncio.sleep(0.05)
+    return monotonic() - began
+
+
+async def database_lost(place: Place) -> Figure:
+    """The database is away for longer than a lease, again and again; nobody restarts anything."""
+    destination = Destination(random.Random(5))
+    gone, back = list[float](), list[float]()
+    with shared() as postgres, postgres.database() as database:
+        async with sink(destination.answer) as receiving:
+            relays = made(place.folder, database.url, TEXT.replace("URL", receiving.url))
+            senders = Senders(relays, random.Random(3))
+            try:
+                await asyncio.gather(*(relay.start() for relay in relays))
+                async with senders.sending():
+                    for _ in range(place.count):
+                        await asyncio.sleep(5)  # of load
+                        await asyncio.to_thread(postgres.stop, immediate=True)
+                        gone.append(await _all(relays, (503, ["failing"])))
+                        await asyncio.sleep(OUTAGE - gone[-1])
+                        await asyncio.to_thread(postgres.start)
+                        back.append(await _all(relays, (200, ["ok", "degraded"])))
+                    await asyncio.sleep(5)
+                await settled(database)
+                states = fates(database)
+                alive = sum(relay.process is not None and relay.process.poll() is None for relay in relays)
+            finally:
+                for relay in relays:
+                    end(relay)
+    figure, good = _outcome(senders, destination, states, place)
+    text = (
+        f"away {len(gone)} times for {OUTAGE:g} s: 503 and 'failing' from all within {max(gone):.1f} s, 200 from all"
+        f" {max(back):.1f} s after its return, {alive} of 3 never restarted; {figure}"
+    )
+    return Figure(text, good and max(back) <= BACK and alive == len(relays) and senders.answers[503] > 0)
+
+
+async def failed_over(place: Place) -> Figure:
+    """The primary dies, and a synchronous replica is promoted in its place."""
+    destination = Destination(random.Random(5))
+    with shared() as postgres, postgres.database() as database:
+        replica = postgres.replica(synchronous=True)
+        async with sink(destination.answer) as receiving:
+            url = postgres.url(database.name, replica)
+            relays = made(place.folder, url, TEXT.replace("URL", receiving.url))
+            senders = Senders(relays, random.Random(3))
+            try:
+                await asyncio.gather(*(relay.start() for relay in relays))
+                async with senders.sending():
+                    await asyncio.sleep(5)  # of load
+                    await asyncio.to_thread(postgres.stop, immediate=True)
+                    await _all(relays, (503, ["failing"]))
+                    await asyncio.to_thread(replica.promote)
+                    replica.psql("ALTER SYSTEM RESET synchronous_standby_names")
+                    replica.psql("SELECT pg_reload_conf()")
+                    back = await _all(relays, (200, ["ok", "degraded"]))
+                    await asyncio.sleep(5)
+                promoted = Database(replica, database.name)
+                await settled(promoted)
+                states = fates(promoted)
+            finally:
+                for relay in relays:
+                    end(relay)
+        figure, good = _outcome(senders, destination, states, place)
+    return Figure(f"200 from all {back:.1f} s after the replica was promoted; {figure}", good and back <= BACK)
+
+
+async def restarted(place: Place) -> Figure:
+    """One relay after another is restarted, as for an upgrade; who sends is told which one is away."""
+    destination = Destination(random.Random(5))
+    with shared() as postgres, postgres.database() as database:
+        async with sink(destination.answer) as receiving:
+            relays = made(place.folder, database.url, TEXT.replace("URL", receiving.url))
+            senders = Senders(relays, random.Random(3), slow_every=0)
+            statuses = list[int]()
+            try:
+                await asyncio.gather(*(relay.start() for relay in relays))
+                async with senders.sending():
+                    for _ in range(2 * place.count):
+                        for relay in relays:
+                            await asyncio.sleep(1)  # of load
+                            senders.away = {relay.public}
+                            statuses.append(await relay.stop())
+                            await relay.start()
+                            senders.away = set()
+                await settled(database)
+                states = fates(database)
+            finally:
+                for relay in relays:
+                    end(relay)
+    figure, good = _outcome(senders, destination, states, place)
+    refused = f"{len(senders.refused)} refused by those that were up"
+    text = f"{len(statuses)} restarts, {Counter(statuses)[0]} ended with 0; {refused}; {figure}"
+    return Figure(text, good and not any(statuses) and not senders.refused)
+
+
+def _outcome(senders: Senders, destination: Destination, states: dict[str, int], place: Place) -> tuple[str, bool]:
+    """What became of what was acknowledged, where no relay was killed or stopped."""
+    lost = _lost(senders, destination)
+    wrong, _ = unexplained(destination.attempts, [])
+    (place.folder / "unexplained").write_text("\n".join(wrong))
+    several = _several_ids(destination.attempts)
+    text = (
+        f"{len(senders.acknowledged):,} acknowledged ({dict(senders.answers)}), {len(lost):,} lost, {len(wrong)} sent"
+        f" twice, {several} events with several ids; {states}"
+    )
+    return text, not lost and not wrong and not several and set(states) == {"delivered"}
