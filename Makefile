@@ -23,7 +23,7 @@ BINARY := dist/relay
 
 # make schema renew what is derived from the config's models and docs/configuration.md
 
-.PHONY: run test check lint types fmt lock schema docs bench torture attacks hostile bundle binary screenshots
+.PHONY: run test test-packages check lint types fmt lock schema docs bench torture attacks hostile bundle binary screenshots
 .PHONY: dist deb audit sbom clean
 
 run: $(RUNTIME)
@@ -35,7 +35,11 @@ test: $(DEV)
 	@rm -f build/tests.xml
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(ARGS),$(ARGS),--junitxml=build/tests.xml)
 
-check: lint types test
+# What is shipped: the wheel, the one executable, the Debian package, the image. They are built where they are not there.
+test-packages: $(DEV)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m packages tests/packaging $(ARGS)
+
+check: lint types test test-packages
 
 lint: $(DEV)
 	$(BIN)/ruff format --check .

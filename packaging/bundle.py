@@ -28,6 +28,12 @@ def main() -> None:
     shutil.rmtree(BUNDLE, ignore_errors=True)
     BUNDLE.mkdir(parents=True)
     inside = shutil.copytree(WORK / "collected" / "_internal", BUNDLE / "_internal")
+    for folder in inside.glob("*.libs"):
+        # What a wheel has in a folder of its own is linked to from _internal, where it is looked for: once is enough.
+        for path in folder.iterdir():
+            if not (inside / path.name).is_file():
+                raise SystemExit(f"{path} would not be found: it is not in _internal")
+        shutil.rmtree(folder)
     for path in elf_files(inside):
         # Paths of the machine that this was built on: on another one they may be anybody's. Without one of its own, a
         # library looks where the program's says: in _internal.

@@ -11,17 +11,30 @@ import sys
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+_WITHIN = {
+    "psycopg-binary": "with libpq (PostgreSQL), OpenSSL (Apache-2.0), MIT Kerberos (MIT), OpenLDAP (OLDAP-2.8),"
+    " Cyrus SASL (BSD-3-Clause-Attribution), libxcrypt and keyutils (LGPL-2.1-or-later)",
+}
+"""What a wheel has in it that others wrote."""
+_COMMON = Path("/usr/share/common-licenses")
+_REFERRED = {"psycopg": ["GPL-3"], "psycopg-binary": ["GPL-3", "LGPL-2.1", "Apache-2.0"]}
+"""Texts that a licence refers to, and that do not come with it. Every Debian has them."""
+
 
 def main(lock: Path, to: Path) -> None:
     names = re.findall(r"^([A-Za-z0-9._-]+)==", lock.read_text(), re.MULTILINE)
     for name in sorted(names, key=str.lower):
         found = distribution(name)
-        print(f"  {found.name} {found.version}: {_license(found)}")
+        within = f", {_WITHIN[name]}" if name in _WITHIN else ""
+        print(f"  {found.name} {found.version}: {_license(found)}{within}")
         for text in found.files or ():
             if re.match(r"(LICEN[CS]E|COPYING|NOTICE|AUTHORS)", text.name, re.IGNORECASE) and ".dist-info" in str(text):
                 place = to / found.name / text.name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(str(text.locate()), place)
+        for text_of in _REFERRED.get(name, ()):
+            if (_COMMON / text_of).is_file():
+                shutil.copyfile(_COMMON / text_of, to / found.name / text_of)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     print(f"  Python {sys.version.split()[0]}: PSF-2.0, with OpenSSL (Apache-2.0), SQLite (public domain) and others")
     for terms in (

@@ -142,7 +142,9 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
     async with contextlib.AsyncExitStack() as stack:
         config = first.config
         with _patience():
-            store = await open_store(config.store.url, clock, journal.store_locked, journal.store_migrating)
+            # Either another relay has the file, or the database cannot be reached yet.
+            waiting = journal.store_locked if config.store.url.startswith("sqlite:") else journal.store_trouble
+            store = await open_store(config.store.url, clock, waiting, journal.store_migrating)
         stack.push_async_callback(store.close)
         kept = await store.status()
         journal.store_opened(kept.backend, kept.version, kept.location, kept.pending, kept.held)

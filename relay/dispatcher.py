@@ -208,6 +208,13 @@ class Dispatcher:
             courier.rerun.add(delivery)
         self.hurry(route)
 
+    def rerun(self, delivery: DeliveryId) -> None:
+        """A delivery was retried by hand at another relay: if it is being sent here, it is due again when that has
+        failed."""
+        for courier in self._couriers.values():
+            if delivery in courier.sending:
+                courier.rerun.add(delivery)
+
     def hurry(self, route: str) -> None:
         """A person wants something of this route to be sent now: an unhealthy one is probed without waiting."""
         self._oversight.hurry(route)
@@ -542,6 +549,8 @@ class Dispatcher:
                 if self._shared is not None and not await self._shared.errand(_probing(courier), _PROBE_FOR):
                     self._expect(now + _PROBED_ELSEWHERE, courier.name)
                     return
+                if self._shared is not None and await self._changed_elsewhere(courier, due):
+                    continue
                 courier.first.behind = courier.again.behind = False
                 async with self._room(courier) as most:
                     if not most:
@@ -581,6 +590,14 @@ class Dispatcher:
             if courier.first.behind or courier.again.behind:  # also what came while this one was reading
                 self._pump(courier)
             self._let_go(courier)
+
+    async def _changed_elsewhere(self, courier: Courier, due: datetime | None) -> bool:
+        """Whether another relay has just probed a route, and knows more of it than has been heard here."""
+        if await self._oversight.refresh(courier.name):
+            self._strays = True  # it may have been paused
+            self._wake.set()
+            return True
+        return self._oversight.of(courier.name).probe_due(self._clock.now()) != due
 
     async def _to_probe(self, courier: Courier, last: DeliveryId | None, now: datetime) -> Delivery | None:
         """What is sent to see whether a destination is well again: what a person asked for, else the oldest that was

@@ -31,6 +31,8 @@ class Oversight:
         self._clock = clock
         self._notices = notices
         self._states: dict[str, RouteHealth] = {}
+        self._stored: dict[str, Mapping[str, Any]] = {}
+        """What was last saved here or heard of from others."""
         self._routes: Mapping[str, Route] = {}
         self._changed: set[str] = set()
         self._turned: set[str] = set()
@@ -49,6 +51,7 @@ class Oversight:
     def adopt(self, saved: Mapping[str, Mapping[str, Any]]) -> set[str]:
         """Another relay on the same store saved how routes are doing; those that turned by that."""
         turned = set()
+        self._stored.update(saved)
         for name, data in saved.items():
             own, theirs = self.of(name), restored(data)
             if theirs.state is not own.state:
@@ -58,6 +61,12 @@ class Oversight:
             own.adopt(theirs)
             self._changed.discard(name)
         return turned
+
+    async def refresh(self, name: str) -> bool:
+        """Ask the store what others know of a route by now, before they tell; whether it turned by that. Raises
+        Unavailable."""
+        data = (await self._store.states(_KIND)).get(name)
+        return data is not None and data != self._stored.get(name) and bool(self.adopt({name: data}))
 
     def follow(self, routes: Mapping[str, Route]) -> None:
         """The routes there are now. One that got another destination gets another try."""
@@ -162,6 +171,7 @@ class Oversight:
                 if names:
                     states = {name: self.of(name).saved() for name in names}
                     await self._store.save_states(_KIND, states, over=over)
+                    self._stored.update(states)
         except Unavailable:
             self._changed |= changed
             self._turned |= turned

@@ -63,6 +63,9 @@ class Peers:
     def recall(self, deliveries: Collection[DeliveryId]) -> None:
         self._dispatcher.recall(deliveries)
 
+    def again(self, delivery: DeliveryId) -> None:
+        self._dispatcher.rerun(delivery)
+
     def ended(self, name: str) -> None:
         journal.peer_ended(name)
         self._dispatcher.settle()

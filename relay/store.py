@@ -266,6 +266,10 @@ class Told(Protocol):
         """Somebody cancelled or held these at another process: they are not to be sent."""
         ...
 
+    def again(self, delivery: DeliveryId) -> None:
+        """Somebody retried this at another process: where it is being sent, it is due again when that has failed."""
+        ...
+
     def ended(self, name: str) -> None:
         """A process has ended, or was found dead: what it had in hand is taken over."""
         ...

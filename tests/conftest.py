@@ -10,14 +10,14 @@ from relay import journal
 from tests.postgres import Cluster, Database, cluster
 
 
+@pytest.hookimpl(trylast=True)  # tests/packaging marks its own
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long runs are made only where they are asked for."""
-    if "soak" in config.getoption("markexpr"):
-        return
-    long = [item for item in items if item.get_closest_marker("soak") is not None]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    """Long runs, and what is shipped, are tried only where they are asked for."""
+    out = {name for name in ("soak", "packages") if name not in config.getoption("markexpr")}
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in out)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)

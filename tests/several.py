@@ -9,13 +9,15 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import aiohttp
 
-from tests.harness import LISTEN, PATIENCE, RelayProcess
+from relay.clock import SystemClock
+from tests.harness import LISTEN, PATIENCE, Relay, RelayProcess, relay_here
 
 HEADER = "X-Relay"
 """Of each request: which of them made it."""
@@ -148,3 +150,35 @@ class Attempt:
     status: int | None = None
     """What it was answered; None where nobody was there any more to hear it."""
     ended: float = field(default_factory=monotonic)
+
+
+class Ahead(SystemClock):
+    """The clock of a machine that is so many seconds ahead of the others."""
+
+    def __init__(self, seconds: float) -> None:
+        self._by = timedelta(seconds=seconds)
+
+    def now(self) -> datetime:
+        return super().now() + self._by
+
+
+@contextlib.asynccontextmanager
+async def several_here(
+    folder: Path, url: str, text: str, count: int = 3, ahead: float = 0.0
+) -> AsyncIterator[list[Relay]]:
+    """Relays in this process, all parts real, that know of each other; the last one's clock is ahead."""
+    async with contextlib.AsyncExitStack() as stack:
+        relays = []
+        for number in range(count):
+            place = folder / "abcdefgh"[number]
+            place.mkdir(exist_ok=True)
+            clock = Ahead(ahead) if number == count - 1 else None
+            store = f"{LISTEN}store: {{url: '{url}'}}\n"
+            relays.append(await stack.enter_async_context(relay_here(place, store + text, clock)))
+        for relay in relays:
+            await until(lambda relay=relay: _known_to(relay), lambda found: found == count)  # type: ignore[misc]
+        yield relays
+
+
+async def _known_to(relay: Relay) -> int:
+    return len((await relay.get("/health"))["relays"])

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from relay.clock import SystemClock
 from relay.delivery import LogItem, Mark, State
 from relay.ids import DeliveryId
 from relay.lane import Order
 from relay.store import Unavailable, WrongState
-from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url
+from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url, opening
 from relay.stores.postgresql.connection import Connection, connect
 from relay.window import debounce
 from tests.contract.desk import SECOND, Desk, again, delivered
@@ -34,6 +35,7 @@ class Heard:
         self.saved: dict[tuple[str, str], Mapping[str, Any]] = {}
         self.gone: list[str] = []
         self.recalled: list[DeliveryId] = []
+        self.rerun: list[DeliveryId] = []
 
     def lost(self) -> None:
         self.lost_times += 1
@@ -46,6 +48,9 @@ class Heard:
 
     def recall(self, deliveries: Collection[DeliveryId]) -> None:
         self.recalled += deliveries
+
+    def again(self, delivery: DeliveryId) -> None:
+        self.rerun.append(delivery)
 
     def ended(self, name: str) -> None:
         self.gone.append(name)
@@ -462,3 +467,29 @@ async def test_nobody_is_taken_for_dead_because_the_database_was_away(start: Sta
     await until(lambda: not (first.shared_store.shared.lapsed() or second.shared_store.shared.lapsed()))
     assert (first.heard.gone, second.heard.gone, first.heard.lost_times) == ([], [], 0)
     assert await first.claimed() == [delivery.id]
+
+
+async def test_a_database_that_is_started_later_is_waited_for(database: Database) -> None:
+    said: list[str] = []
+    database.cluster.stop()
+    async with asyncio.TaskGroup() as group:
+        url = database.url.removeprefix("postgresql:")
+        opening = group.create_task(open_url(url, SystemClock(), said.append))
+        await until(lambda: bool(said))
+        database.cluster.start()
+    store = opening.result()
+    assert store.counts() == {}
+    assert len(said) == 1
+    await store.close()
+
+
+async def test_a_database_that_is_never_started_is_not_waited_for_for_ever(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "WAITING", 0.1)
+    database.cluster.stop()
+    try:
+        with pytest.raises(Unavailable, match="cannot open the store"):
+            await open_url(database.url.removeprefix("postgresql:"), SystemClock())
+    finally:
+        database.cluster.start()

@@ -140,5 +140,5 @@ def test_a_copy_is_made_with_pg_dump(filled: Database, tmp_path: Path) -> None:
 def test_what_is_no_store_is_said_to_be_none(database: Database, postgres: Cluster) -> None:
     with pytest.raises(Unusable, match="there is no store of relay's in it yet"):
         Survey(database.url)
-    with pytest.raises(Unavailable, match=r'"nowhere" does not exist'):
+    with pytest.raises(Unusable, match=r'"nowhere" does not exist'):
         Survey(postgres.url("nowhere"))

@@ -598,7 +598,7 @@ async def test_a_crash_while_a_store_was_made_leaves_no_trace(path: Path) -> Non
         ("sqlite:{}", "is a directory"),
         ("sqlite:", "needs a file"),
         ("sqlite::memory:", "needs a file"),
-        ("mysql://localhost/relay", "no store is called 'mysql': there is sqlite"),
+        ("mysql://localhost/relay", "no store is called 'mysql': there is postgresql, sqlite"),
         ("relay.db", "no store is called"),
     ],
 )

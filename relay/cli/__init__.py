@@ -34,7 +34,7 @@ VERBS = {
     "move": "give what is held for a removed route to another one",
     "windows": "list the windows being collected; send, hold or drop them",
     "doctor": "prove that all is as it must be, or say what is not",
-    "db": "look at the store's file, back it up, prune it",
+    "db": "look at the store, back it up, move it, prune it",
     "reload": "make the running daemon read its config again",
     "import": "make a config of another system's webhooks",
     "schema": "print the config's JSON Schema, for editors",

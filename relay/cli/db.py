@@ -1,4 +1,4 @@
-"""`relay db`: the store: what is in it, whether it is whole, a backup, and what is out of date removed."""
+"""`relay db`: the store: what is in it, whether it is whole, a backup, a move, and what is out of date removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _STATES = ("pending", "held", "delivered", "failed", "merged", "cancelled")
 
 
-@click.group("db", subcommand_metavar="stats|check|backup|prune …")
+@click.group("db", subcommand_metavar="stats|check|backup|copy|prune …")
 def command() -> None:
     """Look at the store's file, back it up, and remove what is out of date: beside a running daemon or without one.
 
@@ -104,6 +104,60 @@ def backup(file: Path, force: bool, config: Path | None, as_json: bool) -> None:
         click.echo(json.dumps({"file": str(file), "size_bytes": size, "at": rfc3339(now)}, indent=2))
     else:
         click.echo(f"{term.printable(str(file))}: {_size(size)}, as it was at {rfc3339(now)}")
+
+
+@command.command("copy", short_help="move it to PostgreSQL, with the daemon stopped")
+@click.argument("sqlite_url", metavar="SQLITE_URL")
+@click.argument("postgres_url", metavar="POSTGRES_URL")
+@term.json_option
+def copy(sqlite_url: str, postgres_url: str, as_json: bool) -> None:
+    """Copy all of a SQLite store into an empty PostgreSQL database, with the daemon stopped, and check what came there.
+
+    It is all there in the end, or nothing is. Ids stay as they are; SQLITE_URL is only read. A password belongs into
+    $PGPASSWORD or ~/.pgpass: others see what is typed here.
+
+    \b
+    Example:
+      relay db copy sqlite:/var/lib/relay/relay.db postgresql://relay@db.example.com/relay
+    """
+    from relay import storeurl
+    from relay.secret import Redactor
+    from relay.store import CannotCopy, Locked, Unavailable, Unusable
+    from relay.stores import lacking
+
+    if postgres_url.startswith(("postgresql:", "postgres:")):
+        try:
+            postgres_url = storeurl.checked(postgres_url)
+        except ValueError as error:
+            term.fail(f"POSTGRES_URL: {error}", term.USAGE)
+    redact = Redactor(storeurl.hidden(postgres_url))
+    for url, scheme in ((sqlite_url, "sqlite:"), (postgres_url, "postgresql:")):
+        if not url.startswith(scheme) or url == scheme:
+            term.fail(f"expected a URL that begins with {scheme}, as in store.url", term.USAGE)
+    if (needed := lacking(postgres_url)) is not None:
+        term.fail(needed, term.OPERATOR)
+    from relay.stores.postgresql import copying
+
+    try:
+        with progress.bar("copying") as moved:
+            copied = copying.copy(Path(sqlite_url.removeprefix("sqlite:")), postgres_url, moved)
+    except Unusable as error:
+        term.fail(redact(str(error)), term.OPERATOR)
+    except Locked as error:
+        term.fail(f"{error}: stop it first")
+    except (CannotCopy, Unavailable) as error:
+        term.fail(redact(str(error)))
+    if as_json:
+        click.echo(json.dumps(asdict(copied), indent=2))
+        return
+    rows = [(table.name, table.rows, table.checksum) for table in copied.tables]
+    click.echo(term.listing(("table", "rows", "checksum"), rows))
+    where = term.printable(copied.target)
+    click.echo(f"\nCounts and checksums are the same on both sides: {where} has all of it.")
+    if copied.bad_bodies:
+        bodies = term.count(copied.bad_bodies, "body")
+        click.echo(f"{bodies} had another checksum than when accepted, and still have: 'relay db check' names them.")
+    click.echo("Next: set store.url to that URL and start relay. Do not start it on the old file: it would send again.")
 
 
 @command.command("prune", short_help="remove what is older than the config wants it kept")

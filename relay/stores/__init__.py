@@ -38,7 +38,7 @@ async def open_store(
 ) -> Store:
     """Open the store that `store.url` names, as in `sqlite:relay.db`.
 
-    `on_wait` is told once who holds the store, when another process does and there is something to wait for.
+    `on_wait` is told once what it waits for: who holds the store, or why a database cannot be reached yet.
     `on_migrate` is told, on another thread, from which version to which an older store is brought, before that begins.
     """
     module, rest = _backend(url)

@@ -153,6 +153,12 @@ def test_what_is_missing_from_this_shell_matters_only_where_the_store_needs_it(
     assert checks(run("doctor", "--json", "--config", config))["store"]["verdict"] == "warning"
 
 
+def test_a_url_on_the_command_line_is_judged_like_that_of_the_config(tmp_path: Path) -> None:
+    line = complaint(run("db", "copy", f"sqlite:{tmp_path}/x.db", "postgres://relay:canary-word/7@db/relay"), 2)
+    assert "'@' is written %40" in line
+    assert "canary" not in line
+
+
 FIT = Server("postgresql://db:5432/relay", "15.1", None, 1, 1, (), 0.0004, 0.0, ("a:1 (1.0.0)", "b:7 (1.0.0)"))
 
 

@@ -48,6 +48,7 @@ _FIRST_DUE = """
     FROM waiting WHERE waiting.route IS NOT NULL
 """
 # Of the index of what waits, not the first in the table that does.
+# The sum keeps PostgreSQL from walking all of the table in the order of ids for it.
 _OLDEST_PENDING = "SELECT min(+id) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending'"
 
 # Bodies only where they are wanted: of a debounce window the last one alone is sent.

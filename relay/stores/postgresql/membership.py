@@ -29,8 +29,10 @@ from relay import __version__
 from relay.clock import Clock, to_ms
 from relay.ids import DeliveryId, Ids
 from relay.store import Member, Told
+from relay.stores._sql.connection import Connection as Shared
+from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.rows import load
-from relay.stores.postgresql.connection import Connection, connect, explain
+from relay.stores.postgresql.connection import Connection, Session, connect, explain
 from relay.stores.postgresql.dialect import translated
 
 LEASE = 10.0
@@ -39,7 +41,7 @@ BEAT = 2.0
 """Seconds between two signs of life."""
 CHANNEL = "relay"
 """Of notifications: `look` where something changed that others should know of; `ids …` of what followers are told;
-`recall …` of what is not to be sent."""
+`recall …` of what is not to be sent; `again …` of what one of them was told to send again."""
 
 _MARGIN = 1.0  # seconds by which a process takes its lease for shorter than it is: clocks run unevenly
 _SLOTS = 256
@@ -50,6 +52,7 @@ _RENEW = (
     "UPDATE process SET expires = clock_timestamp() + make_interval(secs => $2), stale = $3, following = $4,"
     " routes = $5 WHERE id = $1"
 )
+_FOLLOW = "WITH said AS (UPDATE process SET following = $2 WHERE id = $1) SELECT pg_notify($3, 'look')"
 # All at one moment: no id may be counted whose row is not seen.
 _LOOK = """
     SELECT m.value::bigint, p.id, p.slot, p.name, p.version, p.started_at, p.routes, p.following, p.stale,
@@ -187,6 +190,11 @@ class Membership:
         """Whether others may have taken over what this process has in hand."""
         return self._forgetting or monotonic() > self._good_until
 
+    def say_following(self, connection: Shared, deltas: Deltas) -> None:
+        """A command: others are to hear at once whether somebody follows here what they do."""
+        assert isinstance(connection, Session)
+        connection.bulk(_FOLLOW, [self.id, self.following, CHANNEL])
+
     # -- the thread --------------------------------------------------------------------------------------------------
 
     def start(self, ids: Ids, hear: Callable[[str], None]) -> None:
@@ -320,6 +328,10 @@ class Membership:
                     self._call(self._hear, notice.payload)
                 elif notice.payload.startswith("recall ") and self._told is not None:
                     self._call(self._told.recall, [DeliveryId(int(notice.payload.removeprefix("recall ")))])
+                elif notice.payload.startswith("again ") and self._told is not None:
+                    whose, delivery = map(int, notice.payload.split()[1:])
+                    if whose not in self.mine:
+                        self._call(self._told.again, DeliveryId(delivery))
                 elif notice.payload == "look" and notice.pid != connection.info.backend_pid:
                     until, self._asked = min(until, monotonic() + _SOON), True
 

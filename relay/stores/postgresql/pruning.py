@@ -52,9 +52,15 @@ _SHAPES_KEPT = MOST_SHAPES // 2  # so many are no burden: unused ones go past th
 _RETIRED = "retired "
 _SKEW = 3_600_000  # milliseconds by which the clocks of relays may differ
 
-# As for the readers: no table is ever read whole, whatever the planner believes.
-_SETTINGS = (
-    "SELECT set_config('enable_seqscan', 'off', false), set_config('plan_cache_mode', 'force_custom_plan', false)"
+# Few rows are looked up in their indexes, whatever the planner believes of tables that it has not looked at for long.
+_SETTINGS = "SELECT " + ", ".join(
+    f"set_config('{name}', '{value}', false)"
+    for name, value in (
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("plan_cache_mode", "force_custom_plan"),
+    )
 )
 
 # Of an event: whether something of it is unfinished, or ended after $2.
@@ -77,7 +83,7 @@ _BODIES = f"""
     ) these JOIN event ON event.id = these.id ORDER BY these.id
 """  # noqa: S608
 _LOCK_EVENTS = "SELECT id FROM event WHERE id = ANY ($1) FOR UPDATE SKIP LOCKED"
-_LOCK_DELIVERIES = "SELECT id, merged_into FROM delivery WHERE event_id = ANY ($1) FOR UPDATE SKIP LOCKED"
+_LOCK_DELIVERIES = "SELECT id, event_id, merged_into FROM delivery WHERE event_id = ANY ($1) FOR UPDATE SKIP LOCKED"
 _LOCK_CARRIERS = "SELECT id FROM delivery WHERE id = ANY ($1) FOR UPDATE SKIP LOCKED"
 # Of the events: those all of whose deliveries, and what these are merged into, are locked here and may go.
 _STILL = f"""
@@ -87,7 +93,6 @@ _STILL = f"""
         WHERE d.event_id = these.id AND (d.id <> ALL ($3) OR coalesce(c.id <> ALL ($3), false))
     )
 """  # noqa: S608
-_OF_DELIVERIES = "IN (SELECT id FROM delivery WHERE event_id = ANY ($1))"
 _UP_TO = (
     "INSERT INTO meta VALUES ($1, $2::text) ON CONFLICT (key) DO UPDATE"
     " SET value = greatest(meta.value::bigint, excluded.value::bigint)::text"
@@ -170,7 +175,7 @@ class _Pruning:
         return self._total
 
     async def _walk(
-        self, query: str, remove: Callable[[_Connection, list[int]], Awaitable[Pruned]], limit: datetime
+        self, query: str, remove: Callable[[_Connection, list[int], list[int]], Awaitable[Pruned]], limit: datetime
     ) -> None:
         last, cutoff, end = 0, to_ms(limit), rows.first_id(limit)
         while self._going_on and (found := await _all(self._connection, query, last, cutoff, end, _LOOKED_AT)):
@@ -185,7 +190,7 @@ class _Pruning:
                     room -= size
                 began = monotonic()
                 async with self._connection.transaction():
-                    done = await remove(self._connection, await _locked(self._connection, some, cutoff))
+                    done = await remove(self._connection, *await _locked(self._connection, some, cutoff))
                 await self._rest(len(some), monotonic() - began, done)
 
     async def _sweep(self, query: str, limit: int) -> None:
@@ -230,38 +235,40 @@ class _Pruning:
         return self._haste() is not Haste.NO_MORE
 
 
-async def _locked(connection: _Connection, events: list[int], cutoff: int) -> list[int]:
-    """Those of the events that may go, and that nobody else changes before the transaction ends."""
+async def _locked(connection: _Connection, events: list[int], cutoff: int) -> tuple[list[int], list[int]]:
+    """Those of the events that may go, with their deliveries, and that nobody else changes before the transaction
+    ends."""
     ours = [number for (number,) in await _all(connection, _LOCK_EVENTS, events)]
     deliveries = await _all(connection, _LOCK_DELIVERIES, ours)
-    locked = {number for number, _ in deliveries}
-    carriers = {into for _, into in deliveries if into is not None} - locked
+    locked = {number for number, _, _ in deliveries}
+    carriers = {into for _, _, into in deliveries if into is not None} - locked
     if carriers:
         locked.update(number for (number,) in await _all(connection, _LOCK_CARRIERS, sorted(carriers)))
-    return [number for (number,) in await _all(connection, _STILL, ours, cutoff, sorted(locked))]
+    still = {number for (number,) in await _all(connection, _STILL, ours, cutoff, sorted(locked))}
+    return sorted(still), [number for number, event, _ in deliveries if event in still]
 
 
-async def _remove(connection: _Connection, events: list[int]) -> Pruned:
+async def _remove(connection: _Connection, events: list[int], deliveries: list[int]) -> Pruned:
     if not events:
         return Pruned()
     await connection.execute("DELETE FROM body WHERE event_id = ANY ($1)", [events])
-    await connection.execute(f"DELETE FROM attempt WHERE delivery_id {_OF_DELIVERIES}", [events])  # noqa: S608
-    deliveries = (await connection.execute("DELETE FROM delivery WHERE event_id = ANY ($1)", [events])).rowcount
+    await connection.execute("DELETE FROM attempt WHERE delivery_id = ANY ($1)", [deliveries])
+    await connection.execute("DELETE FROM delivery WHERE id = ANY ($1)", [deliveries])
     await connection.execute("DELETE FROM mention WHERE event_id = ANY ($1)", [events])
     await connection.execute("DELETE FROM event WHERE id = ANY ($1)", [events])
     await connection.execute(_COUNT, ["pruned_events", str(len(events))])
-    await connection.execute(_COUNT, ["pruned_deliveries", str(deliveries)])
+    await connection.execute(_COUNT, ["pruned_deliveries", str(len(deliveries))])
     await connection.execute(_UP_TO, [PRUNED_UP_TO, str(max(events))])
-    return Pruned(events=len(events), deliveries=deliveries)
+    return Pruned(events=len(events), deliveries=len(deliveries))
 
 
-async def _remove_bodies(connection: _Connection, events: list[int]) -> Pruned:
+async def _remove_bodies(connection: _Connection, events: list[int], deliveries: list[int]) -> Pruned:
     """What senders sent, and what destinations answered."""
     bodies = (await connection.execute("DELETE FROM body WHERE event_id = ANY ($1)", [events])).rowcount
     await connection.execute(
-        f"UPDATE attempt SET response_body = '', truncated = 1 WHERE delivery_id {_OF_DELIVERIES}"  # noqa: S608
+        "UPDATE attempt SET response_body = '', truncated = 1 WHERE delivery_id = ANY ($1)"
         " AND length(response_body) > 0",
-        [events],
+        [deliveries],
     )
     return Pruned(bodies=bodies)
 

@@ -21,7 +21,8 @@ from relay.store import Unusable
 from relay.stores._sql import tables
 from relay.stores.postgresql.connection import SCHEMA, Connection
 
-_LOCK = 0x72656C79  # "rely": who makes or changes the tables
+LOCK = 0x72656C79  # "rely"
+"""Of the advisory lock of who makes or changes the tables."""
 
 _STATES = "'pending', 'delivered', 'failed', 'held', 'merged', 'cancelled'"
 
@@ -242,7 +243,7 @@ def version(connection: Connection) -> int:
 def migrate(connection: Connection, on_migrate: Callable[[int, int], None] | None = None) -> None:
     """Bring a database up to today's version, or make the tables. Where several relays start at once, one does it and
     the others wait."""
-    connection.execute("SELECT pg_advisory_lock($1)", [_LOCK])
+    connection.execute("SELECT pg_advisory_lock($1)", [LOCK])
     try:
         held = version(connection)
         if held == VERSION:
@@ -263,7 +264,7 @@ def migrate(connection: Connection, on_migrate: Callable[[int, int], None] | Non
                 connection.execute("UPDATE meta SET value = $1 WHERE key = 'schema'", [str(number)])
     finally:
         if not connection.closed:
-            connection.execute("SELECT pg_advisory_unlock($1)", [_LOCK])
+            connection.execute("SELECT pg_advisory_unlock($1)", [LOCK])
 
 
 def _make_schema(connection: Connection) -> None:

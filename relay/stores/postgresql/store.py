@@ -1,0 +1,276 @@
+"""The verbs of the store: see relay.store.Store for what each promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+
+from relay.clock import Clock, to_ms
+from relay.delivery import Added, Delivery, HeldReason, LogItem, Mark, Owed
+from relay.event import Event
+from relay.ids import DeliveryId, EventId, Ids
+from relay.jsontext import dumps
+from relay.lane import Order
+from relay.memory import CLAIMED
+from relay.store import STALLED, Haste, Pruned, Settled, StoreStatus, Unavailable, quickly
+from relay.stores._sql import reader as reading
+from relay.stores._sql import rows
+from relay.stores._sql.changes import Changed
+from relay.stores._sql.connection import Connection as Shared
+from relay.stores._sql.deltas import Deltas
+from relay.stores._sql.store import SqlStore
+from relay.stores._sql.writer import Writer
+from relay.stores.postgresql import committer, pruning
+from relay.stores.postgresql.claiming import LEASED, Lease, Take
+from relay.stores.postgresql.committer import Committer
+from relay.stores.postgresql.connection import Session
+from relay.stores.postgresql.membership import BEAT, CHANNEL, Membership
+from relay.stores.postgresql.reader import Reader
+from relay.stores.postgresql.sharing import Sharing
+from relay.stores.postgresql.transaction import Outrun
+
+_OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
+_CLOCK = timedelta(minutes=1)
+
+_SAVE = """
+    INSERT INTO known AS k (kind, name, data, writer, at)
+    SELECT $1, v.name, v.data, $4, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+    FROM unnest($2::text[], $3::text[]) AS v(name, data) ORDER BY v.name
+    ON CONFLICT (kind, name) DO UPDATE SET data = excluded.data, writer = excluded.writer, at = excluded.at
+        WHERE k.data <> excluded.data AND ($5 OR k.writer = ANY($6) OR k.data = (
+            SELECT e.data FROM unnest($2::text[], $7::text[]) AS e(name, data) WHERE e.name = k.name
+        ))
+    RETURNING name, data
+"""
+
+
+class PostgresStore(SqlStore):
+    """The Store on PostgreSQL. See relay.store.Store for what each verb promises."""
+
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        ids: Ids,
+        member: Membership,
+        writing: Committer,
+        write: Writer,
+        readers: tuple[Reader, Reader, Reader],
+        notes: Sequence[str],
+    ) -> None:
+        claims, logs, self._glances = readers
+        super().__init__(clock, ids, write, claims, logs)
+        self._url = url
+        self._member = member
+        self._writing = writing
+        self._notes = notes
+        self.shared = Sharing(member, write)
+        self._oldest: tuple[float, datetime | None] = (float("-inf"), None)
+        self._told: Callable[[Sequence[LogItem], bool], None] | None = None
+        self._hearing: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Lock()
+        self._closed = False
+        self._counting = asyncio.get_running_loop().create_task(self._count(), name="counts")
+        member.start(ids, self._hear)
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
+        while True:
+            member = self._member.id
+            try:
+                added = await super().add(event, owed, mark)
+                if self._member.id != member:  # others may have taken over what was born in its hand
+                    added = replace(added, ready=(), looks=added.looks | {each.route for each in added.ready})
+                return added
+            except Outrun as ahead:
+                # Another process, or its clock, was ahead: what comes later must have a later id.
+                self.ids.pass_by(ahead.newest)
+                now = to_ms(self._clock.now())
+                event = replace(event, id=EventId(self.ids.draw(now)))
+                for each in owed:
+                    each.delivery.id, each.delivery.event = DeliveryId(self.ids.draw(now)), event
+
+    async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
+        self._member.routes = sorted({*active, *kept})
+        return await super().settle(active, kept)
+
+    def _elsewhere(self) -> frozenset[str]:
+        return frozenset(route for each in self._member.members if not each.me for route in each.routes)
+
+    async def set_back(self, by: timedelta, now: datetime) -> int:
+        # Each of them may notice it of its own clock.
+        return await super().set_back(by, now) if await self.shared.errand("clock", _CLOCK) else 0
+
+    async def take(self, delivery: Delivery, now: datetime) -> Delivery | None:
+        about = () if delivery.lane is None else ((delivery.route, delivery.lane),)
+        mine = self._member.mine
+        if not await self._writer.call(Take(delivery.id, to_ms(now), mine), about=about):
+            return None
+        delivery.reserved = True
+        whole = await self._claims.collected(delivery)
+        return whole if self._still(mine) else None
+
+    def _still(self, mine: tuple[int, ...]) -> bool:
+        """Whether what was leased under the last of these ids is still this process's: not where it was taken for dead
+        meanwhile, for then `lost` may have been told before that came into its hand."""
+        return self._member.id == mine[-1]
+
+    async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
+        route = await super().cancel(delivery, now)
+        await self._say(f"recall {delivery}")  # whoever has it in hand is not to begin with it
+        return route
+
+    async def hold(self, window: DeliveryId, now: datetime) -> str:
+        route = await super().hold(window, now)
+        await self._say(f"recall {window}")
+        return route
+
+    async def retry(self, delivery: DeliveryId, now: datetime) -> str:
+        route = await super().retry(delivery, now)
+        await self._say(f"again {self._member.id} {delivery}")
+        return route
+
+    async def _say(self, what: str) -> None:
+        """Tell all processes."""
+
+        def command(connection: Shared, deltas: Deltas) -> None:
+            assert isinstance(connection, Session)
+            connection.bulk("SELECT pg_notify($1, $2)", [CHANNEL, what])
+
+        await self._writer.call(command, about=())
+
+    async def claim(
+        self,
+        route: str,
+        retried: bool | None,
+        now: datetime,
+        limit: int,
+        exclude: Collection[DeliveryId],
+        most_bytes: int = CLAIMED,
+    ) -> list[Delivery]:
+        found: list[Delivery] = []
+        mine, living = self._member.mine, self._member.living
+        for kind in (False, True) if retried is None else (retried,):
+            lease = Lease(route, kind, to_ms(now), exclude, limit, most_bytes, mine, living)
+            leased = await self._writer.call(lease, about=())
+            for row in await self._claims.ask(LEASED, [leased]) if leased else ():
+                delivery = reading.claimed(row, route)
+                if self._orders.get(route) is Order.LATEST:
+                    delivery.reserved = delivery.reserved and delivery.lane is None
+                found.append(await self._claims.whole(delivery, row[rows.CLAIMED]))
+        if not self._still(mine):
+            raise Unavailable("this relay was taken for dead while it read what is due: others may have it")
+        if retried is None:
+            found = sorted(found, key=lambda delivery: (delivery.due, delivery.id))[:limit]
+        return found
+
+    async def prune(
+        self,
+        now: datetime,
+        retention: timedelta,
+        bodies: timedelta,
+        told: Callable[[Pruned], None] | None = None,
+        haste: Callable[[], Haste] = quickly,
+    ) -> Pruned:
+        async with self._pruning:
+            return await pruning.prune(self._url, now, retention, bodies, told, haste)
+
+    async def save_states(self, kind: str, states: Mapping[str, Mapping[str, Any]], *, over: bool = True) -> None:
+        names, data = list(states), [dumps(dict(state)).decode() for state in states.values()]
+        known = [self._member.known.get((kind, name)) for name in names]
+
+        def command(connection: Shared, deltas: Deltas) -> None:
+            assert isinstance(connection, Session)
+            member = self._member
+            if connection.bulk(_SAVE, [kind, names, data, member.id, over, list(member.mine), known]):
+                connection.bulk("SELECT pg_notify($1, 'look')", [CHANNEL])
+
+        await self._writer.call(command, about=())
+
+    # -- its state ---------------------------------------------------------------------------------------------------
+
+    async def _count(self) -> None:
+        """What waits is counted anew now and then: others change it too."""
+        while True:
+            await asyncio.sleep(BEAT)
+            self._writing.recount = True
+            try:
+                await self._writer.call(lambda connection, deltas: None, about=())
+            except Unavailable:
+                continue
+
+    async def status(self) -> StoreStatus:
+        now = self._clock.monotonic()
+        if now - self._oldest[0] >= _OLDEST_EVERY:
+            self._oldest = (now, await self._glances.oldest_pending())
+        counts = self.counts().values()
+        return replace(
+            await self._glances.status(),
+            free_bytes=None,
+            pending=sum(each.pending for each in counts),
+            held=sum(each.held for each in counts),
+            oldest_pending=self._oldest[1],
+        )
+
+    async def watch(self, told: Callable[[Sequence[LogItem], bool], None] | None) -> None:
+        self._told = told
+        self._member.following = told is not None
+        await super().watch(told)
+        with suppress(Unavailable):  # then they hear of it with the next sign of life
+            await self._writer.call(self._member.say_following, about=())
+
+    def _hear(self, payload: str) -> None:
+        """Another process has changed something that is followed here."""
+        whose, *numbers = orjson.loads(payload.removeprefix("ids "))
+        if self._told is not None and whose not in self._member.mine:
+            task = asyncio.get_running_loop().create_task(self._look_at(numbers))
+            self._hearing.add(task)
+            task.add_done_callback(self._hearing.discard)
+
+    async def _look_at(self, numbers: Sequence[int]) -> None:
+        try:
+            deliveries, unmatched, rejected = [
+                await self._logs.ask(query, [list(numbers)]) for query in committer.CHANGED
+            ]
+        except Unavailable:
+            deliveries = unmatched = rejected = []
+        if self._told is not None:
+            changed = Changed(deliveries, unmatched, rejected)
+            self._told(changed.items(self.ids), not changed)
+
+    def notes(self) -> Sequence[str]:
+        return self._notes
+
+    def trouble(self) -> str | None:
+        return self._writer.trouble or self._member.trouble or super().stalled()
+
+    def stalled(self, within: float = STALLED) -> str | None:
+        """Never: against a database that does not answer a restart of relay helps nothing."""
+        return None
+
+    async def restored(self) -> datetime | None:
+        """A database that was restored does not know it: see docs/scaling.md for what to do."""
+        return None
+
+    async def accepted(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        async with self._closing:
+            if self._closed:
+                return
+            self._counting.cancel()
+            try:
+                for each in (self._claims, self._logs, self._glances):
+                    await each.close()
+            finally:
+                await self._writer.close()
+                await self._member.stop()
+                self._closed = True
