@@ -328,13 +328,18 @@ class Membership:
                 if notice.payload.startswith("ids ") and self._hear is not None:
                     self._call(self._hear, notice.payload)
                 elif notice.payload.startswith("recall ") and self._told is not None:
-                    self._call(self._told.recall, [DeliveryId(int(notice.payload.removeprefix("recall ")))])
+                    self._call(self._recall, self._told, DeliveryId(int(notice.payload.removeprefix("recall "))))
                 elif notice.payload.startswith("again ") and self._told is not None:
                     whose, delivery = map(int, notice.payload.split()[1:])
                     if whose not in self.mine:
                         self._call(self._told.again, DeliveryId(delivery))
                 elif notice.payload == "look" and notice.pid != connection.info.backend_pid:
                     until, self._asked = min(until, monotonic() + _SOON), True
+
+    def _recall(self, told: Told, delivery: DeliveryId) -> None:
+        told.recall([delivery])
+        if self._hear is not None:
+            self._hear(f"recalled {delivery}")
 
     def _call(self, what: Callable[..., None], *values: Any) -> None:
         assert self._loop is not None
