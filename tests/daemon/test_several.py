@@ -15,6 +15,7 @@ import pytest
 
 from relay import health
 from relay.stores.postgresql import membership
+from relay.stores.postgresql.ahead import Ahead
 from tests.daemon.test_stream import following
 from tests.harness import Received, Relay, sink
 from tests.postgres import Database
@@ -309,8 +310,24 @@ async def test_a_queue_that_takes_no_more_is_full_for_all(tmp_path: Path, databa
             assert {item["error"]["code"] for item in items if item["status"] == "failed"} == {"queue_full"}
 
 
+async def test_a_request_that_comes_to_all_relays_at_once_is_one_event(tmp_path: Path, database: Database) -> None:
+    async with sink() as destination:
+        keyed = routes(f"name: r, to: {{url: '{destination.url}'}}").replace(
+            "none,", "none, dedup: {key: body.id, window: 1h},"
+        )
+        async with several_here(tmp_path, database.url, keyed) as relays:
+            for number in range(20):
+                body = json.dumps({"id": number, "to": "x"}).encode()
+                answers = await asyncio.gather(*(relay.post("/in/any", body) for relay in relays))
+                assert {status for status, _ in answers} == {200}
+                assert len({answer["id"] for _, answer in answers}) == 1
+                assert sorted(answer["duplicate"] for _, answer in answers) == [False, True, True]
+            await done(relays[0], 20)
+            assert sorted(numbers(destination.received)) == list(range(20))
+
+
 async def test_what_was_committed_when_the_connection_broke_is_sent_all_the_same(
-    tmp_path: Path, database: Database
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody knows of it then but the database, which says that this relay has it in hand."""
     async with sink() as destination:
@@ -320,7 +337,7 @@ async def test_what_was_committed_when_the_connection_broke_is_sent_all_the_same
         async with several_here(tmp_path, database.url, text, count=1) as [relay]:
             assert relay.running is not None
             raw = relay.running.store._writing._session.raw  # type: ignore[attr-defined]
-            execute, said = raw.execute, list[str]()
+            commit, execute, said = Ahead.commit, raw.execute, list[str]()
 
             def broken(sql: str, *values: Any) -> Any:
                 found = execute(sql, *values)
@@ -329,9 +346,16 @@ async def test_what_was_committed_when_the_connection_broke_is_sent_all_the_same
                     raise psycopg.OperationalError("the connection is lost")
                 return found
 
-            raw.execute = broken
+            def cut(self: Ahead) -> None:
+                commit(self)
+                monkeypatch.undo()
+                raise psycopg.OperationalError("the connection is lost")
+
+            raw.execute = broken  # whichever way it writes this one
+            monkeypatch.setattr(Ahead, "commit", cut)
             body = json.dumps({"id": 1, "to": "x"}).encode()
             assert (await relay.post("/in/any", body))[0] == 503
+            monkeypatch.undo()
             status, answer = await relay.post("/in/any", body)
             assert (status, answer["duplicate"]) == (200, True)
             assert numbers(await destination.wait_count(1)) == [1]

@@ -284,8 +284,9 @@ class Trial:
                         continue
                 await asyncio.sleep(0.5)
 
-    def takeovers(self) -> list[float]:
-        """For each kill that left something in hand: how long the last of it took to be delivered by somebody else."""
+    def takeovers(self) -> list[tuple[float, bool]]:
+        """For each kill that left something in hand: how long the last of it took to be sent by somebody else, and
+        whether the database died meanwhile, after which all have another lease to come back."""
         found = []
         first: dict[str, float] = {}
         for moment in self.moments:
@@ -296,7 +297,8 @@ class Trial:
                 if attempt.id in moment.hands and attempt.began > moment.began:
                     first.setdefault(attempt.id, attempt.began - moment.began)
             if first:
-                found.append(max(first.values()))
+                end = moment.began + max(first.values())
+                found.append((max(first.values()), any(moment.began - 1 < each < end for _, each in self.outages)))
         return found
 
 
@@ -381,7 +383,8 @@ def _figure(trial: Trial, senders: Senders, states: dict[str, int], events: int,
     kinds = Counter(moment.what for moment in trial.moments)
     stale = sum(trial.stale.values())
     several = _several_ids(destination.attempts)
-    took = ", ".join(f"{each:.1f}" for each in takeovers) or "none"
+    took = ", ".join(f"{each:.1f}{' (the database died)' * died}" for each, died in takeovers) or "none"
+    in_time = all(each <= TAKEOVER + LEASE * died for each, died in takeovers)
     text = (
         f"{len(senders.acknowledged):,} acknowledged ({dict(senders.answers)}), {len(lost):,} lost, {events:,} stored;"
         f" {dict(kinds)}, {len(trial.outages)} crashes of the database;"
@@ -389,7 +392,7 @@ def _figure(trial: Trial, senders: Senders, states: dict[str, int], events: int,
         f" {several} events with several ids; takeover after {took} s;"
         f" {stale} stale results refused; quiet {quiet:.1f} s after the last event; {states}"
     )
-    good = not lost and not wrong and not several and bool(takeovers) and takeovers[-1] <= TAKEOVER and stale > 0
+    good = not lost and not wrong and not several and bool(takeovers) and in_time and stale > 0
     return Figure(text, good and set(states) == {"delivered"})
 
 

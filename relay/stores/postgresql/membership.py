@@ -163,7 +163,7 @@ class Membership:
                 " VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7, $8)",
                 [number, slot, self._name, __version__, self._started, LEASE, _json(self.routes), self.following],
             )
-            connection.execute("SELECT pg_notify($1, 'look')", [CHANNEL])
+            connection.execute("SELECT pg_notify($1, 'look')", [CHANNEL])  # so that all know of it at once
         self.id, self.slot, self.mine = number, slot, (*self.mine, number)
         self._good_until = began + LEASE - _MARGIN
         self._look(connection)
