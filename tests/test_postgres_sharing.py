@@ -264,6 +264,68 @@ async def test_a_newcomer_is_not_taken_for_dead_by_who_has_not_seen_it(
     assert await second.claimed() == [delivery.id]
 
 
+async def test_what_a_relay_had_in_hand_that_stopped_in_the_middle_of_a_statement_is_taken_over(
+    start: Start, monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
+    first, second = await two(start)
+    [delivery] = await first.add("www")
+    first.stop(monkeypatch)
+    half_sent = connect(database.url, "test")
+    half_sent.pgconn.enter_pipeline_mode()
+    half_sent.pgconn.send_query_params(b"BEGIN", None)
+    number = str(first.shared_store._member.id).encode()
+    half_sent.pgconn.send_query_params(b"SELECT 1 FROM process WHERE id = $1::bigint FOR KEY SHARE", [number])
+    half_sent.pgconn.flush()  # and the rest never comes: the server waits for it
+    try:
+        await until(lambda: bool(second.heard.gone))
+    finally:
+        half_sent.close()
+    assert await second.claimed() == [delivery.id]
+
+
+async def test_nobody_is_taken_for_dead_because_the_clock_of_the_database_was_put_forward(
+    start: Start, database: Database
+) -> None:
+    first, second = await two(start)
+    [delivery] = await first.add("www")
+    database.sql("UPDATE process SET expires = expires - interval '1 hour'")
+    looked = second.shared_store._member._looked
+    await until(lambda: second.shared_store._member._looked != looked)
+    assert (first.heard.lost_times, second.heard.lost_times, second.heard.gone) == (0, 0, [])
+    assert await second.claimed() == []
+    assert await first.claimed() == [delivery.id]
+
+
+async def test_what_a_dead_relay_had_in_hand_is_taken_over_also_where_the_clock_of_the_database_was_put_back(
+    start: Start, monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
+    first, second = await two(start)
+    [delivery] = await first.add("www")
+    stopped = first.shared_store._member.id
+    first.stop(monkeypatch)
+    database.sql(f"UPDATE process SET expires = expires + interval '1 hour' WHERE id = {stopped}")
+    await until(lambda: bool(second.heard.gone))
+    assert await second.claimed() == [delivery.id]
+
+
+async def test_who_has_not_looked_for_long_takes_nobody_for_dead_at_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
+    first, second = await two(start)
+    looked = first.shared_store._member._looked
+    for relay in (first, second):
+        relay.stop(monkeypatch)  # as where the database stands still
+    await until(lambda: first.shared_store.shared.lapsed() and second.shared_store.shared.lapsed())
+    expired = "SELECT count(*) FROM process WHERE expires < clock_timestamp()"
+    await until(lambda: database.sql(expired) == [(2,)])
+    first.go_on()
+    await until(lambda: first.shared_store._member._looked != looked)
+    assert len(first.shared_store.shared.members()) == 2
+    second.go_on()
+    await until(lambda: not second.shared_store.shared.lapsed())
+    assert (first.heard.gone, second.heard.lost_times) == ([], 0)
+
+
 # -- lanes, windows, repeats -----------------------------------------------------------------------------------------
 
 
@@ -348,6 +410,28 @@ async def test_what_a_dead_relay_was_sending_may_be_merged_again(start: Start, m
     await until(lambda: bool(second.heard.gone))
     new = await second.tell()
     assert await second.states(old, new) == ["merged", "pending"]
+
+
+async def test_a_lane_that_was_made_while_another_relay_was_sending_goes_on(start: Start) -> None:
+    first, second = await two(start)
+    sent = await first.tell()
+    first.wait(1)
+    behind = await second.tell()
+    await second.follow(www=Order.ENTRY)  # its config was read again, the other one's not yet
+    assert await second.claimed() == []
+    await first.store.record(delivered(sent))
+    assert await second.claimed() == [behind.id]
+
+
+async def test_what_another_relay_put_into_another_lane_is_not_begun_under_the_old_one(start: Start) -> None:
+    first, second = await two(start)
+    for relay in (first, second):
+        await relay.follow(www=Order.LATEST)
+    delivery = await first.tell()
+    [found] = await first.claim()
+    await second.follow(www=Order.ROUTE)
+    assert await first.store.take(found, first.clock.now()) is None
+    assert await first.claimed() == [delivery.id]
 
 
 # -- what they know of each other ------------------------------------------------------------------------------------

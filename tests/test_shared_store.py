@@ -11,9 +11,10 @@ import psycopg
 import pytest
 
 from relay.delivery import Mark
+from relay.lane import Order
 from relay.store import Store, Unavailable
 from relay.stores import open_store
-from tests.contract.desk import SECOND, Desk
+from tests.contract.desk import SECOND, Desk, delivered
 from tests.fakes import ManualClock
 from tests.harness import PATIENCE
 from tests.postgres import Database
@@ -134,3 +135,22 @@ async def test_an_event_posted_to_two_relays_at_the_same_moment_is_one(
     (was, one), (is_, same) = first.result(), second.result()
     assert (was, is_, one) == (False, True, same)
     assert database.sql("SELECT count(*) FROM event") == [(1,)]
+
+
+async def test_what_joins_a_lane_while_the_first_of_it_ends_is_let_go(
+    desks: tuple[Desk, Desk], database: Database
+) -> None:
+    one, other = desks
+    await one.follow(www=Order.ROUTE)
+    first = await one.tell()
+    await other.follow(www=Order.ENTRY)  # its config was read again, the other one's not yet
+    one.wait(1)
+    with psycopg.connect(database.url, options="-c search_path=relay") as stranger:
+        stranger.execute("LOCK TABLE tally IN EXCLUSIVE MODE")  # which is written last
+        async with asyncio.TaskGroup() as group:
+            group.create_task(one.store.record(delivered(first)))
+            await wait_for(database, WAITING, 1)
+            joined = group.create_task(other.tell())
+            await wait_for(database, WAITING, 2)
+            stranger.rollback()
+    assert await other.claimed() == [joined.result().id]

@@ -41,6 +41,7 @@ LEASED = f"""
 _TAKE = """
     UPDATE delivery SET taken = CASE WHEN lane IS NULL THEN 0 ELSE 1 END, open = 0, owner = $3
     WHERE id = $1 AND state = 'pending' AND blocked = 0 AND due <= $2 AND (owner IS NULL OR owner = ANY($4))
+        AND lane IS NOT DISTINCT FROM $5
 """
 
 
@@ -68,12 +69,15 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """A command: begin with a delivery that is in this process's hand. Returns whether it may be sent."""
+    """A command: begin with a delivery that is in this process's hand. Returns whether it may be sent: not where it was
+    put into another lane meanwhile, which is not locked here."""
 
     delivery: DeliveryId
+    lane: str | None
     now: int
     mine: tuple[int, ...]
 
     def __call__(self, connection: Connection, deltas: Deltas) -> bool:
         assert isinstance(connection, Session)
-        return connection.raw.execute(_TAKE, [self.delivery, self.now, self.mine[-1], list(self.mine)]).rowcount > 0
+        values = [self.delivery, self.now, self.mine[-1], list(self.mine), self.lane]
+        return connection.raw.execute(_TAKE, values).rowcount > 0

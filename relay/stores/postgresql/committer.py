@@ -30,7 +30,7 @@ from relay.stores.postgresql.connection import Session, connect, explain
 from relay.stores.postgresql.joining import Joining
 from relay.stores.postgresql.membership import CHANNEL, Gone, Membership
 from relay.stores.postgresql.shapes import Shapes
-from relay.stores.postgresql.transaction import Outrun
+from relay.stores.postgresql.transaction import Outrun, Relaned
 
 _TRIES = 8  # for a transaction that others were in the way of
 _COUNT = (
@@ -110,12 +110,15 @@ class Committer(committing.Committer):
     ) -> None:
         """Write and commit, or raise with nothing written. Only then does `batch` learn of it."""
         attempt = partial(self._try, adds, records, calls, rejections, batch)
+        relaned = False
         for again in range(_TRIES, -1, -1):
             member = self._member.id
             self._untouched = self._session is not None
             try:
-                attempt()
+                attempt(relaned)
                 return
+            except Relaned:
+                relaned = True
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 # A connection that was lost since it was last used, before anything was done with it: with a new one.
                 if isinstance(error, _IN_THE_WAY):
@@ -135,10 +138,12 @@ class Committer(committing.Committer):
         calls: Sequence[Call],
         rejections: Sequence[Row],
         batch: Batch,
+        relaned: bool,
     ) -> None:
         session = self._open()
         watched = self.following or self._member.followed
-        if not (calls or rejections or watched or self.recount) and self._ahead(session, adds, records, batch):
+        slowly = calls or rejections or watched or relaned or self.recount
+        if not slowly and self._ahead(session, adds, records, batch):
             return
         before = session.statements
         deltas: Deltas = {}
@@ -148,6 +153,7 @@ class Committer(committing.Committer):
             # On its own: rows that others may make too are not kept locked for as long as a batch takes.
             self._made.prepare(session, [add.adding for add in adds])
             lanes, windows, closing = self._about(adds, records, calls)
+            closing = closing or relaned
             session.changed = set() if watched else None
             transaction.begin(session, self._member.id, closing, lanes, windows)
             self._untouched = False
@@ -159,7 +165,7 @@ class Committer(committing.Committer):
                 results.extend(zip((add.done for add in fresh), added, strict=True))
             late: Sequence[int] = ()
             if records:
-                late = transaction.record(session, records, deltas, self._member.mine)
+                late = transaction.record(session, records, deltas, self._member.mine, None if closing else lanes)
                 results.extend((record.done, None) for record in records)
             for call in calls:
                 try:

@@ -1,14 +1,16 @@
 """Who shares the store: each process says that it lives, and notices who no longer does.
 
 A process has a row in `process`, which it renews every `BEAT` seconds, and which ends `LEASE` seconds after that. What
-it has in hand is leased to it by that one row: `delivery.owner` names it. The first other process that finds the row
-past its end removes it; from then on the owner is dead, and what it had in hand is anybody's. Its id is the fencing
-token: ids only grow, and are never given out twice. A process that was stopped and goes on finds its row gone: it takes
-another id and forgets what it had in hand; a result of an attempt made before is recorded only where nobody else has
-taken the delivery since.
+it has in hand is leased to it by that one row: `delivery.owner` names it. The first other process that has seen the row
+stand still for that long removes it; from then on the owner is dead, and what it had in hand is anybody's. Its id is
+the fencing token: ids only grow, and are never given out twice. A process that was stopped and goes on finds its row
+gone: it takes another id and forgets what it had in hand; a result of an attempt made before is recorded only where
+nobody else has taken the delivery since.
 
 A process may begin an attempt only while its lease, by its own clock and with a margin, has not ended: it cannot know
-what others did since. That clock goes on while a process is stopped, and starts before the renewal is sent.
+what others did since. That clock goes on while a process is stopped, and starts before the renewal is sent. Others wait
+by their own clocks too, and only while they look at it all the time: a database whose clock is put right, or that stands
+still for a while, lets nobody seem dead. Only who has just started goes by the database's clock.
 
 What others have changed is told by a notification, as a courtesy; each beat looks by itself, as the guarantee.
 """
@@ -18,7 +20,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
 from typing import Any
 
@@ -55,15 +59,20 @@ _RENEW = (
 _FOLLOW = "WITH said AS (UPDATE process SET following = $2 WHERE id = $1) SELECT pg_notify($3, 'look')"
 # All at one moment: no id may be counted whose row is not seen.
 _LOOK = """
-    SELECT m.value::bigint, p.id, p.slot, p.name, p.version, p.started_at, p.routes, p.following, p.stale,
+    SELECT m.value::bigint, p.id, p.expires, p.name, p.version, p.started_at, p.routes, p.following, p.stale,
         p.expires < clock_timestamp() AND clock_timestamp() - pg_postmaster_start_time() > make_interval(secs => $1)
     FROM meta m CROSS JOIN process p WHERE m.key = 'members' ORDER BY p.id
 """
-# Never waits: one that was stopped in a transaction keeps its row locked until the server ends that.
+# Never waits: one that was stopped in a transaction keeps its row locked until that is ended.
 _BURY = """
     DELETE FROM process WHERE id = (
-        SELECT id FROM process WHERE id = $1 AND expires < clock_timestamp() FOR UPDATE SKIP LOCKED
+        SELECT id FROM process WHERE id = $1 AND expires = $2 FOR UPDATE SKIP LOCKED
     )
+"""
+# The server ends a transaction by itself only where it has heard the last word of what was sent.
+_CUT_OFF = """
+    SELECT pg_terminate_backend(a.pid) FROM process p JOIN pg_stat_activity a ON a.backend_xid = p.xmax
+    WHERE p.id = $1 AND p.expires = $2
 """
 # What the dead had begun with is sent by nobody now: it may be merged again.
 _LET_GO = "UPDATE delivery SET taken = 0 WHERE taken = 1 AND owner <= $1 AND owner <> ALL($2)"
@@ -129,7 +138,6 @@ class Membership:
         self.trouble: str | None = None
         self._good_until = 0.0
         self._forgetting = False
-        self._grace_until = 0.0
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._told: Told | None = None
@@ -139,7 +147,11 @@ class Membership:
         self._thread: threading.Thread | None = None
         self._connection: Connection | None = None
         self._seen: dict[int, str] = {}
-        self._looked = False
+        self._standing: dict[int, tuple[datetime, float]] = {}
+        """When each row was to end when it was last seen, and since when it has stood still."""
+        self._ended: list[str] = []
+        """Whose end nobody was told of yet."""
+        self._looked: float | None = None
         self._asked = False
         """Whether somebody said that there is something to see."""
         self._states: dict[tuple[str, str], str] = {}
@@ -237,8 +249,6 @@ class Membership:
         if self._connection is None:
             self._connection = connect(self._url, "member")
             self._connection.execute(f"LISTEN {CHANNEL}")
-            # Others may only just have found it again too: they are to have their turn before they are taken for dead.
-            self._grace_until = monotonic() + LEASE
         return self._connection
 
     def _drop(self) -> None:
@@ -255,33 +265,26 @@ class Membership:
             return
         if self.id == number:
             self._good_until = began + LEASE - _MARGIN
-        ended = self._look(connection)
+        self._look(connection)
         told = self._told
         if told is None:
             return
         due = {row[0] for row in connection.execute(translated(_DUE), self._due_values()).fetchall()}
         states = self._changed(connection)
-        if due or ended or states:
-            self._call(self._tell, told, due, ended, states)
+        if due or self._ended or states:
+            self._call(self._tell, told, due, self._ended, states)
+            self._ended = []
 
     def _due_values(self) -> list[Any]:
         own = self.mine if self._asked else ()
         self._asked = False
         return [to_ms(self._clock.now()), self.living.upto, list(self.living.ids), list(own)]
 
-    def _look(self, connection: Connection) -> list[str]:
-        """Who lives; the names of those that lived at the last look and do not now."""
+    def _look(self, connection: Connection) -> None:
+        """Who lives, and who has lived until now."""
         rows = connection.execute(_LOOK, [LEASE]).fetchall()
-        buried = {
-            row[1]
-            for row in rows
-            if row[9] and row[1] != self.id and monotonic() > self._grace_until
-            and connection.execute(_BURY, [row[1]]).rowcount
-        }  # fmt: skip
+        buried = {row[1] for row in self._dead(rows) if self._bury(connection, row[1], row[2])}
         living = [row for row in rows if row[1] not in buried]
-        left = [each for each in self._seen if each not in {row[1] for row in living}]
-        gone = [self._seen[each] for each in left if each not in self.mine]
-        self._seen = {row[1]: row[3] for row in living}
         self.members = tuple(
             Member(
                 name=row[3], version=row[4], started_at=row[5], me=row[1] == self.id, stale=row[8], routes=load(row[6])
@@ -290,10 +293,33 @@ class Membership:
         )
         self.followed = any(row[7] for row in living if row[1] != self.id)
         self.living = Living(rows[0][0] if rows else 0, tuple(row[1] for row in living))
-        if left or buried or not self._looked:
+        left = self._seen.keys() - {row[1] for row in living}
+        if left or buried or self._looked is None:
             connection.execute(_LET_GO, [self.living.upto, list(self.living.ids)])
-            self._looked = True
-        return gone
+        self._ended += [self._seen[each] for each in sorted(left - set(self.mine))]
+        self._seen = {row[1]: row[3] for row in living}
+        self._looked = monotonic()
+
+    def _dead(self, rows: Sequence[Any]) -> list[Any]:
+        """Those of the rows that have stood still for as long as a lease lasts."""
+        now, others = monotonic(), [row for row in rows if row[1] != self.id]
+        if self._looked is None:
+            return [row for row in others if row[9]]
+        # Where nobody looked for long, all of them may only just have been able to renew theirs.
+        before = self._standing if now - self._looked < LEASE / 2 else {}
+        self._standing = {}
+        for row in others:
+            expires, since = before.get(row[1], (row[2], now))
+            self._standing[row[1]] = (row[2], since if expires == row[2] else now)
+        return [row for row in others if now - self._standing[row[1]][1] >= LEASE]
+
+    @staticmethod
+    def _bury(connection: Connection, number: int, expires: datetime) -> bool:
+        if connection.execute(_BURY, [number, expires]).rowcount:
+            return True
+        with suppress(psycopg.ProgrammingError):  # it is another user's
+            connection.execute(_CUT_OFF, [number, expires])
+        return False
 
     def _changed(self, connection: Connection) -> dict[tuple[str, str], str]:
         """What others have written of routes and sources since the last look, by kind and name."""

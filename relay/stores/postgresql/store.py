@@ -115,7 +115,7 @@ class PostgresStore(SqlStore):
     async def take(self, delivery: Delivery, now: datetime) -> Delivery | None:
         about = () if delivery.lane is None else ((delivery.route, delivery.lane),)
         mine = self._member.mine
-        if not await self._writer.call(Take(delivery.id, to_ms(now), mine), about=about):
+        if not await self._writer.call(Take(delivery.id, delivery.lane, to_ms(now), mine), about=about):
             return None
         delivery.reserved = True
         whole = await self._claims.collected(delivery)

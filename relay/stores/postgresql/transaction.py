@@ -12,7 +12,7 @@ from hashlib import blake2b
 
 from relay.delivery import Owed, State
 from relay.ids import DeliveryId
-from relay.stores._sql import results, rows
+from relay.stores._sql import lanes, results, rows
 from relay.stores._sql.deltas import Deltas, shift
 from relay.stores._sql.results import Record
 from relay.stores._sql.rows import Row
@@ -64,7 +64,7 @@ _RECORD = f"""
     )
     SELECT id, lane FROM done
 """  # noqa: S608 - our own columns
-_OWNER = "SELECT owner, state, attempts FROM delivery WHERE id = $1 FOR UPDATE"
+_OWNER = "SELECT owner, route, lane FROM delivery WHERE id = $1 FOR UPDATE"
 _LET_GO = "UPDATE delivery SET owner = NULL WHERE id = $1 AND owner IS NOT NULL"
 _REJECT = (
     f"INSERT INTO rejection ({rows.REJECTION_COLUMNS}) SELECT * FROM {unnest(REJECTION_TYPES)} ON CONFLICT DO NOTHING"  # noqa: S608
@@ -85,20 +85,24 @@ class Outrun(Exception):
         self.newest = newest
 
 
+class Relaned(Exception):
+    """Another process has put a delivery into another lane meanwhile: to be made again, with the gate closed."""
+
+
 Lanes = Collection[tuple[str, str]]
 """Routes with lanes of theirs."""
 
 
-def begin(session: Session, process: int, closing: bool, lanes: Lanes, windows: Lanes) -> None:
+def begin(session: Session, process: int, closing: bool, touched: Lanes, windows: Lanes) -> None:
     """Begin a transaction with its locks. Raises Gone where this process was taken for dead."""
     with session.raw.pipeline():
         session.execute("BEGIN")
         member = session.raw.execute(_MEMBER, [process])
         if closing:
             session.execute(_CLOSE)
-        elif lanes or windows:
+        elif touched or windows:
             session.execute(_PASS)
-            numbers = {_number("lane", *each) for each in lanes} | {_number("window", *each) for each in windows}
+            numbers = {_number("lane", *each) for each in touched} | {_number("window", *each) for each in windows}
             session.raw.execute(_LOCK, [sorted(numbers)])
     if member.fetchone() is None:
         raise Gone
@@ -117,20 +121,20 @@ def _number(kind: str, route: str, name: str) -> int:
 
 def lanes_of(owed: Iterable[Owed]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
     """The lanes and the windows that deliveries join."""
-    lanes, windows = set(), set()
+    touched, windows = set(), set()
     for each in owed:
         delivery = each.delivery
         if delivery.lane is not None:
-            lanes.add((delivery.route, delivery.lane))
+            touched.add((delivery.route, delivery.lane))
         if each.window is not None:
             windows.add((delivery.route, each.window))
-    return lanes, windows
+    return touched, windows
 
 
-def newest(session: Session, lanes: Lanes, windows: Lanes) -> int:
+def newest(session: Session, touched: Lanes, windows: Lanes) -> int:
     """The latest id of what is in these lanes and windows; 0 where nothing is."""
     found = 0
-    for keys, query in ((lanes, _NEWEST_OF_LANES), (windows, _NEWEST_OF_WINDOWS)):
+    for keys, query in ((touched, _NEWEST_OF_LANES), (windows, _NEWEST_OF_WINDOWS)):
         if keys:
             table = list(keys)
             row = session.bulk(query, [[route for route, _ in table], [name for _, name in table]])
@@ -138,8 +142,13 @@ def newest(session: Session, lanes: Lanes, windows: Lanes) -> int:
     return found
 
 
-def record(session: Session, records: Sequence[Record], deltas: Deltas, mine: Sequence[int]) -> list[DeliveryId]:
-    """Attempts and what they change; the deliveries of those that came too late, since somebody else has taken over."""
+def record(
+    session: Session, records: Sequence[Record], deltas: Deltas, mine: Sequence[int], locked: Lanes | None = None
+) -> list[DeliveryId]:
+    """Attempts and what they change; the deliveries of those that came too late, since somebody else has taken over.
+
+    The lanes that are `locked` are all, where it is None. Raises Relaned for a delivery that is in another one.
+    """
     plain = [record for record in records if record.update is not None]
     done: dict[int, str | None] = {}
     if plain:
@@ -154,13 +163,15 @@ def record(session: Session, records: Sequence[Record], deltas: Deltas, mine: Se
         result = record.result
         number = result.delivery.id
         if number in done:
-            del done[number]  # a second result of the same delivery is looked at by itself
+            route, lane = result.delivery.route, done.pop(number)  # a second result of it is looked at by itself
+            _must_be_locked(route, lane, locked)
             if result.state is not State.PENDING:
-                shift(deltas, result.delivery.route, -1, 0)
-                results.release(session, result)
+                shift(deltas, route, -1, 0)
+                if lane is not None:
+                    lanes.release(session, route, lane)
             elif result.latest:
                 results.give_way(session, result, deltas)
-        elif _is_late(session, record, mine):
+        elif _is_late(session, record, mine, locked):
             late.append(number)
         else:
             results.record_one(session, record, deltas)
@@ -168,10 +179,21 @@ def record(session: Session, records: Sequence[Record], deltas: Deltas, mine: Se
     return late
 
 
-def _is_late(session: Session, record: Record, mine: Sequence[int]) -> bool:
+def _is_late(session: Session, record: Record, mine: Sequence[int], locked: Lanes | None) -> bool:
     """Whether a delivery is somebody else's by now."""
     found = session.bulk(_OWNER, [record.result.delivery.id])
-    return bool(found) and found[0][0] is not None and found[0][0] not in mine
+    if not found:
+        return False
+    [(owner, route, lane)] = found
+    late = owner is not None and owner not in mine
+    if not late:
+        _must_be_locked(route, lane, locked)
+    return late
+
+
+def _must_be_locked(route: str, lane: str | None, locked: Lanes | None) -> None:
+    if lane is not None and locked is not None and (route, lane) not in locked:
+        raise Relaned
 
 
 def reject(session: Session, rejections: Sequence[Row]) -> None:
