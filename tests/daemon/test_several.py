@@ -166,7 +166,7 @@ async def test_any_relay_shows_what_all_have_done(tmp_path: Path, database: Data
                 assert {route["name"]: route["pending"] for route in found["routes"]} == {"r": 0, "waits": 15}
                 assert len(found["relays"]) == 3
                 assert sum(each["me"] for each in found["relays"]) == 1
-                async with relay.session.get(relay.admin + "/ui") as page:
+                async with relay.session.get(relay.admin + "/", headers={"Accept": "text/html"}) as page:
                     assert "3 relays on this store" in await page.text()
 
 
