@@ -8,9 +8,9 @@ gone: it takes another id and forgets what it had in hand; a result of an attemp
 nobody else has taken the delivery since.
 
 A process may begin an attempt only while its lease, by its own clock and with a margin, has not ended: it cannot know
-what others did since. That clock goes on while a process is stopped, and starts before the renewal is sent. Others wait
-by their own clocks too, and only while they look at it all the time: a database whose clock is put right, or that stands
-still for a while, lets nobody seem dead. Only who has just started goes by the database's clock.
+what others did since. That clock goes on while a process is stopped, and starts before the renewal is sent. Others
+wait by their own clocks too, and only while they look at it all the time: a database whose clock is put right, or
+that stands still for a while, lets nobody seem dead. Only who has just started goes by the database's clock.
 
 What others have changed is told by a notification, as a courtesy; each beat looks by itself, as the guarantee.
 """
