@@ -359,14 +359,17 @@ async def killed_and_stopped(place: Place) -> Figure:
                 await asyncio.gather(*(relay.start() for relay in relays))
                 async with asyncio.TaskGroup() as watching:
                     watch = watching.create_task(trial.watch())
-                    async with senders.sending(), asyncio.TaskGroup() as group:
-                        for at in range(len(relays)):
-                            group.create_task(trial.trouble(at, LEASE + 4))
-                        for _ in range(2):
+                    async with senders.sending():
+                        async with asyncio.TaskGroup() as group:
+                            for at in range(len(relays)):
+                                group.create_task(trial.trouble(at, LEASE + 4))
+                            for _ in range(2):
+                                await asyncio.sleep(seconds / 3)
+                                await trial.crash()
                             await asyncio.sleep(seconds / 3)
-                            await trial.crash()
-                        await asyncio.sleep(seconds / 3)
-                        trial.ended = True
+                            trial.ended = True
+                        # Once where nothing else happens: what it is sending is others' when it goes on.
+                        await trial.stop(0, LEASE + 5)
                     ended = monotonic()
                     await settled(database)
                     quiet = monotonic() - ended
