@@ -35,6 +35,7 @@ TAKEOVER = 30.0
 SECONDS = 60.0  # of the quick run
 SENDERS, RATE = 6, 90.0  # events a second, of all senders
 SLOW = 12.0  # seconds in which a destination answers: longer than a lease
+CROWDED, CROWDED_EVERY = 0.3, 12  # seconds of a destination that takes one at a time; of so many events one is for it
 RECORDED = 1.0  # seconds after an answer until its result is surely on disk, on a machine that does much else
 _PATIENCE = 120.0
 
@@ -50,6 +51,7 @@ routes:
     unhealthy_after: 1000000
     retry: {policy: fixed, every: 300ms, attempts: 1000, jitter: 0.5}
   - {name: slow, match: {model: slow}, to: {url: 'URL/slow', timeout: 30s}, concurrency: 64}
+  - {name: crowded, match: {model: crowded}, to: {url: 'URL/crowded'}, concurrency: 1}
 """
 
 
@@ -76,6 +78,8 @@ class Destination:
         self.attempts.append(attempt)
         if request.path == "/slow":
             await asyncio.sleep(SLOW)  # it is a slow one
+        if request.path == "/crowded":
+            await asyncio.sleep(CROWDED)  # so that others wait in each relay's memory
         attempt.status = self.status(request.path)
         attempt.ended = monotonic()
         return attempt.status
@@ -117,6 +121,8 @@ class Senders:
     async def _one(self, session: aiohttp.ClientSession) -> None:
         number = next(self.numbers)
         to = "slow" if self.slow_every and number % self.slow_every == 0 else "all"
+        if self.slow_every and number % CROWDED_EVERY == 1:
+            to = "crowded"
         body = json.dumps({"id": number, "to": to}).encode()
         while True:
             relay = self.draw.choice([each for each in self.relays if each.public not in self.away])
@@ -353,14 +359,17 @@ async def killed_and_stopped(place: Place) -> Figure:
                 await asyncio.gather(*(relay.start() for relay in relays))
                 async with asyncio.TaskGroup() as watching:
                     watch = watching.create_task(trial.watch())
-                    async with senders.sending(), asyncio.TaskGroup() as group:
-                        for at in range(len(relays)):
-                            group.create_task(trial.trouble(at, LEASE + 4))
-                        for _ in range(2):
+                    async with senders.sending():
+                        async with asyncio.TaskGroup() as group:
+                            for at in range(len(relays)):
+                                group.create_task(trial.trouble(at, LEASE + 4))
+                            for _ in range(2):
+                                await asyncio.sleep(seconds / 3)
+                                await trial.crash()
                             await asyncio.sleep(seconds / 3)
-                            await trial.crash()
-                        await asyncio.sleep(seconds / 3)
-                        trial.ended = True
+                            trial.ended = True
+                        # Once where nothing else happens: what it is sending is others' when it goes on.
+                        await trial.stop(0, LEASE + 5)
                     ended = monotonic()
                     await settled(database)
                     quiet = monotonic() - ended
@@ -397,7 +406,7 @@ def _figure(trial: Trial, senders: Senders, states: dict[str, int], events: int,
 
 
 def _lost(senders: Senders, destination: Destination) -> list[tuple[int, str]]:
-    delivered = {route: destination.delivered(f"/{route}") for route in ("plain", "flaky", "slow")}
+    delivered = {route: destination.delivered(f"/{route}") for route in ("plain", "flaky", "slow", "crowded")}
     return [
         (number, route)
         for number, routes in senders.routes.items()
