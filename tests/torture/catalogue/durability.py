@@ -173,16 +173,6 @@ ROWS: tuple[Row, ...] = (
         copies.copied,
     ),
     Row(
-        "D17",
-        "P1",
-        "the database that relays share is away, or fails over",
-        "PostgreSQL is stopped in the midst of it for longer than a lease, under load; its primary is, and a"
-        " synchronous replica promoted (a URL with both)",
-        "503 and 'failing' from all meanwhile; 200 from all within 5 s of its return, without a restart; 0 lost, 0 sent"
-        " twice",
-        together(shared.database_lost, shared.failed_over),
-    ),
-    Row(
         "D18",
         "P1 P2",
         "relays that share a database die, or stand still",
@@ -204,5 +194,15 @@ ROWS: tuple[Row, ...] = (
         " each event once",
         lanes.in_order,
         minutes=6.0,
+    ),
+    Row(
+        "D20",
+        "P1",
+        "the database that relays share is away, or fails over",
+        "PostgreSQL is stopped in the midst of it for longer than a lease, under load; its primary is, and a"
+        " synchronous replica promoted (a URL with both)",
+        "503 and 'failing' from all meanwhile; 200 from all within 5 s of its return, without a restart; 0 lost, 0 sent"
+        " twice",
+        together(shared.database_lost, shared.failed_over),
     ),
 )
