@@ -67,6 +67,7 @@ def test_many_sources_idle_connections_and_large_bodies_are_measured(tmp_path: P
 
 
 @needs_tools
+@pytest.mark.soak  # forty seconds, most of them for starting a server and four relays
 def test_relays_on_one_postgresql_are_measured_beside_one_on_sqlite(tmp_path: Path) -> None:
     needed()
     file = tmp_path / "figures.json"

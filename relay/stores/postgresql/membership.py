@@ -18,6 +18,7 @@ What others have changed is told by a notification, as a courtesy; each beat loo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -224,8 +225,14 @@ class Membership:
         """End the thread, and say that this process is gone. Idempotent."""
         self._stop.set()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._wake, self._thread)
             self._thread = None
+
+    def _wake(self, thread: threading.Thread) -> None:
+        """Have the thread see that it is to end, and wait until it has."""
+        with contextlib.suppress(psycopg.Error), connect(self._url, "member") as connection:
+            connection.execute("SELECT pg_notify($1, 'look')", [CHANNEL])
+        thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():
