@@ -239,7 +239,7 @@ async def shared(place: Place) -> Table:
                 for part in _NUMBER
             }
             for warm in parts.values():
-                await warm(_WARM)
+                await warm(min(_WARM, place.seconds))
             found = await in_turns(place.rounds, {name: partial(part, place.seconds) for name, part in parts.items()})
         trips = await _round_trips(place, made, by)
         rate = min(median(each.per_s for each in rounds) for rounds in found.values()) / 2
@@ -344,7 +344,7 @@ async def _round_trips(place: Place, made: Cluster, by: Server) -> float | None:
             try:
                 async with relay(folder, config, prefix) as one:
                     before, commits = len(sent.findall(trace.read_text())), _commits(one)
-                    await carried([one], folder, sink, _TRACED)
+                    await carried([one], folder, sink, min(_TRACED, place.seconds))
                     commits = _commits(one) - commits
                     await asyncio.sleep(0.1)  # strace writes behind
                     return (len(sent.findall(trace.read_text())) - before) / commits

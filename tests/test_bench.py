@@ -19,6 +19,7 @@ from bench.senders import LARGE, TOKEN, post, strapi
 from bench.sink import nginx
 from bench.steps import step_of
 from tests.harness import PATIENCE, sink
+from tests.postgres import needed
 
 ROOT = Path(__file__).parent.parent
 needs_tools = pytest.mark.skipif(
@@ -63,6 +64,31 @@ def test_many_sources_idle_connections_and_large_bodies_are_measured(tmp_path: P
     assert 0 < beside["MiB per 1,000 idle"] < 100
     assert min(row[key] for row in (forwarder, relay) for key in ("MiB/s", "CPU ms per event", "highest RSS MiB")) > 0
     assert [goal["wanted"] for goal in json.loads(file.read_text())["goals"]] == [0.9, 0.9, 256]
+
+
+@needs_tools
+@pytest.mark.soak  # forty seconds, most of them for starting a server and four relays
+def test_relays_on_one_postgresql_are_measured_beside_one_on_sqlite(tmp_path: Path) -> None:
+    needed()
+    file = tmp_path / "figures.json"
+    options = ["--store", "postgresql", "--rounds", "1", "--seconds", "1", "--scale", "0.0001"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *options, "--json", str(file), "--directory", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(file.read_text())
+    sqlite, one, two = figures["benches"]["postgresql"]
+    for row in (sqlite, one, two):
+        figured = ("events/s", "CPU us per event: relay", "RSS MiB: relay", "post to sink p50 ms", "transactions")
+        assert min(row[key] for key in figured) > 0
+    for row in (one, two):
+        assert min(row[key] for key in ("PostgreSQL", "fsyncs per event", "WAL bytes per event")) > 0
+    assert two["events/s each"] * 2 == pytest.approx(two["events/s"])
+    assert sqlite["PostgreSQL"] is None
+    assert "d1's bytes on disk per event" in done.stdout
 
 
 @needs_tools

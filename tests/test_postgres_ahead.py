@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.delivery import Mark
-from relay.stores.postgresql import PostgresStore, ahead, open_url
+from relay.stores.postgresql import PostgresStore, ahead, open_url, transaction
+from relay.stores.postgresql.bulk import ATTEMPT_TYPES
 from relay.stores.postgresql.committer import Committer
+from relay.stores.postgresql.connection import connect
 from tests.contract.desk import SECOND, Desk, delivered
 from tests.fakes import ManualClock
 from tests.postgres import Database
@@ -78,6 +80,23 @@ async def test_a_result_of_a_delivery_that_was_cancelled_meanwhile_is_told_of(de
     await asyncio.gather(*(desk.store.record(delivered(each)) for each in (first, second)))
     assert await desk.states(first, second) == ["cancelled", "delivered"]
     assert desk.counts() == {}
+
+
+@pytest.mark.parametrize("number", [0, 2000])
+@pytest.mark.parametrize("known", [False, True], ids=["as made", "analysed"])
+async def test_a_result_is_recorded_without_looking_at_all_that_waits_of_its_route(
+    desk: Desk, database: Database, known: bool, number: int
+) -> None:
+    await asyncio.gather(*(desk.add("www") for _ in range(number)))
+    if known:
+        database.sql("ANALYZE relay.delivery")
+    kinds = [f"{kind.kind}[]" for kind in (*transaction._UPDATE_TYPES, *ATTEMPT_TYPES)] + ["bigint[]"]
+    with connect(database.url, "writer") as connection:
+        connection.execute("SET plan_cache_mode = force_generic_plan")
+        connection.execute(f"PREPARE recording ({', '.join(kinds)}) AS {transaction._RECORD}")
+        plan = connection.execute(f"EXPLAIN EXECUTE recording ({', '.join(['NULL'] * len(kinds))})").fetchall()
+    said = "\n".join(row[0] for row in plan)
+    assert "Index Scan using delivery_pkey on delivery d" in said, said
 
 
 async def test_a_batch_larger_than_the_buffers_of_both_sides_gets_through(desk: Desk, trips: list[str]) -> None:

@@ -123,16 +123,16 @@ class Health:
                 "size_bytes": store.size_bytes if store is not None else None,
                 "free_bytes": free,
             },
-            "relays": self._relays(),
+            **self._relays(),
             "routes": [self.route(name) for name in runtime.routing.routes],
             "checks": {name: reason or "ok" for name, reason in (failing | degraded | remarkable).items()},
         }
 
-    def _relays(self) -> list[dict[str, Any]]:
+    def _relays(self) -> dict[str, list[dict[str, Any]]]:
         """All that share the store, where it can be shared."""
         if self._store.shared is None:
-            return []
-        return [
+            return {}
+        relays = [
             {
                 "name": each.name,
                 "version": each.version,
@@ -142,6 +142,7 @@ class Health:
             }
             for each in self._store.shared.members()
         ]
+        return {"relays": relays}
 
     def route(self, name: str) -> dict[str, Any]:
         """How a route is doing, as `/health` and `/routes` show it."""

@@ -309,13 +309,14 @@ COMPONENTS: Mapping[str, Schema] = {
                 array(
                     closed({"name": TEXT, "version": TEXT, "started_at": MOMENT, "me": FLAG, "stale_results": COUNT})
                 ),
-                "All that share the store; none where it cannot be shared.",
+                "All that share the store, where it can be shared.",
             ),
             "routes": array(ref("Route")),
             "checks": told(
                 {"type": "object", "additionalProperties": TEXT}, "By name: ok, or what is wrong, for people."
             ),
-        }
+        },
+        optional=("relays",),
     ),
     "Pruned": closed({"events": COUNT, "deliveries": COUNT, "bodies": told(COUNT, "Of events that stay.")}),
     "Liveness": closed({"status": words(("ok", "failing"))}),

@@ -107,7 +107,7 @@ async def test_what_a_person_paused_keeps_its_reason(tmp_path: Path) -> None:
 async def test_where_the_hold_cannot_be_written_down_nothing_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fails(*_: object, **how: object) -> None:
+    async def fails(*_: object, **__: object) -> None:
         raise Unavailable("the disk is full")
 
     path = write_config(tmp_path, TEXT.format(url="http://127.0.0.1:1"))

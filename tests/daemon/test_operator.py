@@ -402,7 +402,7 @@ async def test_a_pause_that_cannot_be_written_down_holds_but_is_not_promised(
     async with relay_and_sink(tmp_path, "name: r, to: {url: SINK}") as (running, there):
         assert running.running is not None
 
-        async def full(*_: Any, **how: Any) -> None:
+        async def full(*_: Any, **__: Any) -> None:
             raise Unavailable("no space")
 
         with monkeypatch.context() as patch:

@@ -290,5 +290,5 @@ def test_every_example_in_json_can_be_read(block: Block) -> None:
 
 
 def test_every_block_says_its_language() -> None:
-    known = {*SHELL, "yaml", "json", "text", "js", "python", "ini"}
+    known = {*SHELL, "yaml", "json", "text", "js", "python", "ini", "sql"}
     assert [b.place for page in pages() for b in blocks(page) if b.language not in known] == []

@@ -9,8 +9,14 @@ from tests.torture.row import TOP
 
 WANTED = [
     f"{letter}{number}"
-    for letter, last in (("D", 16), ("N", 9), ("I", 7), ("O", 9), ("S", 11))
-    for number in range(1, last + 1)
+    for letter, numbers in (
+        ("D", (*range(1, 17), 18, 19, 20)),
+        ("N", range(1, 10)),
+        ("I", range(1, 8)),
+        ("O", range(1, 11)),
+        ("S", range(1, 12)),
+    )
+    for number in numbers
 ]
 
 

@@ -21,9 +21,6 @@ _DAY = 86_400
 
 async def clocks(place: Place) -> Figure:
     """The clock is set a day back, a day ahead, forty days ahead, while retries wait and history is kept."""
-    library = next((name for name in map(_library, _LIBRARIES) if Path(name).exists()), None)
-    if library is None:
-        raise Skipped("needs libfaketime: apt-get install faketime")
     offset = place.folder / "offset"
     offset.write_text("+0")
     times: list[float] = []
@@ -43,9 +40,8 @@ async def clocks(place: Place) -> Figure:
             f"  - {{name: well, to: {{url: '{destination.url}/'}}}}\n"
         )
         fake = {
-            "LD_PRELOAD": library,
+            **_preloaded(),
             "FAKETIME_TIMESTAMP_FILE": str(offset),
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_NO_CACHE": "1",
         }
         relay = RelayProcess(write_config(place.folder, text), environ=fake)
@@ -75,6 +71,18 @@ async def clocks(place: Place) -> Figure:
         f" what was delivered is {'still' if kept else 'NOT'} in the logs",
         good and kept,
     )
+
+
+def faked(offset: str) -> dict[str, str]:
+    """The environment of a process whose wall clock is set so many seconds ahead, as `+0.02`. Raises Skipped."""
+    return _preloaded() | {"FAKETIME": offset}
+
+
+def _preloaded() -> dict[str, str]:
+    library = next((name for name in map(_library, _LIBRARIES) if Path(name).exists()), None)
+    if library is None:
+        raise Skipped("needs libfaketime: apt-get install faketime")
+    return {"LD_PRELOAD": library, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 def _library(pattern: str) -> str:

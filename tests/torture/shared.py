@@ -14,7 +14,7 @@ import random
 import signal
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -26,15 +26,16 @@ import psycopg
 
 from relay.ids import Ids
 from tests.harness import Received, RelayProcess, sink
-from tests.postgres import Database, cluster
+from tests.postgres import Cluster, Database, cluster, missing
 from tests.several import HEADER, Attempt, end, made
-from tests.torture.row import Figure, Place
+from tests.torture.row import Figure, Place, Skipped
 
 LEASE = 10.0
 TAKEOVER = 30.0
 SECONDS = 60.0  # of the quick run
 SENDERS, RATE = 6, 90.0  # events a second, of all senders
 SLOW = 12.0  # seconds in which a destination answers: longer than a lease
+CROWDED, CROWDED_EVERY = 0.3, 12  # seconds of a destination that takes one at a time; of so many events one is for it
 RECORDED = 1.0  # seconds after an answer until its result is surely on disk, on a machine that does much else
 _PATIENCE = 120.0
 
@@ -50,7 +51,17 @@ routes:
     unhealthy_after: 1000000
     retry: {policy: fixed, every: 300ms, attempts: 1000, jitter: 0.5}
   - {name: slow, match: {model: slow}, to: {url: 'URL/slow', timeout: 30s}, concurrency: 64}
+  - {name: crowded, match: {model: crowded}, to: {url: 'URL/crowded'}, concurrency: 1}
 """
+
+
+@contextmanager
+def shared() -> Iterator[Cluster]:
+    """A PostgreSQL that keeps what it promised also when its machine fails. Raises Skipped where there is none."""
+    if (reason := missing()) is not None:
+        raise Skipped(reason)
+    with cluster(fsync=True) as made:
+        yield made
 
 
 @dataclass
@@ -67,9 +78,15 @@ class Destination:
         self.attempts.append(attempt)
         if request.path == "/slow":
             await asyncio.sleep(SLOW)  # it is a slow one
-        attempt.status = 503 if request.path == "/flaky" and self.random.random() < 0.2 else 200
+        if request.path == "/crowded":
+            await asyncio.sleep(CROWDED)  # so that others wait in each relay's memory
+        attempt.status = self.status(request.path)
         attempt.ended = monotonic()
         return attempt.status
+
+    def status(self, path: str) -> int:
+        """What it answers."""
+        return 503 if path == "/flaky" and self.random.random() < 0.2 else 200
 
     def delivered(self, path: str) -> set[int]:
         """The numbers of the events that it took."""
@@ -93,6 +110,10 @@ class Senders:
     routes: dict[int, list[str]] = field(default_factory=dict)
     answers: Counter[object] = field(default_factory=Counter)
     ended: bool = False
+    away: set[str] = field(default_factory=set)
+    """Relays that are known to be down: nothing is posted to them."""
+    refused: list[str] = field(default_factory=list)
+    """What those said, or did, who were not, instead of answering with 200."""
     rate: float = RATE
     slow_every: int = 40
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -100,9 +121,11 @@ class Senders:
     async def _one(self, session: aiohttp.ClientSession) -> None:
         number = next(self.numbers)
         to = "slow" if self.slow_every and number % self.slow_every == 0 else "all"
+        if self.slow_every and number % CROWDED_EVERY == 1:
+            to = "crowded"
         body = json.dumps({"id": number, "to": to}).encode()
         while True:
-            relay = self.draw.choice(self.relays)
+            relay = self.draw.choice([each for each in self.relays if each.public not in self.away])
             try:
                 async with session.post(f"{relay.public}/in/any", data=body) as response:
                     said = json.loads(await response.read())
@@ -112,8 +135,10 @@ class Senders:
                     self.routes[number] = said["routes"]
                     return
                 assert response.status >= 500, (response.status, said)
+                self.refused.append(str(response.status))
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 self.answers[type(error).__name__] += 1
+                self.refused.append(repr(error))
             await asyncio.sleep(0.05)  # as senders do before they try again
 
     async def _run(self, session: aiohttp.ClientSession) -> None:
@@ -265,8 +290,9 @@ class Trial:
                         continue
                 await asyncio.sleep(0.5)
 
-    def takeovers(self) -> list[float]:
-        """For each kill that left something in hand: how long the last of it took to be delivered by somebody else."""
+    def takeovers(self) -> list[tuple[float, bool]]:
+        """For each kill that left something in hand: how long the last of it took to be sent by somebody else, and
+        whether the database died meanwhile, after which all have another lease to come back."""
         found = []
         first: dict[str, float] = {}
         for moment in self.moments:
@@ -277,7 +303,8 @@ class Trial:
                 if attempt.id in moment.hands and attempt.began > moment.began:
                     first.setdefault(attempt.id, attempt.began - moment.began)
             if first:
-                found.append(max(first.values()))
+                end = moment.began + max(first.values())
+                found.append((max(first.values()), any(moment.began - 1 < each < end for _, each in self.outages)))
         return found
 
 
@@ -323,7 +350,7 @@ async def killed_and_stopped(place: Place) -> Figure:
     draw = random.Random(18)
     destination = Destination(random.Random(5))
     seconds = SECONDS * place.count
-    with cluster(fsync=True) as postgres, postgres.database() as database:
+    with shared() as postgres, postgres.database() as database:
         async with sink(destination.answer) as receiving:
             relays = made(place.folder, database.url, TEXT.replace("URL", receiving.url))
             trial = Trial(place.folder, database, destination, relays, draw)
@@ -332,14 +359,17 @@ async def killed_and_stopped(place: Place) -> Figure:
                 await asyncio.gather(*(relay.start() for relay in relays))
                 async with asyncio.TaskGroup() as watching:
                     watch = watching.create_task(trial.watch())
-                    async with senders.sending(), asyncio.TaskGroup() as group:
-                        for at in range(len(relays)):
-                            group.create_task(trial.trouble(at, LEASE + 4))
-                        for _ in range(2):
+                    async with senders.sending():
+                        async with asyncio.TaskGroup() as group:
+                            for at in range(len(relays)):
+                                group.create_task(trial.trouble(at, LEASE + 4))
+                            for _ in range(2):
+                                await asyncio.sleep(seconds / 3)
+                                await trial.crash()
                             await asyncio.sleep(seconds / 3)
-                            await trial.crash()
-                        await asyncio.sleep(seconds / 3)
-                        trial.ended = True
+                            trial.ended = True
+                        # Once where nothing else happens: what it is sending is others' when it goes on.
+                        await trial.stop(0, LEASE + 5)
                     ended = monotonic()
                     await settled(database)
                     quiet = monotonic() - ended
@@ -362,7 +392,8 @@ def _figure(trial: Trial, senders: Senders, states: dict[str, int], events: int,
     kinds = Counter(moment.what for moment in trial.moments)
     stale = sum(trial.stale.values())
     several = _several_ids(destination.attempts)
-    took = ", ".join(f"{each:.1f}" for each in takeovers) or "none"
+    took = ", ".join(f"{each:.1f}{' (the database died)' * died}" for each, died in takeovers) or "none"
+    in_time = all(each <= TAKEOVER + LEASE * died for each, died in takeovers)
     text = (
         f"{len(senders.acknowledged):,} acknowledged ({dict(senders.answers)}), {len(lost):,} lost, {events:,} stored;"
         f" {dict(kinds)}, {len(trial.outages)} crashes of the database;"
@@ -370,12 +401,12 @@ def _figure(trial: Trial, senders: Senders, states: dict[str, int], events: int,
         f" {several} events with several ids; takeover after {took} s;"
         f" {stale} stale results refused; quiet {quiet:.1f} s after the last event; {states}"
     )
-    good = not lost and not wrong and not several and bool(takeovers) and takeovers[-1] <= TAKEOVER and stale > 0
+    good = not lost and not wrong and not several and bool(takeovers) and in_time and stale > 0
     return Figure(text, good and set(states) == {"delivered"})
 
 
 def _lost(senders: Senders, destination: Destination) -> list[tuple[int, str]]:
-    delivered = {route: destination.delivered(f"/{route}") for route in ("plain", "flaky", "slow")}
+    delivered = {route: destination.delivered(f"/{route}") for route in ("plain", "flaky", "slow", "crowded")}
     return [
         (number, route)
         for number, routes in senders.routes.items()
@@ -390,3 +421,131 @@ def _several_ids(attempts: Sequence[Attempt]) -> int:
     for attempt in attempts:
         ids[attempt.path, number_of(attempt)].add(attempt.id)
     return sum(len(each) > 1 for each in ids.values())
+
+
+OUTAGE = 15.0  # seconds: longer than a lease
+BACK = 5.0  # seconds until all takes events again, after the database does
+
+
+async def _asked(session: aiohttp.ClientSession, relay: RelayProcess) -> tuple[int, str]:
+    """What a sender is answered, and how the relay says that it is."""
+    async with session.post(f"{relay.public}/in/any", data=b'{"id": 0, "to": "nobody"}') as response:
+        status = response.status
+    async with session.get(f"{relay.admin}/health") as response:
+        return status, json.loads(await response.read())["status"]
+
+
+async def _all(relays: Sequence[RelayProcess], wanted: tuple[int, Sequence[str]]) -> float:
+    """How long it took until all relays answered so. Raises TimeoutError."""
+    began = monotonic()
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
+        async with asyncio.timeout(_PATIENCE):
+            for relay in relays:
+                while (found := await _asked(session, relay))[0] != wanted[0] or found[1] not in wanted[1]:
+                    await asyncio.sleep(0.05)
+    return monotonic() - began
+
+
+async def database_lost(place: Place) -> Figure:
+    """The database is away for longer than a lease, again and again; nobody restarts anything."""
+    destination = Destination(random.Random(5))
+    gone, back = list[float](), list[float]()
+    with shared() as postgres, postgres.database() as database:
+        async with sink(destination.answer) as receiving:
+            relays = made(place.folder, database.url, TEXT.replace("URL", receiving.url))
+            senders = Senders(relays, random.Random(3))
+            try:
+                await asyncio.gather(*(relay.start() for relay in relays))
+                async with senders.sending():
+                    for _ in range(place.count):
+                        await asyncio.sleep(5)  # of load
+                        await asyncio.to_thread(postgres.stop, immediate=True)
+                        gone.append(await _all(relays, (503, ["failing"])))
+                        await asyncio.sleep(OUTAGE - gone[-1])
+                        await asyncio.to_thread(postgres.start)
+                        back.append(await _all(relays, (200, ["ok", "degraded"])))
+                    await asyncio.sleep(5)
+                await settled(database)
+                states = fates(database)
+                alive = sum(relay.process is not None and relay.process.poll() is None for relay in relays)
+            finally:
+                for relay in relays:
+                    end(relay)
+    figure, good = _outcome(senders, destination, states, place)
+    text = (
+        f"away {len(gone)} times for {OUTAGE:g} s: 503 and 'failing' from all within {max(gone):.1f} s, 200 from all"
+        f" {max(back):.1f} s after its return, {alive} of 3 never restarted; {figure}"
+    )
+    return Figure(text, good and max(back) <= BACK and alive == len(relays) and senders.answers[503] > 0)
+
+
+async def failed_over(place: Place) -> Figure:
+    """The primary dies, and a synchronous replica is promoted in its place."""
+    destination = Destination(random.Random(5))
+    with shared() as postgres, postgres.database() as database:
+        replica = postgres.replica(synchronous=True)
+        async with sink(destination.answer) as receiving:
+            url = postgres.url(database.name, replica)
+            relays = made(place.folder, url, TEXT.replace("URL", receiving.url))
+            senders = Senders(relays, random.Random(3))
+            try:
+                await asyncio.gather(*(relay.start() for relay in relays))
+                async with senders.sending():
+                    await asyncio.sleep(5)  # of load
+                    await asyncio.to_thread(postgres.stop, immediate=True)
+                    await _all(relays, (503, ["failing"]))
+                    await asyncio.to_thread(replica.promote)
+                    replica.psql("ALTER SYSTEM RESET synchronous_standby_names")
+                    replica.psql("SELECT pg_reload_conf()")
+                    back = await _all(relays, (200, ["ok", "degraded"]))
+                    await asyncio.sleep(5)
+                promoted = Database(replica, database.name)
+                await settled(promoted)
+                states = fates(promoted)
+            finally:
+                for relay in relays:
+                    end(relay)
+        figure, good = _outcome(senders, destination, states, place)
+    return Figure(f"200 from all {back:.1f} s after the replica was promoted; {figure}", good and back <= BACK)
+
+
+async def restarted(place: Place) -> Figure:
+    """One relay after another is restarted, as for an upgrade; who sends is told which one is away."""
+    destination = Destination(random.Random(5))
+    with shared() as postgres, postgres.database() as database:
+        async with sink(destination.answer) as receiving:
+            relays = made(place.folder, database.url, TEXT.replace("URL", receiving.url))
+            senders = Senders(relays, random.Random(3), slow_every=0)
+            statuses = list[int]()
+            try:
+                await asyncio.gather(*(relay.start() for relay in relays))
+                async with senders.sending():
+                    for _ in range(2 * place.count):
+                        for relay in relays:
+                            await asyncio.sleep(1)  # of load
+                            senders.away = {relay.public}
+                            statuses.append(await relay.stop())
+                            await relay.start()
+                            senders.away = set()
+                await settled(database)
+                states = fates(database)
+            finally:
+                for relay in relays:
+                    end(relay)
+    figure, good = _outcome(senders, destination, states, place)
+    refused = f"{len(senders.refused)} refused by those that were up"
+    text = f"{len(statuses)} restarts, {Counter(statuses)[0]} ended with 0; {refused}; {figure}"
+    return Figure(text, good and not any(statuses) and not senders.refused)
+
+
+def _outcome(senders: Senders, destination: Destination, states: dict[str, int], place: Place) -> tuple[str, bool]:
+    """What became of what was acknowledged, where no relay was killed or stopped."""
+    lost = _lost(senders, destination)
+    wrong, _ = unexplained(destination.attempts, [])
+    (place.folder / "unexplained").write_text("\n".join(wrong))
+    several = _several_ids(destination.attempts)
+    text = (
+        f"{len(senders.acknowledged):,} acknowledged ({dict(senders.answers)}), {len(lost):,} lost, {len(wrong)} sent"
+        f" twice, {several} events with several ids; {states}"
+    )
+    return text, not lost and not wrong and not several and set(states) == {"delivered"}

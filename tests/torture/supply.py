@@ -34,9 +34,10 @@ def _canonical(name: str) -> str:
 
 
 def declared() -> set[str]:
-    """What pyproject.toml says relay needs."""
+    """What pyproject.toml says relay needs, for PostgreSQL too."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
-    return {_canonical(match[0]) for text in project["dependencies"] if (match := _NAME.match(text))}
+    needed = [*project["dependencies"], *project["optional-dependencies"]["postgres"]]
+    return {_canonical(match[0]) for text in needed if (match := _NAME.match(text))}
 
 
 def imported(package: Path = TOP / "relay") -> set[str]:

@@ -3,7 +3,8 @@
 What it has in common with other stores on SQL lies in `stores/_sql`, whose words `dialect` translates.
 
 - `membership` says that this process lives, and notices who does not; `claiming` brings deliveries into its hand
-- `committer` writes: group commit; `joining`, `transaction`, `bulk` and `shapes` are what one commit writes
+- `committer` writes: group commit; `joining`, `transaction`, `bulk` and `shapes` are what one commit writes,
+  `ahead` how the common one is sent
 - `reader` asks, on connections that cannot write; `walking` is how `/logs` finds the newest of many
 - `store` has the verbs, `opening` opens it; `sharing` is what the rest of relay knows of the other processes
 - `asking` is what `relay doctor` asks it

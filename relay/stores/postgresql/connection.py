@@ -89,6 +89,10 @@ def settings(url: str, role: str) -> dict[str, Any]:
         f" -c idle_in_transaction_session_timeout={_IDLE * 1000} -c client_min_messages=warning -c jit=off"
         " -c timezone=UTC"
     )
+    if role == "writer":
+        # It looks up what it names, a few rows at a time. What the planner knows of tables may be old, and a plan is
+        # kept: reading one whole, which may seem right while it is small, goes on when it no longer is.
+        options += " -c enable_seqscan=off -c enable_mergejoin=off"
     name = f"relay {role} {socket.gethostname()}:{getpid()}"
     said.setdefault("application_name", name[:63])
     return said | {"options": f"{options} {said.get('options') or ''}".strip()}

@@ -8,9 +8,9 @@ gone: it takes another id and forgets what it had in hand; a result of an attemp
 nobody else has taken the delivery since.
 
 A process may begin an attempt only while its lease, by its own clock and with a margin, has not ended: it cannot know
-what others did since. That clock goes on while a process is stopped, and starts before the renewal is sent. Others wait
-by their own clocks too, and only while they look at it all the time: a database whose clock is put right, or that
-stands still for a while, lets nobody seem dead. Only who has just started goes by the database's clock.
+what others did since. That clock goes on while a process is stopped, and starts before the renewal is sent. Others
+wait by their own clocks too, and only while they look at it all the time: a database whose clock is put right, or
+that stands still for a while, lets nobody seem dead. Only who has just started goes by the database's clock.
 
 What others have changed is told by a notification, as a courtesy; each beat looks by itself, as the guarantee.
 """
@@ -18,6 +18,7 @@ What others have changed is told by a notification, as a courtesy; each beat loo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -186,6 +187,7 @@ class Membership:
                 " VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7, $8)",
                 [number, slot, self._name, __version__, self._started, LEASE, _json(self.routes), self.following],
             )
+            connection.execute("SELECT pg_notify($1, 'look')", [CHANNEL])  # so that all know of it at once
         self.id, self.slot, self.mine = number, slot, (*self.mine, number)
         self._good_until = began + LEASE - _MARGIN
         self._look(connection)
@@ -240,8 +242,14 @@ class Membership:
         """End the thread, and say that this process is gone. Idempotent."""
         self._stop.set()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._wake, self._thread)
             self._thread = None
+
+    def _wake(self, thread: threading.Thread) -> None:
+        """Have the thread see that it is to end, and wait until it has."""
+        with contextlib.suppress(psycopg.Error), connect(self._url, "member") as connection:
+            connection.execute("SELECT pg_notify($1, 'look')", [CHANNEL])
+        thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -377,13 +385,18 @@ class Membership:
                 if notice.payload.startswith("ids ") and self._hear is not None:
                     self._call(self._hear, notice.payload)
                 elif notice.payload.startswith("recall ") and self._told is not None:
-                    self._call(self._told.recall, [DeliveryId(int(notice.payload.removeprefix("recall ")))])
+                    self._call(self._recall, self._told, DeliveryId(int(notice.payload.removeprefix("recall "))))
                 elif notice.payload.startswith("again ") and self._told is not None:
                     whose, delivery = map(int, notice.payload.split()[1:])
                     if whose not in self.mine:
                         self._call(self._told.again, DeliveryId(delivery))
                 elif notice.payload == "look" and notice.pid != connection.info.backend_pid:
                     until, self._asked = min(until, monotonic() + _SOON), True
+
+    def _recall(self, told: Told, delivery: DeliveryId) -> None:
+        told.recall([delivery])
+        if self._hear is not None:
+            self._hear(f"recalled {delivery}")
 
     def _call(self, what: Callable[..., None], *values: Any) -> None:
         assert self._loop is not None

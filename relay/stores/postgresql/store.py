@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -36,8 +38,10 @@ from relay.stores.postgresql.sharing import Sharing
 from relay.stores.postgresql.transaction import Outrun
 
 _OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
+_LETTING_GO, _LOOKING = 1.0, 0.01  # seconds for another process to let go of what was recalled; between two looks
 _CLOCK = timedelta(minutes=1)
 
+_LET_GO = "UPDATE delivery SET owner = NULL WHERE id = $1 AND owner = ANY($2) AND state <> 'pending'"
 _SAVE = """
     INSERT INTO known AS k (kind, name, data, writer, at)
     SELECT $1, v.name, v.data, $4, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
@@ -126,18 +130,37 @@ class PostgresStore(SqlStore):
 
     async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
         route = await super().cancel(delivery, now)
-        await self._say(f"recall {delivery}")  # whoever has it in hand is not to begin with it
+        await self._recall(delivery)
         return route
 
     async def hold(self, window: DeliveryId, now: datetime) -> str:
         route = await super().hold(window, now)
-        await self._say(f"recall {window}")
+        await self._recall(window)
         return route
 
     async def retry(self, delivery: DeliveryId, now: datetime) -> str:
         route = await super().retry(delivery, now)
         await self._say(f"again {self._member.id} {delivery}")
         return route
+
+    async def _recall(self, delivery: DeliveryId) -> None:
+        """Whoever has it in hand is not to begin with it: waits a moment until that one has let go of it."""
+        await self._say(f"recall {delivery}")
+        until = monotonic() + _LETTING_GO
+        while monotonic() < until:
+            found = await self._logs.ask("SELECT owner FROM delivery WHERE id = $1", [delivery])
+            owner = found[0][0] if found else None
+            if owner is None or owner in self._member.mine or self._member.living.dead(owner):
+                return
+            await asyncio.sleep(_LOOKING)
+
+    async def _let_go(self, delivery: int) -> None:
+        def command(connection: Shared, deltas: Deltas) -> None:
+            assert isinstance(connection, Session)
+            connection.bulk(_LET_GO, [delivery, list(self._member.mine)])
+
+        with contextlib.suppress(Unavailable):
+            await self._writer.call(command, about=())
 
     async def _say(self, what: str) -> None:
         """Tell all processes."""
@@ -241,12 +264,19 @@ class PostgresStore(SqlStore):
             await self._writer.call(self._member.say_following, about=())
 
     def _hear(self, payload: str) -> None:
-        """Another process has changed something that is followed here."""
-        whose, *numbers = orjson.loads(payload.removeprefix("ids "))
+        """Something that is followed here was changed elsewhere, or something was recalled that may be in hand here."""
+        word, _, rest = payload.partition(" ")
+        if word == "recalled":
+            self._do(self._let_go(int(rest)))
+            return
+        whose, *numbers = orjson.loads(rest)
         if self._told is not None and whose not in self._member.mine:
-            task = asyncio.get_running_loop().create_task(self._look_at(numbers))
-            self._hearing.add(task)
-            task.add_done_callback(self._hearing.discard)
+            self._do(self._look_at(numbers))
+
+    def _do(self, what: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(what)
+        self._hearing.add(task)
+        task.add_done_callback(self._hearing.discard)
 
     async def _look_at(self, numbers: Sequence[int]) -> None:
         try:

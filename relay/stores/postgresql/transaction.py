@@ -45,6 +45,8 @@ _NEWEST_OF_WINDOWS = """
 
 _UPDATE_TYPES = types("tbbb btt bb bbt")
 # The common case: nobody touched the delivery while its attempt was made, and it is still this process's, or nobody's.
+# Each is found by its id, whatever the planner believes of the others: an index of what is pending begins with its
+# route and has the id last, so that for each result all that waits of the route would be gone through.
 _RECORD = f"""
     WITH done AS (
         UPDATE delivery d SET state = v.state, due = coalesce(v.due, d.due), attempts = v.attempts, tries = v.tries,
@@ -52,8 +54,8 @@ _RECORD = f"""
             error_message = v.error_message, duration_ms = v.duration_ms, updated_at = v.updated_at, owner = NULL
         FROM {unnest(_UPDATE_TYPES)} AS v(state, due, attempts, tries, code, error_code, error_message, duration_ms,
             updated_at, id, n, route)
-        WHERE d.id = v.id AND d.state = 'pending' AND d.attempts < v.n AND d.route = v.route
-            AND (d.owner IS NULL OR d.owner = ANY(${len(_UPDATE_TYPES) + len(ATTEMPT_TYPES) + 1}))
+        WHERE d.id = v.id AND CASE d.id WHEN v.id THEN d.state = 'pending' AND d.attempts < v.n AND d.route = v.route
+            AND (d.owner IS NULL OR d.owner = ANY(${len(_UPDATE_TYPES) + len(ATTEMPT_TYPES) + 1})) END
         RETURNING d.id, d.lane
     ), made AS (
         INSERT INTO attempt (delivery_id, {rows.ATTEMPT_COLUMNS})

@@ -122,8 +122,8 @@ def size(value: int) -> str:
 
 
 def count(value: int, noun: str) -> str:
-    """`1 route`, `2 routes`, `3 deliveries`."""
-    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    """`1 route`, `2 routes`, `3 deliveries`, `4 relays`."""
+    several = f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeou" else f"{noun}s"
     return f"{value:,} {noun if value == 1 else several}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import backlog, copies, crashes, disks, second, starve, sweep, upgrade
+from tests.torture import backlog, copies, crashes, disks, lanes, second, shared, starve, sweep, upgrade
 from tests.torture.row import Row, by_tests, together
 
 CONTRACT = "tests/contract/test_store"
@@ -171,5 +171,38 @@ ROWS: tuple[Row, ...] = (
         "`relay db backup` again and again under load; relay is started on the last copy",
         "each sound, with all that was acknowledged before it began; restored, it waits for a person, then sends all",
         copies.copied,
+    ),
+    Row(
+        "D18",
+        "P1 P2",
+        "relays that share a database die, or stand still",
+        "three relays, one PostgreSQL, under load: kill -9, SIGSTOP for less and more than a lease, at random; the"
+        " database crashes twice",
+        "0 lost; nothing sent twice but what was under way at a kill or stop of who sent it; what a dead one had in"
+        " hand is sent by another within 30 s (a lease later where the database dies meanwhile); results of who was"
+        " taken for dead are refused",
+        shared.killed_and_stopped,
+        minutes=6.0,
+    ),
+    Row(
+        "D19",
+        "P2 P3",
+        "the same, and order must hold",
+        "the same kills and stops, the clock of one relay 20 ms ahead; each entry is published to any of the three, one"
+        " event after another",
+        "`order: entry` never goes back, `order: latest` sends nothing older after something newer, windows tell of"
+        " each event once",
+        lanes.in_order,
+        minutes=6.0,
+    ),
+    Row(
+        "D20",
+        "P1",
+        "the database that relays share is away, or fails over",
+        "PostgreSQL is stopped in the midst of it for longer than a lease, under load; its primary is, and a"
+        " synchronous replica promoted (a URL with both)",
+        "503 and 'failing' from all meanwhile; 200 from all within 5 s of its return, without a restart; 0 lost, 0 sent"
+        " twice",
+        together(shared.database_lost, shared.failed_over),
     ),
 )

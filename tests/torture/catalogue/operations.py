@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import clocks, reloads, soak, unread
+from tests.torture import clocks, reloads, shared, soak, unread
 from tests.torture.row import Row, by_tests
 
 _PROCESS = "tests/daemon/test_process.py"
@@ -93,5 +93,13 @@ ROWS: tuple[Row, ...] = (
         "mixed traffic with faults, reloads, pages and pruning",
         "memory, descriptors, tasks and objects flat; SQLite's log bounded",
         soak.soak,
+    ),
+    Row(
+        "O10",
+        "P1 P2",
+        "relays that share a database are restarted one after another",
+        "three relays, one PostgreSQL, under load: SIGTERM and a start, one by one, twice",
+        "0 refused by those that are up; 0 lost, 0 sent twice",
+        shared.restarted,
     ),
 )
