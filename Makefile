@@ -1,5 +1,6 @@
 # make run    everything in one go: the example config, a local sink, a real sample of each content system
 # make test   the tests
+# make test-packages   what is shipped, and what the pages tell readers to type
 # make check  what CI runs: formatting, lint, types, tests
 # make fmt    mend the formatting
 # make dist   the wheel and the sdist, in dist/
@@ -35,9 +36,10 @@ test: $(DEV)
 	@rm -f build/tests.xml
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(ARGS),$(ARGS),--junitxml=build/tests.xml)
 
-# What is shipped: the wheel, the one executable, the Debian package, the image. They are built where they are not there.
+# What is shipped: the wheel, the one executable, the Debian package, the image (built before), and all that the pages tell
+# readers to type.
 test-packages: $(DEV)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m packages tests/packaging $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "packages or typed" tests/packaging tests/docs $(ARGS)
 
 check: lint types test test-packages
 

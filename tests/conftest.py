@@ -12,8 +12,8 @@ from tests.postgres import Cluster, Database, cluster
 
 @pytest.hookimpl(trylast=True)  # tests/packaging marks its own
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long runs, and what is shipped, are tried only where they are asked for."""
-    out = {name for name in ("soak", "packages") if name not in config.getoption("markexpr")}
+    """Long runs, what is shipped, and what pages tell readers to type are tried only where they are asked for."""
+    out = {name for name in ("soak", "packages", "typed") if name not in config.getoption("markexpr")}
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in out)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)

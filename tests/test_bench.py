@@ -49,6 +49,7 @@ def test_a_run_prints_a_table_and_writes_the_same_figures_as_json(tmp_path: Path
 
 
 @needs_tools
+@pytest.mark.soak  # twenty seconds
 def test_many_sources_idle_connections_and_large_bodies_are_measured(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     options = ["--rounds", "1", "--seconds", "1", "--only", "breadth"]

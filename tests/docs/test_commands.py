@@ -47,6 +47,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         yield made
 
 
+@pytest.mark.typed
 @pytest.mark.parametrize("page", TYPED)
 def test_every_command_of_a_page_works(page: str, machine: Machine) -> None:
     files = [block.file for block in blocks(page) if block.file is not None]
