@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.torture.ledger import CONCURRENCY, arrived
+from tests.torture.ledger import CONCURRENCY, arrived, without
 
 MANY = [(str(number), number) for number in range(3 * CONCURRENCY)]
 
@@ -27,3 +27,11 @@ def test_repeats_without_a_crash_between_or_more_than_in_flight_are_seen(
     requests: list[tuple[str, int]], crashes: list[int], kept: bool
 ) -> None:
     assert arrived(requests, crashes).kept is kept
+
+
+def test_what_is_sent_after_the_power_has_gone_does_not_count() -> None:
+    """Relay heard of a sync that had ended, and the disk had not: what it sent then nobody sends without power."""
+    sent = [("a", 1), ("b", 2), ("b", 2), ("a", 1), ("c", 3)]
+    kept, crashes = without(sent, [3], [(1, 3)])
+    assert (kept, crashes) == ([("a", 1), ("a", 1), ("c", 3)], [1])
+    assert arrived(kept, crashes).repeats == 1

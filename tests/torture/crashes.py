@@ -94,12 +94,14 @@ async def _cut(relay: RelayProcess, mounted: Disk, ledger: Ledger, draw: random.
     async with ledger.senders(relay.public, sink=destination):
         await asyncio.sleep(draw.uniform(0.02, 0.3))
         # While a file system is being shut down, a sync that is under way may end as if it had succeeded (seen once: a
-        # millisecond later the next write failed). Where the power really goes, nobody hears of that any more.
-        ledger.dark = True
+        # millisecond later the next write failed). Where the power really goes, nobody hears of that any more,
+        # nor does relay send anything then that would follow from it.
+        ledger.dark, before = True, len(destination.received)
         mounted.cut()
         await asyncio.sleep(draw.uniform(0, 0.02))  # the processor may go on a little longer than the disk
         relay.kill()
     ledger.dark = False
+    ledger.in_the_dark.append((before, len(destination.received)))
     mounted.again()
 
 

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import json
 import sqlite3
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -43,6 +43,8 @@ class Ledger:
     crashes: list[int] = field(default_factory=list)  # for each, how many requests the sink had received by then
     body: bytes = b'{"id":%d}'
     dark: bool = False
+    in_the_dark: list[tuple[int, int]] = field(default_factory=list)
+    """From which to which request those came that were sent when the power had gone: nobody sends any then."""
     """The power is gone: no answer leaves a machine any more, so none that is still read counts."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -89,7 +91,8 @@ class Ledger:
             if not missing:
                 break
             await sink.wait_count(looked + 1)
-        return arrived([(request.id, number(request)) for request in received], self.crashes)
+        sent = [(request.id, number(request)) for request in received]
+        return arrived(*without(sent, self.crashes, self.in_the_dark))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,16 @@ class Arrived:
     def __str__(self) -> str:
         said = f"{self.repeats:,} repeats, {self.most} at most of one crash ({CONCURRENCY} in flight)"
         return f"{said}, {self.unexplained:,} without one" + ("" if self.one_id_each else ", events with several ids")
+
+
+def without(
+    requests: Sequence[tuple[str, int]], crashes: Sequence[int], dark: Sequence[tuple[int, int]]
+) -> tuple[list[tuple[str, int]], list[int]]:
+    """The requests and the crashes but for what came in the dark, between two places each."""
+    left_out = {place for first, last in dark for place in range(first, last)}
+    kept = [request for place, request in enumerate(requests) if place not in left_out]
+    gone = sorted(left_out)
+    return kept, [crash - bisect_left(gone, crash) for crash in crashes]
 
 
 def arrived(requests: Sequence[tuple[str, int]], crashes: Sequence[int]) -> Arrived:
