@@ -167,7 +167,9 @@ async def test_any_relay_shows_what_all_have_done(tmp_path: Path, database: Data
                 assert len(found["relays"]) == 3
                 assert sum(each["me"] for each in found["relays"]) == 1
                 async with relay.session.get(relay.admin + "/", headers={"Accept": "text/html"}) as page:
-                    assert "3 relays on this store" in await page.text()
+                    shown_here = await page.text()
+                assert "3 relays on this store" in shown_here
+                assert '<p class="figure">30</p>' in shown_here, "events of all in the last hour"
 
 
 async def test_the_stream_of_one_relay_has_what_another_delivers(
