@@ -29,6 +29,7 @@ from relay.sourcehealth import SourceHealth
 from relay.store import Unavailable, WrongState
 from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url, opening, schema
 from relay.stores.postgresql.ahead import Ahead
+from relay.stores.postgresql.committer import Committer
 from relay.stores.postgresql.connection import Connection, connect
 from relay.window import debounce
 from tests.contract.desk import SECOND, Desk, again, delivered
@@ -145,6 +146,12 @@ def test_arrays_are_read_as_they_were_written(database: Database) -> None:
             assert found == (values,)
         found = connection.execute("SELECT $1::text[]", [bulk.Words(["a\0b"])]).fetchone()
         assert found == (["a\u2400b"],)
+
+
+@pytest.mark.parametrize("values", [[1 << 63], [None, 1 << 63]])
+def test_a_number_too_large_for_its_column_is_the_fault_of_the_write_that_brought_it(values: list[int | None]) -> None:
+    with pytest.raises(Committer.OWN_FAULT):
+        bulk.Bigint(values)
 
 
 # -- in hand ---------------------------------------------------------------------------------------------------------

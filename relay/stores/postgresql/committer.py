@@ -8,6 +8,7 @@ that nothing was promised.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -45,6 +46,7 @@ _OWN_FAULT = (
     psycopg.ProgrammingError,
     psycopg.NotSupportedError,
     errors.ProgramLimitExceeded,
+    struct.error,  # a number too large for its column, see bulk
     OverflowError,
     ValueError,
     TypeError,
