@@ -52,7 +52,7 @@ class Outlet:
     """
 
     _MOST_LINES = 10_000
-    _GATHERING = 0.005  # seconds
+    _GATHERING = 0.02  # seconds
 
     def __init__(self) -> None:
         self.dropped = 0
