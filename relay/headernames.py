@@ -15,11 +15,20 @@ class Chosen:
     def __init__(self, choose: Callable[[str], bool]) -> None:
         self._choose = choose
         self._remembered = lru_cache(_MOST)(self._among)
+        self._remembered_places = lru_cache(_MOST)(self._places)
 
     def of(self, names: Iterable[str]) -> frozenset[str]:
         """Those names, as they are written there."""
         joined = "\n".join(names)
         return self._remembered(joined) if len(joined) <= _LONGEST else self._among(joined)
+
+    def places(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Where they stand among those names."""
+        joined = "\n".join(names)
+        return self._remembered_places(joined) if len(joined) <= _LONGEST else self._places(joined)
+
+    def _places(self, joined: str) -> tuple[int, ...]:
+        return tuple([place for place, name in enumerate(joined.split("\n")) if self._choose(name)])
 
     def _among(self, joined: str) -> frozenset[str]:
         return frozenset(filter(self._choose, joined.split("\n")))

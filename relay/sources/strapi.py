@@ -85,7 +85,7 @@ class Adapter:
             event,
             (_change(event, body),),
             occurred_at=parse_rfc3339(created if created is not None else body.get("created_at")),
-            locale=said(at(body, "entry", "locale")) or said(at(body, "entity", "locale")),
+            locale=_locale(body.get("entry")) or _locale(body.get("entity")),
             extra={"uid": uid} if uid is not None else {},
         )
 
@@ -142,4 +142,8 @@ def _stage(action: str, entry: object) -> str | None:
 
 def _id(entry: object) -> str | None:
     # v5's `id` is a new row at every publish; its `documentId` stays.
-    return said(at(entry, "documentId")) or said(at(entry, "id"))
+    return said(entry.get("documentId")) or said(entry.get("id")) if isinstance(entry, dict) else None
+
+
+def _locale(entry: object) -> str | None:
+    return said(entry.get("locale")) if isinstance(entry, dict) else None
