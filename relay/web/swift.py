@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from aiohttp import HttpVersion, HttpVersion11, StreamReader, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDictProxy
+
+from relay.immutable import immutable
 
 _JSON = {"Content-Type": "application/json", "Server": "relay"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -89,7 +91,8 @@ class Wrapped:
         self._request.writer.output_size = 0
 
 
-class Answer(NamedTuple):
+@immutable
+class Answer:
     """JSON to a request of the public side."""
 
     status: int
@@ -101,9 +104,10 @@ class Answer(NamedTuple):
     def wire(self, keep_alive: bool) -> bytes:
         """All of it, to a plain request."""
         lines = "" if self.headers is None else "".join([f"{name}: {each}\r\n" for name, each in self.headers.items()])
-        end = "\r\n" if keep_alive and not self.close else "Connection: close\r\n\r\n"
-        head = f"{_start(self.status)}{lines}Content-Length: {len(self.body)}\r\nDate: {rfc822_formatted_time()}\r\n"
-        return f"{head}{end}".encode() + self.body
+        end = "" if keep_alive and not self.close else "Connection: close\r\n"
+        length, date = len(self.body), rfc822_formatted_time()
+        head = f"{_start(self.status)}{lines}Content-Length: {length}\r\nDate: {date}\r\n{end}\r\n"
+        return head.encode() + self.body
 
     def wrapped(self) -> web.Response:
         """The same for aiohttp."""
@@ -120,7 +124,7 @@ def plain(message: RawRequestMessage, content: StreamReader) -> bool:
         message.method == "POST"
         and message.path.startswith("/")  # else it names a host as well
         and content.is_eof()
-        and message.version == HttpVersion11
+        and message.version is HttpVersion11
         and not (message.chunked or message.upgrade or message.should_close)
         and content.exception() is None
     )
