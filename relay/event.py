@@ -103,10 +103,10 @@ class Description:
     def masked(self, redact: Redactor) -> Description:
         """The same without the config's secrets: whoever sends one as an entry's id must not have it shown and logged
         from then on."""
-        # All that it says as one text, which is looked through once. What it does not say stands there as a word.
-        said = f"{self.event}\n{self.environment}\n{self.branch}\n{self.locale}"
-        for change in self.changes:
-            said += f"\n{change.model}\n{change.stage}\n{change.action}\n{change.entry_id}"
+        # All that it says as one text, which is looked through once. (To write None costs more than all else of it.)
+        said = f"{self.event or ''}\n{self.environment or ''}\n{self.branch or ''}\n{self.locale or ''}"
+        for each in self.changes:
+            said += f"\n{each.model or ''}\n{each.stage or ''}\n{each.action or ''}\n{each.entry_id or ''}"
         extra = jsontext.dumps(dict(self.extra)).decode() if self.extra else ""
         if not redact.finds_raw(f"{said}\n{extra}"):
             return self
