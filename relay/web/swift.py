@@ -103,11 +103,11 @@ class Answer:
 
     def wire(self, keep_alive: bool) -> bytes:
         """All of it, to a plain request."""
-        lines = "" if self.headers is None else "".join([f"{name}: {each}\r\n" for name, each in self.headers.items()])
-        end = "" if keep_alive and not self.close else "Connection: close\r\n"
         length, date = len(self.body), rfc822_formatted_time()
-        head = f"{_start(self.status)}{lines}Content-Length: {length}\r\nDate: {date}\r\n{end}\r\n"
-        return head.encode() + self.body
+        if self.headers is None and keep_alive and not self.close:
+            return _usual_head(self.status, length, date) + self.body
+        lines = "" if self.headers is None else "".join([f"{name}: {each}\r\n" for name, each in self.headers.items()])
+        return _head(self.status, length, date, lines, keep_alive and not self.close) + self.body
 
     def wrapped(self) -> web.Response:
         """The same for aiohttp."""
@@ -130,8 +130,11 @@ def plain(message: RawRequestMessage, content: StreamReader) -> bool:
     )
 
 
-@lru_cache(64)
-def _start(status: int) -> str:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n" + "".join(
-        [f"{name}: {value}\r\n" for name, value in _JSON.items()]
-    )
+def _head(status: int, length: int, date: str, lines: str = "", keep_alive: bool = True) -> bytes:
+    own = "".join([f"{name}: {value}\r\n" for name, value in _JSON.items()])
+    end = "" if keep_alive else "Connection: close\r\n"
+    start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+    return f"{start}{own}{lines}Content-Length: {length}\r\nDate: {date}\r\n{end}\r\n".encode()
+
+
+_usual_head = lru_cache(32)(_head)  # of one second: most answers are of the same few lengths
