@@ -129,9 +129,11 @@ def whole(text: str) -> str:
 
 def said(value: object) -> str | None:
     """What a sender says in a scalar; None where it says nothing: null, an empty string, a list, an object."""
+    if value is None:
+        return None
     if type(value) is str and value.isascii():  # nearly all that is asked for, half a dozen times for each event
         return value or None
-    return scalar_text(value) or None
+    return str(value) if type(value) is int else scalar_text(value) or None
 
 
 def at(document: object, *keys: str) -> Any:

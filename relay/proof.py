@@ -91,11 +91,16 @@ def unbase64(text: str) -> bytes | None:
         return None
 
 
-def check_time(at_ms: int, now: datetime, tolerance: timedelta) -> None:
-    """Raises Rejected for a time further from now than the tolerance, which is off at zero."""
+def whole_ms(tolerance: timedelta) -> int:
+    """A tolerance as `check_time` wants it."""
+    return tolerance // _MILLISECOND
+
+
+def check_time(at_ms: int, now: datetime, tolerance: int) -> None:
+    """Raises Rejected for a time further from now than the tolerance, in milliseconds, which is off at zero."""
     if tolerance:
         late = to_ms(now) - at_ms
-        if abs(late) > tolerance // _MILLISECOND:
+        if abs(late) > tolerance:
             raise Rejected("the timestamp is too old" if late > 0 else "the timestamp lies in the future")
 
 
@@ -247,7 +252,7 @@ class StampedBody:
     def __init__(self, header: str, code: Hmac, tolerance: timedelta) -> None:
         self._header = istr(header)
         self._hmac = code
-        self._tolerance = tolerance
+        self._tolerance = whole_ms(tolerance)
 
     def hold(self, inbound: Inbound, now: datetime) -> str:
         pairs = parts(sole(inbound.headers, self._header))

@@ -96,7 +96,7 @@ class RequestSignature:
         self._keys = [
             (name, _rsa_key(pem)) for name, pem in zip(names, pems, strict=True) if not isinstance(pem, Unresolved)
         ]
-        self._tolerance = tolerance
+        self._tolerance = proof.whole_ms(tolerance)
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
         from cryptography.hazmat.primitives.hashes import SHA256

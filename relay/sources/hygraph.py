@@ -72,7 +72,7 @@ class GcmsSignature:
 
     def __init__(self, code: proof.Hmac, tolerance: timedelta) -> None:
         self._hmac = code
-        self._tolerance = tolerance
+        self._tolerance = proof.whole_ms(tolerance)
 
     def hold(self, inbound: Inbound, now: datetime) -> str:
         signed = _read(proof.sole(inbound.headers, _SIGNATURE))
