@@ -275,7 +275,7 @@ def _verb(event: str | None, data: Any) -> tuple[str | None, str]:
     if event is None:
         return None, ""
     verb, phase = event.casefold(), ""
-    phased = _PHASED.fullmatch(verb)
+    phased = _PHASED.fullmatch(verb) if "." in verb or "-" in verb else None
     if phased is not None and phased[2] in _PHASES:
         verb, phase = phased[1], _PHASES[phased[2]]
     status = at(data, "status")
@@ -286,9 +286,13 @@ def _verb(event: str | None, data: Any) -> tuple[str | None, str]:
 
 def _named(value: object, *keys: str) -> str | None:
     """A thing by the first of these keys that it has, or the string that it is."""
-    if isinstance(value, dict):
-        return next((text for key in keys if (text := said(value.get(key))) is not None), None)
-    return said(value)
+    if not isinstance(value, dict):
+        return said(value)
+    for key in keys:
+        text = said(value.get(key))
+        if text is not None:
+            return text
+    return None
 
 
 def _published_locale(data: Any) -> str | None:
