@@ -55,6 +55,8 @@ def without_proofs(inbound: Inbound, paths: Paths) -> Inbound:
     except Malformed:
         return inbound
     body = inbound.body
+    if not _leads(document, paths):
+        return inbound
     if len(paths) == 1 and (span := _sole_value(body, paths[0], document)) is not None:
         start, end = span
         if body[start:end] != b"null":
@@ -67,6 +69,15 @@ def without_proofs(inbound: Inbound, paths: Paths) -> Inbound:
         if path:
             document = _blanked(document, path)
     return Inbound(inbound.headers, body, document)
+
+
+def _leads(document: Any, paths: Paths) -> bool:
+    """Whether any path may lead to something: however its first key is written, the document has it by its name."""
+    if isinstance(document, dict):
+        for path in paths:
+            if not path or path[0] in document:
+                return True
+    return False
 
 
 def _sole_value(body: bytes, path: tuple[str, ...], document: Any) -> tuple[int, int] | None:

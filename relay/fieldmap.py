@@ -35,6 +35,8 @@ class FieldMap:
             except query.QueryError as error:
                 raise ValueError(f"{field}: {error}") from None
             (self._event if field in _OF_EVENT else self._change)[field] = compiled
+        paths = [compiled.path for compiled in (*self._event.values(), *self._change.values())]
+        self._body_alone = all(path is not None and path[0] == "body" for path in paths)
 
     def apply(self, description: Description, inbound: Inbound) -> Description:
         """The description with the mapped fields replaced; what the expression does not find is not said."""
@@ -42,10 +44,11 @@ class FieldMap:
             document = inbound.document()
         except Malformed:
             document = None
-        headers = query.headers_object(
-            (name, MASK if name.lower() in self._masked else value) for name, value in inbound.headers.items()
-        )
-        data = {"body": document, "headers": headers}
+        data = {"body": document}
+        if not self._body_alone:
+            data["headers"] = query.headers_object(
+                (name, MASK if name.lower() in self._masked else value) for name, value in inbound.headers.items()
+            )
         changes = description.changes
         if self._change:
             values = {field: _text(field, expression, data) for field, expression in self._change.items()}

@@ -50,7 +50,7 @@ def _parse_slowly(body: bytes) -> Any:
 def dumps(value: object, indent: bool = False) -> bytes:
     """A value as JSON. Half a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD. Raises Malformed."""
     try:
-        return orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None)
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2) if indent else orjson.dumps(value)
     except (orjson.JSONEncodeError, RecursionError):
         return _dump_slowly(value, 2 if indent else None)
 
@@ -129,7 +129,11 @@ def whole(text: str) -> str:
 
 def said(value: object) -> str | None:
     """What a sender says in a scalar; None where it says nothing: null, an empty string, a list, an object."""
-    return scalar_text(value) or None
+    if value is None:
+        return None
+    if type(value) is str and value.isascii():  # nearly all that is asked for, half a dozen times for each event
+        return value or None
+    return str(value) if type(value) is int else scalar_text(value) or None
 
 
 def at(document: object, *keys: str) -> Any:

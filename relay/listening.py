@@ -71,7 +71,9 @@ class Listening:
     def heard(self, source: Source) -> None:
         """A request proved itself."""
         self._changed.add(source.name)
-        self._tell(source, self.of(source.name).saw_event(self._clock.now()))
+        turn = self.of(source.name).saw_event(self._clock.now())
+        if turn is not None:
+            self._tell(source, turn)
 
     def refused(self, source: Source, reason: str) -> None:
         """A request was refused; the reason is for the operator."""

@@ -29,15 +29,20 @@ class QueryError(ValueError):
 class Query:
     """A compiled expression."""
 
-    __slots__ = ("_parsed", "text")
+    __slots__ = ("_parsed", "path", "text")
 
     def __init__(self, text: str, parsed: Any) -> None:
         self.text = text
         self._parsed = parsed
+        self.path = _path(parsed.parsed)
+        """The keys that it names, where it does no more than that, as most do: `body.data.id`. JMESPath's interpreter
+        takes many times as long over them."""
 
-    def search(self, data: object) -> Any:
+    def search(self, data: Any) -> Any:
         """What the expression selects. Raises QueryError."""
         try:
+            if self.path is not None:
+                return _at(data, self.path)
             return self._parsed.search(data)
         except Exception as error:  # noqa: BLE001  # of JMESPath and of Python: recursion, numbers too large, odd types
             raise QueryError(f"{type(error).__name__}: {error}") from None
@@ -67,6 +72,20 @@ def compile(text: str) -> Query:  # noqa: A001  # read as `query.compile`
         elif node["type"] in _REACHING and node["children"][0].get("type") == "not_expression":
             raise QueryError(_trap(text))
     return Query(text, parsed)
+
+
+def _at(data: Any, path: tuple[str, ...]) -> Any:
+    try:
+        for key in path:
+            data = data.get(key)
+    except AttributeError:
+        return None
+    return data
+
+
+def _path(node: Any) -> tuple[str, ...] | None:
+    parts = node["children"] if node["type"] == "subexpression" else [node]
+    return tuple([part["value"] for part in parts]) if all(part["type"] == "field" for part in parts) else None
 
 
 def truthy(value: object) -> bool:

@@ -15,7 +15,6 @@ import importlib
 import pkgutil
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
@@ -209,18 +208,19 @@ class Source:
         if self._key is not None:
             mark = self._key.mark(inbound)
         elif self._auto and description.common.action != "test":  # who presses a button twice means it twice
-            with suppress(Malformed):
+            try:
                 mark = self.adapter.mark(inbound, description)
+            except Malformed:
+                return None
         return dedup.of_source(self.name, mark) if mark is not None else None
 
     def shown_headers(self, headers: Headers) -> tuple[tuple[str, str], ...]:
         """The headers as they are stored and shown: what proves the sender is ***."""
-        shown = tuple(headers.items())
-        proofs = self._proving.of(headers.keys())
-        if proofs:
-            shown = tuple([(name, MASK) if name in proofs else (name, value) for name, value in shown])
-        if "".join([value for _, value in shown]).isascii():
-            return shown
+        shown = list(headers.items())
+        for place in self._proving.places(headers):
+            shown[place] = (shown[place][0], MASK)
+        if "".join(headers.values()).isascii():
+            return tuple(shown)
         return tuple([(name, whole(value)) for name, value in shown])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import jmespath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,18 @@ from relay.query import QueryError
 )
 def test_an_expression_selects(text: str, data: object, expected: object) -> None:
     assert query.compile(text).search(data) == expected
+
+
+@pytest.mark.parametrize("text", ["a", "a.b", "a.b.c", '"a.b"', '"a".b', "@", "a.b[0]", "a.*", "a.b || c", "a.{b: b}"])
+@given(
+    data=st.recursive(
+        st.none() | st.integers() | st.text("ab") | st.booleans(),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "b", "c", "a.b"]), inner),
+        max_leaves=8,
+    )
+)
+def test_a_path_selects_what_jmespath_does(text: str, data: object) -> None:
+    assert query.compile(text).search(data) == jmespath.search(text, data)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ class RequestSignature:
         self._keys = [
             (name, _rsa_key(pem)) for name, pem in zip(names, pems, strict=True) if not isinstance(pem, Unresolved)
         ]
-        self._tolerance = tolerance
+        self._tolerance = proof.whole_ms(tolerance)
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
         from cryptography.hazmat.primitives.hashes import SHA256
@@ -275,7 +275,7 @@ def _verb(event: str | None, data: Any) -> tuple[str | None, str]:
     if event is None:
         return None, ""
     verb, phase = event.casefold(), ""
-    phased = _PHASED.fullmatch(verb)
+    phased = _PHASED.fullmatch(verb) if "." in verb or "-" in verb else None
     if phased is not None and phased[2] in _PHASES:
         verb, phase = phased[1], _PHASES[phased[2]]
     status = at(data, "status")
@@ -286,9 +286,13 @@ def _verb(event: str | None, data: Any) -> tuple[str | None, str]:
 
 def _named(value: object, *keys: str) -> str | None:
     """A thing by the first of these keys that it has, or the string that it is."""
-    if isinstance(value, dict):
-        return next((text for key in keys if (text := said(value.get(key))) is not None), None)
-    return said(value)
+    if not isinstance(value, dict):
+        return said(value)
+    for key in keys:
+        text = said(value.get(key))
+        if text is not None:
+            return text
+    return None
 
 
 def _published_locale(data: Any) -> str | None:

@@ -10,6 +10,7 @@ not documented: so there is no tolerance unless one of 30 minutes or more is set
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
@@ -54,6 +55,7 @@ class _Signed(NamedTuple):
     at_ms: int
 
 
+@lru_cache(1)  # it is asked for the same one by the proof, the description and the mark
 def _read(value: str) -> _Signed | None:
     """The header in any order, with or without spaces; None where a part is missing, repeated or not readable."""
     pairs = proof.parts(value)
@@ -72,7 +74,7 @@ class GcmsSignature:
 
     def __init__(self, code: proof.Hmac, tolerance: timedelta) -> None:
         self._hmac = code
-        self._tolerance = tolerance
+        self._tolerance = proof.whole_ms(tolerance)
 
     def hold(self, inbound: Inbound, now: datetime) -> str:
         signed = _read(proof.sole(inbound.headers, _SIGNATURE))
@@ -133,11 +135,9 @@ class Adapter:
         header = proof.hint(inbound.headers, _SIGNATURE)
         signed = _read(header) if header is not None else None
         localizations = at(data, "localizations")
-        locales = [
-            locale
-            for item in (localizations if isinstance(localizations, list) else ())
-            if (locale := said(at(item, "locale"))) is not None
-        ]
+        locales = []
+        if isinstance(localizations, list):
+            locales = [locale for item in localizations if (locale := said(at(item, "locale"))) is not None]
         change = Change(
             said(at(data, "__typename")),
             stage.casefold() if stage is not None else None,

@@ -89,11 +89,11 @@ class Config(SourceConfig):
         return proofschema.configured(self, "secret", "public_key")
 
 
-def _signed(inbound: Inbound, now: datetime, tolerance: timedelta) -> tuple[bytes, list[tuple[str, str]]]:
+def _signed(inbound: Inbound, now: datetime, tolerance: int) -> tuple[bytes, list[tuple[str, str]]]:
     """The message that is signed, and the signatures by version. Raises Rejected."""
     headers = inbound.headers
     names = _names(headers)
-    identifier, timestamp, signatures = (proof.sole(headers, name) for name in names)
+    identifier, timestamp, signatures = [proof.sole(headers, name) for name in names]
     seconds = proof.number(timestamp)
     if seconds is None:
         raise Rejected(f"the {names[1]} header is not a number of seconds")
@@ -106,7 +106,10 @@ def _signed(inbound: Inbound, now: datetime, tolerance: timedelta) -> tuple[byte
 
 
 def _names(headers: Headers) -> tuple[str, str, str]:
-    return _HEADERS if any(name in headers for name in _HEADERS) else _OLD_HEADERS
+    for name in _HEADERS:
+        if name in headers:
+            return _HEADERS
+    return _OLD_HEADERS
 
 
 def _message(identifier: str, timestamp: str, body: bytes) -> bytes:
@@ -122,7 +125,7 @@ class SymmetricSignature:
             for text in (secret.reveal() for secret in secrets)
         ]
         self._hmac = proof.Hmac("secret", keys, encoding="base64")
-        self._tolerance = tolerance
+        self._tolerance = proof.whole_ms(tolerance)
 
     def hold(self, inbound: Inbound, now: datetime) -> str:
         message, signatures = _signed(inbound, now, self._tolerance)
@@ -157,7 +160,7 @@ class AsymmetricSignature:
             (name, _ed25519_key(key)) for name, key in zip(names, keys, strict=True) if not isinstance(key, Unresolved)
         ]
         self._invalid = InvalidSignature
-        self._tolerance = tolerance
+        self._tolerance = proof.whole_ms(tolerance)
 
     def hold(self, inbound: Inbound, now: datetime) -> str:
         message, signatures = _signed(inbound, now, self._tolerance)

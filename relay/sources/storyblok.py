@@ -140,7 +140,11 @@ class Adapter:
 
     def describe(self, inbound: Inbound) -> Description:
         body = inbound.object()
-        extra = {key: text for key in ("space_id", "full_slug") if (text := said(body.get(key))) is not None}
+        extra = {}
+        for key in ("space_id", "full_slug"):
+            text = said(body.get(key))
+            if text is not None:
+                extra[key] = text
         sent = body.get("action")
         action = whole(sent) if isinstance(sent, str) and sent else None
         # Whoever knows a dialog's secret may start tasks, not publish stories: a task is a task whatever it says.
@@ -153,11 +157,15 @@ class Adapter:
             stage = name.casefold() if name is not None else None
         elif known.action == "deploy":
             branch = said(body.get("branch_id"))
-        entry_id = next((text for key in known.ids if (text := said(body.get(key))) is not None), None)
+        entry_id = None
+        for key in known.ids:
+            entry_id = said(body.get(key))
+            if entry_id is not None:
+                break
         if known.action == "execute":
             entry_id = said(at(body, "task", "id"))
         change = Change(known.model, stage, known.action, entry_id)
-        return Description(known.event, (change,), branch=branch, extra=extra)
+        return Description(known.event, (change,), None, None, branch, None, extra)  # by name it costs twice as much
 
     def mark(self, inbound: Inbound, description: Description) -> Mark | None:
         # Sent once, whatever the answer. Two publishes of a story have one body, and nothing says which it is.

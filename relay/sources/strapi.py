@@ -81,13 +81,11 @@ class Adapter:
             sent = proof.hint(inbound.headers, _EVENT)
             event = whole(sent) if sent is not None else None
         created = body.get("createdAt")
-        return Description(
-            event,
-            (_change(event, body),),
-            occurred_at=parse_rfc3339(created if created is not None else body.get("created_at")),
-            locale=said(at(body, "entry", "locale")) or said(at(body, "entity", "locale")),
-            extra={"uid": uid} if uid is not None else {},
-        )
+        occurred_at = parse_rfc3339(created if created is not None else body.get("created_at"))
+        locale = _locale(body.get("entry")) or _locale(body.get("entity"))
+        extra = {"uid": uid} if uid is not None else {}
+        # By position: it costs half as much as by name.
+        return Description(event, (_change(event, body),), occurred_at, None, None, locale, extra)
 
     def mark(self, inbound: Inbound, description: Description) -> Mark | None:
         # Every body holds the millisecond in which it was sent: only a proxy's or a person's repeat is the same again.
@@ -142,4 +140,8 @@ def _stage(action: str, entry: object) -> str | None:
 
 def _id(entry: object) -> str | None:
     # v5's `id` is a new row at every publish; its `documentId` stays.
-    return said(at(entry, "documentId")) or said(at(entry, "id"))
+    return said(entry.get("documentId")) or said(entry.get("id")) if isinstance(entry, dict) else None
+
+
+def _locale(entry: object) -> str | None:
+    return said(entry.get("locale")) if isinstance(entry, dict) else None

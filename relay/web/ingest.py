@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import orjson
-from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from relay import journal
 from relay.clock import Clock, to_ms
@@ -22,11 +22,11 @@ from relay.jsontext import Malformed
 from relay.limits import ByteBudget, FailuresByAddress, whole_seconds
 from relay.listening import Listening
 from relay.metrics import Metrics
-from relay.pipeline import Pipeline
+from relay.pipeline import Accepted, Pipeline
 from relay.runtime import Runtime
 from relay.source import RateLimited, Rejected, Source
 from relay.store import Store, Unavailable
-from relay.web.body import read
+from relay.web.body import at_hand, read
 from relay.web.peer import client_address
 from relay.web.refusal import Refusal
 from relay.web.swift import Answer, Asked, Wrapped
@@ -82,17 +82,28 @@ class Ingest:
             return self._no_source(request, path)
         client = client_address(request.remote, request.headers, runtime.trusted_proxies)
         try:
-            response = await self._take_in(request, runtime, source, client)
+            self._admit(request, source, client)
+            server = runtime.config.server
+            body, held = at_hand(request, server.max_body, self._budget) or await read(
+                request, server.max_body, server.read_timeout.total_seconds(), self._budget
+            )
+            try:
+                accepted = await self._pipeline.accept(source, runtime.routing, Inbound(request.headers, body))
+            finally:
+                self._budget.give_back(held)
+            return self._taken_in(source, accepted)
         except Refusal as refusal:
-            response = self._refuse(request, runtime, source, client, refusal)
+            return self._refuse(request, runtime, source, client, refusal)
+        except (Rejected, RateLimited, Malformed, Unavailable) as error:
+            return self._refuse(request, runtime, source, client, self._refusal(source, client, error))
         except ConnectionError:  # the sender went away: there is nobody to answer
             raise
         except Exception:  # noqa: BLE001 - a bug of ours: the sender should try again
             journal.crashed("ingest")
-            response = _answer(503, {"error": "unavailable"}, {"Retry-After": "5"})
-        return response
+            return _answer(503, {"error": "unavailable"}, {"Retry-After": "5"})
 
-    async def _take_in(self, request: Asked, runtime: Runtime, source: Source, client: str) -> Answer:
+    def _admit(self, request: Asked, source: Source, client: str) -> None:
+        """What is decided before anything of the body is looked at. Raises Refusal."""
         if request.method != "POST":
             raise Refusal(405, "method_not_allowed", None)
         if not source.allows(client):
@@ -102,22 +113,25 @@ class Ingest:
         fault = _fault(request)
         if fault is not None:
             raise Refusal(400, "malformed_body", fault, detail=fault, close=True)
-        server = runtime.config.server
-        try:
-            async with read(request, server.max_body, server.read_timeout.total_seconds(), self._budget) as body:
-                accepted = await self._pipeline.accept(source, runtime.routing, Inbound(request.headers, body))
-        except Rejected as error:
-            wait = self._failures.take(client)
-            if wait:
-                raise Refusal(429, "rate_limited", None, retry_after=wait, outcome="unauthenticated") from None
-            raise Refusal(401, "unauthenticated", error.reason) from None
-        except RateLimited as error:
-            raise Refusal(429, "rate_limited", "past the source's rate_limit", retry_after=error.retry_after) from None
-        except Malformed as error:
-            raise Refusal(400, "malformed_body", str(error), detail=str(error)) from None
-        except Unavailable as error:
-            self._say_not_stored(source.name, str(error))
-            raise Refusal(503, "unavailable", None, retry_after=5) from None
+
+    def _refusal(self, source: Source, client: str, error: Exception) -> Refusal:
+        """What a sender is told whose request the pipeline did not take."""
+        match error:
+            case Rejected():
+                wait = self._failures.take(client)
+                if wait:
+                    return Refusal(429, "rate_limited", None, retry_after=wait, outcome="unauthenticated")
+                return Refusal(401, "unauthenticated", error.reason)
+            case RateLimited():
+                return Refusal(429, "rate_limited", "past the source's rate_limit", retry_after=error.retry_after)
+            case Malformed():
+                return Refusal(400, "malformed_body", str(error), detail=str(error))
+            case _:
+                self._say_not_stored(source.name, str(error))
+                return Refusal(503, "unavailable", None, retry_after=5)
+
+    def _taken_in(self, source: Source, accepted: Accepted) -> Answer:
+        """All that a genuine request brings about besides what is in the store, and its answer."""
         self._listening.heard(source)
         if accepted.ignored is not None:
             self._metrics.events.labels(source.name, "ignored").inc()
@@ -183,12 +197,13 @@ def _fault(request: Asked) -> str | None:
     """What the parser lets pass, but another on the way may read otherwise: two events where it sees one, or none."""
     if request.version not in (HttpVersion11, HttpVersion10):
         return "only HTTP/1.1 and HTTP/1.0 are spoken here"
-    coding = request.headers.get("Transfer-Encoding")
+    headers = request.headers
+    coding = headers.get(hdrs.TRANSFER_ENCODING)
     if coding is not None and request.version == HttpVersion10:
         return "Transfer-Encoding in HTTP/1.0"
     if coding is not None and coding.strip().lower() != "chunked":
         return "a Transfer-Encoding other than chunked"
-    host = request.headers.get("Host", "")
+    host = headers.get(hdrs.HOST, "")
     if not (_is_host(host) if len(host) <= _LONGEST_HOST else _HOST.fullmatch(host)):
         return "the Host header is no host"
     return None

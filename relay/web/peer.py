@@ -31,7 +31,7 @@ class TrustedProxies:
 def client_address(remote: str | None, headers: Headers, trusted: TrustedProxies) -> str:
     """The client's address: the peer's, or what trusted proxies say, from the right the first untrusted one."""
     peer = remote or UNIX
-    if not trusted or peer not in trusted:
+    if not (trusted.networks or trusted.unix) or peer not in trusted:
         return peer
     hops = ",".join(headers.getall("X-Forwarded-For", ())).split(",")
     for hop in reversed(hops):

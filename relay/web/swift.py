@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from aiohttp import HttpVersion, HttpVersion11, StreamReader, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDictProxy
+
+from relay.immutable import immutable
 
 _JSON = {"Content-Type": "application/json", "Server": "relay"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -89,7 +91,8 @@ class Wrapped:
         self._request.writer.output_size = 0
 
 
-class Answer(NamedTuple):
+@immutable
+class Answer:
     """JSON to a request of the public side."""
 
     status: int
@@ -100,10 +103,11 @@ class Answer(NamedTuple):
 
     def wire(self, keep_alive: bool) -> bytes:
         """All of it, to a plain request."""
+        length, date = len(self.body), rfc822_formatted_time()
+        if self.headers is None and keep_alive and not self.close:
+            return _usual_head(self.status, length, date) + self.body
         lines = "" if self.headers is None else "".join([f"{name}: {each}\r\n" for name, each in self.headers.items()])
-        end = "\r\n" if keep_alive and not self.close else "Connection: close\r\n\r\n"
-        head = f"{_start(self.status)}{lines}Content-Length: {len(self.body)}\r\nDate: {rfc822_formatted_time()}\r\n"
-        return f"{head}{end}".encode() + self.body
+        return _head(self.status, length, date, lines, keep_alive and not self.close) + self.body
 
     def wrapped(self) -> web.Response:
         """The same for aiohttp."""
@@ -120,14 +124,17 @@ def plain(message: RawRequestMessage, content: StreamReader) -> bool:
         message.method == "POST"
         and message.path.startswith("/")  # else it names a host as well
         and content.is_eof()
-        and message.version == HttpVersion11
+        and message.version is HttpVersion11
         and not (message.chunked or message.upgrade or message.should_close)
         and content.exception() is None
     )
 
 
-@lru_cache(64)
-def _start(status: int) -> str:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n" + "".join(
-        [f"{name}: {value}\r\n" for name, value in _JSON.items()]
-    )
+def _head(status: int, length: int, date: str, lines: str = "", keep_alive: bool = True) -> bytes:
+    own = "".join([f"{name}: {value}\r\n" for name, value in _JSON.items()])
+    end = "" if keep_alive else "Connection: close\r\n"
+    start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+    return f"{start}{own}{lines}Content-Length: {length}\r\nDate: {date}\r\n{end}\r\n".encode()
+
+
+_usual_head = lru_cache(32)(_head)  # of one second: most answers are of the same few lengths
