@@ -35,6 +35,7 @@ from relay.destination import Limits, Outbound
 from relay.direct import Direct
 from relay.egress import Egress
 from relay.jsontext import whole
+from relay.plainanswer import Plain, plain
 from relay.resolver import Resolver
 from relay.tls import system_context
 from relay.unreachable import (
@@ -71,13 +72,55 @@ class Transport(Protocol):
         ...
 
 
+_CONNECTED = Progress()
 _LARGE = 256 << 10
 _MOST_ANSWERS = 32  # to one request, unread: all but the last are interim ones
 _AUTOMATIC = ("Content-Type", "User-Agent", "Accept", "Accept-Encoding")
 
 
 class _Protocol(ResponseHandler):
-    """What aiohttp 3.14 leaves without a bound, or a reason."""
+    """What aiohttp 3.14 leaves without a bound, or a reason; and a short way for a plain answer."""
+
+    _asked: asyncio.Future[Plain | None] | None = None
+    """Of whoever waits for the first piece of an answer."""
+    _over = False
+    """A plain answer was the last that anyone waits for: no parser is there for what comes now."""
+
+    def ask(self) -> asyncio.Future[Plain | None] | None:
+        """Have the next answer read, by a parser of its own: part of an answer that nobody asked for would be read as
+        the beginning of this one. What the future tells is the answer if it is a plain one, else None: then, as where
+        there is no future at all, it is to be read as aiohttp has it."""
+        if self._tail or self._buffer or self._eof:
+            self._parse()
+            return None
+        self._parser, self._over = None, False
+        self._asked = asked = self._loop.create_future()
+        return asked
+
+    def _parse(self) -> None:
+        self.set_response_params(read_until_eof=True, auto_decompress=False)
+
+    def _tell(self, answer: Plain | None) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None and not asked.done():
+            asked.set_result(answer)
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of an answer."""
+        if self._asked is not None:
+            answer = plain(data)
+            if answer is not None:
+                self._over = True
+                self._tell(answer)
+                return
+            self._parse()
+            self._tell(None)
+        elif self._over:
+            self.force_close()
+            if self.transport is not None:
+                self.transport.close()
+            return
+        super().data_received(data)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """An answer has come. Interim ones (100 Continue), and such as nobody asked for, would pile up without end."""
@@ -96,6 +139,7 @@ class _Protocol(ResponseHandler):
         if exc_cause not in (exc, _EXC_SENTINEL):
             exc.__cause__ = exc_cause
         super().set_exception(exc, exc_cause)
+        self._tell(None)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """aiohttp asks for it after each piece that is read, and would have its parser look for more each time."""
@@ -247,13 +291,23 @@ class HttpTransport:
                 await self._close_unused(pool)
 
     async def _directly(self, direct: Direct, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Reply:
-        made = Progress()
-        progress.set(made)
+        made = _CONNECTED
         try:
-            answer = await direct.send(request, tls, limits)
+            lease = direct.ask(request, tls, limits)
+            if lease is None:
+                made = Progress()
+                progress.set(made)
+                lease = await direct.connect(request, tls, limits)
+            answer = await lease.answer()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             tried = Exchange(request.url.host or "", None, limits.whole, limits.connect)
             raise explain(error, tried, made.stage) from error
+        if isinstance(answer, Plain):
+            status, headers, body, retry_after = answer
+            most = limits.response_body
+            if len(body) <= most:
+                return Reply(Response(status, headers, body, truncated=False), retry_after)
+            return Reply(Response(status, headers, body[:most], truncated=True), retry_after)
         kept = bytearray()
         try:
             truncated = await _read(answer.content, limits.response_body, kept)

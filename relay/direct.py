@@ -1,4 +1,4 @@
-"""A plain POST on a connection of aiohttp's pool: a head that is mostly ready, one write, aiohttp's own parser.
+"""A plain POST on a connection of aiohttp's pool: a head that is mostly ready, one write, a plain answer read at once.
 
 It is what nearly every attempt is. aiohttp's ClientSession does the same and costs twice as much processor time, for
 what is never asked of it here: cookies, redirects, uploads, proxies. What is not a plain POST goes by the session still
@@ -21,6 +21,7 @@ from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
 from relay.destination import Limits, Outbound
+from relay.plainanswer import Plain
 
 LARGEST = 64 << 10
 """Bytes of a body that may be given to a connection in one go."""
@@ -73,8 +74,12 @@ class Answer(NamedTuple):
         self.lease.end(self.content.at_eof())
 
 
-class Expiring(Protocol):
+class Asked(Protocol):
     """A connection's protocol, as `relay.client` makes them."""
+
+    def ask(self) -> asyncio.Future[Plain | None] | None:
+        """Have an answer read: the future tells a plain one; None, or no future, that it is to be read in parts."""
+        ...
 
     def expire(self) -> None:
         """Nobody waits for an answer any longer."""
@@ -120,7 +125,7 @@ class _Deadlines:
                 self._timer = loop.call_at(deadline, self._look)
                 return
             del self._running[lease]
-            cast(Expiring, lease.protocol).expire()
+            cast(Asked, lease.protocol).expire()
         self._timer = None
 
 
@@ -128,13 +133,14 @@ class Lease:
     """A connection of the connector's, kept from one request to the next: to give it back and to ask for it again costs
     more than to send a request on it."""
 
-    __slots__ = ("_connection", "_deadlines", "_line", "protocol", "since")
+    __slots__ = ("_asked", "_connection", "_deadlines", "_line", "protocol", "since")
 
     def __init__(self, connection: Connection, line: _Line) -> None:
         protocol = connection.protocol
         assert protocol is not None
         self._connection = connection
         self._line = line
+        self._asked: asyncio.Future[Plain | None] | None = None
         self._deadlines: _Deadlines | None = None
         self.protocol = protocol
         self.since = 0.0
@@ -145,18 +151,31 @@ class Lease:
         """Whether another request may be made: it is open, and nothing has come on it that nobody asked for."""
         return self.protocol.is_connected() and not self.protocol.should_close
 
-    async def exchange(self, data: bytes, deadlines: _Deadlines) -> Answer:
-        """Send a request and read the head of its answer. Past its deadline it, or its body, is a TimeoutError."""
-        protocol, transport = self.protocol, self.protocol.transport
+    def ask(self, data: bytes, deadlines: _Deadlines) -> None:
+        """Send a request. Past its deadline the answer, or its body, is a TimeoutError."""
         self._deadlines = deadlines
         deadlines.begin(self)
-        # A parser of its own: part of an answer that nobody asked for would be read as the beginning of this one.
-        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        self._asked = cast(Asked, self.protocol).ask()
+        transport = self.protocol.transport
         if transport is not None and not transport.is_closing():  # else reading says why it has ended
             transport.write(data)
+
+    async def answer(self) -> Plain | Answer:
+        """All of a plain answer, or the head of another one."""
+        try:
+            plain = await self._asked if self._asked is not None else None
+            if plain is None:
+                return await self._head()
+        except BaseException:
+            self.end(whole=False)
+            raise
+        self.end(whole=True)
+        return plain
+
+    async def _head(self) -> Answer:
         while True:
             try:
-                message, content = await protocol.read()
+                message, content = await self.protocol.read()
             except HttpProcessingError as error:
                 raise aiohttp.ClientResponseError(
                     self._line.request_info, (), status=error.code, message=error.message, headers=error.headers
@@ -196,22 +215,23 @@ class Direct:
         """Whether a request is that plain. An idempotent one may be made twice, which is the session's business."""
         return request.method == "POST" and request.wire.proxy is None and len(request.body) <= LARGEST
 
-    async def send(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Answer:
-        """Make a request; `end` what comes of it. Raises what a session raises."""
+    def ask(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Lease | None:
+        """Make a request on a connection that is open; None where none is. Raises ValueError."""
         line = self._line(request.url, tls)
         line.used = True
         data = _head(line.opening, request.headers, len(request.body)) + request.body
         lease = line.free()
         if lease is not None:
-            deadlines = self._within(limits.total)
-        else:
-            lease, left = await self._connected(line, limits)
-            deadlines = _Deadlines(left, once=True)
-        try:
-            return await lease.exchange(data, deadlines)
-        except BaseException:
-            lease.end(whole=False)
-            raise
+            lease.ask(data, self._within(limits.total))
+        return lease
+
+    async def connect(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Lease:
+        """Make it on a new one. Raises what a session raises."""
+        line = self._line(request.url, tls)
+        data = _head(line.opening, request.headers, len(request.body)) + request.body
+        lease, left = await self._connected(line, limits)
+        lease.ask(data, _Deadlines(left, once=True))
+        return lease
 
     def _within(self, seconds: float) -> _Deadlines:
         found = self._deadlines.get(seconds)
