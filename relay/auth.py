@@ -22,7 +22,8 @@ from relay.authschema import OAuth2
 from relay.client import Reply, Transport, Unreachable
 from relay.clock import Clock
 from relay.delivery import Code, Response
-from relay.destination import Limits, Outbound, Wire, without_secrets
+from relay.destination import Limits, Outbound, Wire
+from relay.masking import without_secrets
 from relay.secret import Redactor
 from relay.tlsfault import printable
 
