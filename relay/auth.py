@@ -89,7 +89,7 @@ class ClientCredentials:
             for name, value in request.headers
         ]
         try:
-            reply = await transport.send(replace(request, headers=headers), _left(limits, ends, clock))
+            reply = await transport.send(replace(request, headers=headers, heading=None), _left(limits, ends, clock))
         except Unreachable as error:
             raise Unreachable(error.failure.code, self._redact(error.failure.message)) from error
         return Reply(without_secrets(reply.response, self._redact), reply.retry_after)

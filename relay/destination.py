@@ -79,7 +79,7 @@ class Wire:
 PLAIN = Wire()
 
 
-@immutable
+@dataclass(slots=True, eq=False)
 class Heading:
     """The headers that many requests of a route have in common: those before `webhook-id` and `webhook-timestamp`,
     which are each request's own, and those after, which the signatures follow. And both as anyone may see them."""
@@ -88,6 +88,10 @@ class Heading:
     after: tuple[tuple[str, str], ...]
     shown_before: tuple[tuple[str, str], ...]
     shown_after: tuple[tuple[str, str], ...]
+    length: int
+    """How many they are, with a request's own: what follows are the signatures."""
+    lines: tuple[str, str] | None = None
+    """Those before and those after as `relay.direct` writes them, once it has."""
 
 
 @immutable
@@ -100,7 +104,7 @@ class Outbound:
     body: bytes
     wire: Wire = PLAIN
     heading: Heading | None = None
-    """What its headers, as they were rendered, are made of."""
+    """What its headers are made of; None where they were not rendered, or were changed since."""
 
 
 class Exchanging(Protocol):
@@ -207,7 +211,7 @@ class Destination:
         headers = self._merged(about, event, [("webhook-id", ""), ("webhook-timestamp", "")], [])
         shown = self._shown(headers)
         at = headers.index(("webhook-id", ""))
-        made = Heading(tuple(headers[:at]), tuple(headers[at + 2 :]), shown[:at], shown[at + 2 :])
+        made = Heading(tuple(headers[:at]), tuple(headers[at + 2 :]), shown[:at], shown[at + 2 :], len(headers))
         if sum(len(text) for text in about if text is not None) <= _SHORT:
             if len(self._headings) >= _MOST_HEADINGS:
                 self._headings.clear()
@@ -259,9 +263,9 @@ class Destination:
             headers = self._shown(outbound.headers)
         else:
             at = len(heading.before)
-            own = outbound.headers[at : at + 2]
-            signatures = [(name, MASK) for name, _ in outbound.headers[at + 2 + len(heading.after) :]]
-            headers = (*heading.shown_before, *self._redacted(own), *heading.shown_after, *signatures)
+            own = self._redacted(outbound.headers[at : at + 2])
+            signatures = [(name, MASK) for name, _ in outbound.headers[heading.length :]]
+            headers = (*heading.shown_before, *own, *heading.shown_after, *signatures)
         url = self.shown_url
         if self.show is not None and outbound.url is not self.url:
             url = self.redact(self.show(outbound.url))
@@ -322,7 +326,10 @@ def unechoed(exchange: Exchanging, signers: Sequence[Signer]) -> Exchanging:
 
     async def exchanged(request: Outbound, limits: Limits, transport: Transport, clock: Clock) -> Reply:
         reply = await exchange(request, limits, transport, clock)
-        sent = [value for name, value in request.headers if len(value) >= _TELLING and name.lower() in signed]
+        headers, heading = request.headers, request.heading
+        if heading is not None:
+            headers = headers[heading.length :]
+        sent = [value for name, value in headers if len(value) >= _TELLING and name.lower() in signed]
         if not may_echo(reply.response, sent):
             return reply
         parts = [part for value in sent for part in _DIGEST.findall(value)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol, cast
 
@@ -71,7 +72,7 @@ class Answer(NamedTuple):
 
     def end(self) -> None:
         """Its connection is free for another request, but not where the answer was not read to its end."""
-        self.lease.end(self.content.at_eof())
+        self.lease.end(self.content.at_eof() and self.lease.usable)
 
 
 class Asked(Protocol):
@@ -149,7 +150,9 @@ class Lease:
     @property
     def usable(self) -> bool:
         """Whether another request may be made: it is open, and nothing has come on it that nobody asked for."""
-        return self.protocol.is_connected() and not self.protocol.should_close
+        protocol = self.protocol
+        transport = protocol.transport
+        return transport is not None and not transport.is_closing() and not protocol.should_close
 
     def ask(self, data: bytes, deadlines: _Deadlines) -> None:
         """Send a request. Past its deadline the answer, or its body, is a TimeoutError."""
@@ -184,11 +187,12 @@ class Lease:
                 return Answer(message, content, self)
 
     def end(self, whole: bool) -> None:
-        """The exchange is over."""
+        """The exchange is over, and another one may follow, or not. Whoever makes it looks whether it is usable still:
+        after a plain answer it mostly is."""
         if self._deadlines is not None:
             self._deadlines.end(self)
         idle = self._line.idle
-        if whole and idle is not None and self.usable:
+        if whole and idle is not None:
             self.since = asyncio.get_running_loop().time()
             idle.append(self)
         else:
@@ -219,7 +223,7 @@ class Direct:
         """Make a request on a connection that is open; None where none is. Raises ValueError."""
         line = self._line(request.url, tls)
         line.used = True
-        data = _head(line.opening, request.headers, len(request.body)) + request.body
+        data = _head(line.opening, request) + request.body
         lease = line.free()
         if lease is not None:
             lease.ask(data, self._within(limits.total))
@@ -228,7 +232,7 @@ class Direct:
     async def connect(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Lease:
         """Make it on a new one. Raises what a session raises."""
         line = self._line(request.url, tls)
-        data = _head(line.opening, request.headers, len(request.body)) + request.body
+        data = _head(line.opening, request) + request.body
         lease, left = await self._connected(line, limits)
         lease.ask(data, _Deadlines(left, once=True))
         return lease
@@ -303,13 +307,27 @@ class Direct:
         self._forget()
 
 
-def _head(opening: str, headers: list[tuple[str, str]], length: int) -> bytes:
+def _head(opening: str, request: Outbound) -> bytes:
     """The head of a request. Raises ValueError where a name or value would make it another one."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    headers, heading = request.headers, request.heading
+    if heading is None:
+        text = _lines(headers)
+    else:
+        if heading.lines is None:
+            heading.lines = _lines(heading.before), _lines(heading.after)
+        before, after = heading.lines
+        own = len(heading.before)
+        text = f"{before}{_lines(headers[own : own + 2])}{after}{_lines(headers[heading.length :])}"
+    return f"{opening}{text}Content-Length: {len(request.body)}\r\n\r\n".encode()
+
+
+def _lines(headers: Sequence[tuple[str, str]]) -> str:
+    lines = [f"{name}: {value}" for name, value in headers]
     text = "".join(lines)
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+    if "\n" in text or "\r" in text or "\0" in text:
         raise ValueError("a header holds a line's end, or a NUL")
-    return f"{opening}{text}Content-Length: {length}\r\n\r\n".encode()
+    lines.append("")
+    return "\r\n".join(lines)
 
 
 @lru_cache(256)

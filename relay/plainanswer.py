@@ -9,12 +9,14 @@ else nothing is said here, and aiohttp reads it (`relay.client`); tests have bot
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from aiohttp import hdrs
 from multidict import istr
 
 _LONGEST = 4096  # bytes of a head
+_SHORT = 512  # bytes of one that is remembered
 _MOST = 100  # headers
 _STATUS = re.compile("HTTP/1\\.1 [2-5][0-9][0-9] [ -~]*")
 _FIELD = re.compile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+): *([ -~]*)\r\n", re.MULTILINE)
@@ -39,13 +41,28 @@ class Plain(NamedTuple):
     retry_after: str | None
 
 
+class _Head(NamedTuple):
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    retry_after: str | None
+    length: int
+    """Bytes of the body."""
+
+
 def plain(data: bytes) -> Plain | None:
     """The answer that `data` is, no more and no less; None where it may be another one, or two, or part of one."""
     end = data.find(b"\r\n\r\n", 0, _LONGEST)
     if end < 0:
         return None
+    head = _again(data[: end + 2]) if end < _SHORT else _read(data[: end + 2])
+    if head is None or len(data) != end + 4 + head.length:
+        return None
+    return Plain(head.status, head.headers, data[end + 4 :], head.retry_after)
+
+
+def _read(data: bytes) -> _Head | None:
     try:
-        first, _, rest = data[: end + 2].decode("ascii").partition("\r\n")
+        first, _, rest = data.decode("ascii").partition("\r\n")
     except UnicodeDecodeError:
         return None
     found = _FIELD.findall(rest)
@@ -64,10 +81,11 @@ def plain(data: bytes) -> Plain | None:
             retry_after = value if retry_after is None else retry_after
         elif name != "Connection" or value.lower() != "keep-alive":
             return None
-    if length is None or status in _BODILESS:
-        if status not in _BODILESS or length:
-            return None  # it ends with its connection, say
-        length = 0
-    if len(data) != end + 4 + length:
-        return None
-    return Plain(status, headers, data[end + 4 :], retry_after)
+    if status in _BODILESS:
+        return None if length else _Head(status, headers, retry_after, 0)
+    # Without a length it ends with its connection, say.
+    return None if length is None else _Head(status, headers, retry_after, length)
+
+
+_again = lru_cache(64)(_read)
+"""Where answers come by the thousand, most of their heads differ in nothing but `Date`, and that in the second."""

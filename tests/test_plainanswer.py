@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from relay.client import HttpTransport
-from relay.destination import Limits, Outbound
+from relay.client import HttpTransport, Unreachable
+from relay.destination import Heading, Limits, Outbound
 from relay.egress import Egress
 from relay.plainanswer import Plain, plain
 from tests.faults.peers import OK, peer, says
@@ -200,3 +201,23 @@ async def test_a_connection_on_which_something_comes_after_a_plain_answer_is_not
             await closed.wait()
         assert (await ended(relay))["delivery"]["status"] == "delivered"
         assert destination.connections == 2
+
+
+@pytest.mark.parametrize("bad", ["a\nb: c", "a\r", "a\0", "a\r\nb: c"])
+async def test_no_request_leaves_whose_headers_would_make_it_another_one(bad: str) -> None:
+    async with peer(keeps(FINE)) as destination, HttpTransport(Egress.of(())) as transport:
+        for name, value in (("X-A", bad), (bad, "a")):
+            outbound = Outbound("POST", URL(destination.url), [(name, value)], b"")
+            before = Heading(((name, value),), (), (), (), 3)
+            after = Heading((), ((name, value),), (), (), 3)
+            ids = [("webhook-id", "1"), ("webhook-timestamp", "2")]
+            for made in (
+                outbound,
+                replace(outbound, heading=before, headers=[*before.before, *ids]),
+                replace(outbound, heading=after, headers=[*ids, *after.after]),
+                replace(outbound, heading=Heading((), (), (), (), 2), headers=[("webhook-id", bad), ids[1]]),
+                replace(outbound, heading=Heading((), (), (), (), 2), headers=[*ids, (name, value)]),
+            ):
+                with pytest.raises(Unreachable):
+                    await transport.send(made, LIMITS)
+        assert destination.requests == 0
