@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from relay.client import Reply, Transport
     from relay.clock import Clock
 
+_NOTHING = Content(b"", None)
 _USER_AGENT = ("User-Agent", f"relay/{__version__}")
 
 MOST_HOPS = 5
@@ -119,13 +120,13 @@ def at_once(request: Outbound, limits: Limits, transport: Transport, clock: Cloc
 
 
 class About(NamedTuple):
-    """What the headers of a request tell of its event, and how often it was sent."""
+    """What the headers of a request tell of its event, and how often it was sent before."""
 
     type: str | None
     source: str
     event: str | None
-    attempt: str
-    hops: str
+    attempts: int
+    hops: int
 
 
 class Target(NamedTuple):
@@ -169,7 +170,9 @@ class Destination:
     """The headers that are signatures, in lower case."""
     _mixed: bool = field(init=False, repr=False, compare=False)
     """Some headers are the event's own, or are written twice, or not beside each other: there is no Heading."""
-    _headings: dict[About, Heading] = field(init=False, repr=False, compare=False)
+    _headings: dict[tuple[str | None, str, str | None, int, int], Heading] = field(
+        init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         signed = [name for signer in self.signers for name in signer.headers]
@@ -191,18 +194,22 @@ class Destination:
         method, url, bodiless = self.method, self.url, False
         if self.aim is not None:
             method, url, bodiless = self.aim(event)
-        content = self._content(delivery, event_id) if not bodiless else Content(b"", None)
+        try:
+            content = self.payload(event, event_id, delivery.collected) if not bodiless else _NOTHING
+        except Unsendable as error:
+            raise Unsendable(self.told(error.failure)) from None
         what = event.description
         message = Message(delivery_id, now, _sendable(what.environment) if what.environment is not None else None)
         body = filled(content.body, self.signers)
         own = [("webhook-id", delivery_id), ("webhook-timestamp", str(message.timestamp))]
         signatures = [header for signer in self.signers for header in signer.sign(message, body)]
-        about = About(content.type, event.source, what.event, str(delivery.attempts + 1), str(hops))
+        about = content.type, event.source, what.event, delivery.attempts, hops
         if self._mixed:
-            return Outbound(method, url, self._merged(about, event, own, signatures), body, self.wire)
+            headers = self._merged(About(*about), event, own, signatures)
+            return Outbound(method, url, headers, body, self.wire)
         heading = self._headings.get(about)
         if heading is None:
-            heading = self._heading(about, event)
+            heading = self._heading(About(*about), event)
         headers = [*heading.before, *own, *heading.after, *signatures]
         return Outbound(method, url, headers, body, self.wire, heading)
 
@@ -212,7 +219,7 @@ class Destination:
         shown = self._shown(headers)
         at = headers.index(("webhook-id", ""))
         made = Heading(tuple(headers[:at]), tuple(headers[at + 2 :]), shown[:at], shown[at + 2 :], len(headers))
-        if sum(len(text) for text in about if text is not None) <= _SHORT:
+        if len(about.type or "") + len(about.event or "") <= _SHORT:
             if len(self._headings) >= _MOST_HEADINGS:
                 self._headings.clear()
             self._headings[about] = made
@@ -232,8 +239,8 @@ class Destination:
         named["x-relay-source"] = ("X-Relay-Source", about.source)
         if about.event is not None:
             named["x-relay-event"] = ("X-Relay-Event", _sendable(about.event))
-        named["x-relay-attempt"] = ("X-Relay-Attempt", about.attempt)
-        named["x-relay-hops"] = ("X-Relay-Hops", about.hops)
+        named["x-relay-attempt"] = ("X-Relay-Attempt", str(about.attempts + 1))
+        named["x-relay-hops"] = ("X-Relay-Hops", str(about.hops))
         for name, value in self.default_headers.items():
             named[name.lower()] = (name, value)
         if self.pass_headers:
@@ -249,12 +256,6 @@ class Destination:
         for name, value in signatures:
             named[name.lower()] = (name, value)
         return list(named.values())
-
-    def _content(self, delivery: Delivery, event_id: str) -> Content:
-        try:
-            return self.payload(delivery.event, event_id, delivery.collected)
-        except Unsendable as error:
-            raise Unsendable(self.told(error.failure)) from None
 
     def shown(self, outbound: Outbound) -> Request:
         """The request as anyone may see it: credentials, signatures and secret values as ***."""

@@ -12,7 +12,7 @@ import ssl
 from collections import deque
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import BaseConnector, ClientRequest, ClientSession, ClientTimeout, StreamReader
@@ -21,6 +21,7 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
+from relay.answering import Answering
 from relay.destination import Limits, Outbound
 from relay.plainanswer import Plain
 
@@ -75,18 +76,6 @@ class Answer(NamedTuple):
         self.lease.end(self.content.at_eof() and self.lease.usable)
 
 
-class Asked(Protocol):
-    """A connection's protocol, as `relay.client` makes them."""
-
-    def ask(self) -> asyncio.Future[Plain | None] | None:
-        """Have an answer read: the future tells a plain one; None, or no future, that it is to be read in parts."""
-        ...
-
-    def expire(self) -> None:
-        """Nobody waits for an answer any longer."""
-        ...
-
-
 class _Deadlines:
     """When the exchanges end at the latest that may all take equally long: who began first is due first. So one timer
     does for all of them; one for each would be a tenth of what an exchange costs."""
@@ -126,7 +115,7 @@ class _Deadlines:
                 self._timer = loop.call_at(deadline, self._look)
                 return
             del self._running[lease]
-            cast(Asked, lease.protocol).expire()
+            lease.protocol.expire()
         self._timer = None
 
 
@@ -134,14 +123,16 @@ class Lease:
     """A connection of the connector's, kept from one request to the next: to give it back and to ask for it again costs
     more than to send a request on it."""
 
-    __slots__ = ("_asked", "_connection", "_deadlines", "_line", "protocol", "since")
+    __slots__ = ("_connection", "_deadlines", "_line", "asked", "protocol", "since")
+
+    asked: asyncio.Future[Plain | None]
+    """All of a plain answer; None for another one, of which the head is to be read."""
 
     def __init__(self, connection: Connection, line: _Line) -> None:
         protocol = connection.protocol
-        assert protocol is not None
+        assert isinstance(protocol, Answering)
         self._connection = connection
         self._line = line
-        self._asked: asyncio.Future[Plain | None] | None = None
         self._deadlines: _Deadlines | None = None
         self.protocol = protocol
         self.since = 0.0
@@ -158,24 +149,17 @@ class Lease:
         """Send a request. Past its deadline the answer, or its body, is a TimeoutError."""
         self._deadlines = deadlines
         deadlines.begin(self)
-        self._asked = cast(Asked, self.protocol).ask()
-        transport = self.protocol.transport
-        if transport is not None and not transport.is_closing():  # else reading says why it has ended
-            transport.write(data)
-
-    async def answer(self) -> Plain | Answer:
-        """All of a plain answer, or the head of another one."""
         try:
-            plain = await self._asked if self._asked is not None else None
-            if plain is None:
-                return await self._head()
+            self.asked = self.protocol.ask()
+            transport = self.protocol.transport
+            if transport is not None and not transport.is_closing():  # else reading says why it has ended
+                transport.write(data)
         except BaseException:
             self.end(whole=False)
             raise
-        self.end(whole=True)
-        return plain
 
-    async def _head(self) -> Answer:
+    async def head(self) -> Answer:
+        """Read the head of an answer that is not a plain one."""
         while True:
             try:
                 message, content = await self.protocol.read()
@@ -221,12 +205,12 @@ class Direct:
 
     def ask(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Lease | None:
         """Make a request on a connection that is open; None where none is. Raises ValueError."""
-        line = self._line(request.url, tls)
+        line = self._lines.get((request.url, tls)) or self._line(request.url, tls)
         line.used = True
         data = _head(line.opening, request) + request.body
         lease = line.free()
         if lease is not None:
-            lease.ask(data, self._within(limits.total))
+            lease.ask(data, self._deadlines.get(limits.total) or self._within(limits.total))
         return lease
 
     async def connect(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Lease:
@@ -238,12 +222,10 @@ class Direct:
         return lease
 
     def _within(self, seconds: float) -> _Deadlines:
-        found = self._deadlines.get(seconds)
-        if found is None:
-            if len(self._deadlines) >= _MOST_DEADLINES:  # where some of the time has gone for a token, say
-                self._deadlines = {known: each for known, each in self._deadlines.items() if not each.unused}
-            found = self._deadlines[seconds] = _Deadlines(seconds)
-        return found
+        if len(self._deadlines) >= _MOST_DEADLINES:  # where some of the time has gone for a token, say
+            self._deadlines = {known: each for known, each in self._deadlines.items() if not each.unused}
+        made = self._deadlines[seconds] = _Deadlines(seconds)
+        return made
 
     async def _connected(self, line: _Line, limits: Limits) -> tuple[Lease, float]:
         """A new connection, and what time is left."""

@@ -27,11 +27,11 @@ def may_echo(response: Response, sent: Iterable[str]) -> bool:
     if response.truncated:
         return True  # half of one may stand at the end
     body = response.body
-    told = "\n".join([value for _, value in response.headers])
     for value in sent:
         run = max(_RUN.findall(value), key=len, default="")
-        if run in told:
-            return True
+        for _, told in response.headers:
+            if run in told:
+                return True
         if len(body) < len(run):
             continue
         raw = value.encode()
