@@ -168,6 +168,8 @@ class Destination:
     """Rendering may take long enough to hold up others: it is not to be done on the event loop."""
     _hidden: frozenset[str] = field(init=False, repr=False, compare=False)
     """The headers that are signatures, in lower case."""
+    _fills: bool = field(init=False, repr=False, compare=False)
+    """Something is put into the body."""
     _mixed: bool = field(init=False, repr=False, compare=False)
     """Some headers are the event's own, or are written twice, or not beside each other: there is no Heading."""
     _headings: dict[tuple[str | None, str, str | None, int, int], Heading] = field(
@@ -180,6 +182,7 @@ class Destination:
         hidden = frozenset(signed)
         mixed = self.pass_headers or len(hidden) < len(signed) or hidden & (written | TELLING_HEADERS | OWN_HEADERS)
         object.__setattr__(self, "_hidden", hidden)
+        object.__setattr__(self, "_fills", any(signer.fills for signer in self.signers))
         object.__setattr__(self, "_mixed", bool(mixed or written & OWN_HEADERS))
         object.__setattr__(self, "_headings", {})
 
@@ -200,9 +203,11 @@ class Destination:
             raise Unsendable(self.told(error.failure)) from None
         what = event.description
         message = Message(delivery_id, now, _sendable(what.environment) if what.environment is not None else None)
-        body = filled(content.body, self.signers)
+        body = filled(content.body, self.signers) if self._fills else content.body
         own = [("webhook-id", delivery_id), ("webhook-timestamp", str(message.timestamp))]
-        signatures = [header for signer in self.signers for header in signer.sign(message, body)]
+        signatures: list[tuple[str, str]] = []
+        for signer in self.signers:
+            signatures += signer.sign(message, body)
         about = content.type, event.source, what.event, delivery.attempts, hops
         if self._mixed:
             headers = self._merged(About(*about), event, own, signatures)
@@ -264,7 +269,9 @@ class Destination:
             headers = self._shown(outbound.headers)
         else:
             at = len(heading.before)
-            own = self._redacted(outbound.headers[at : at + 2])
+            own = outbound.headers[at : at + 2]
+            if self.redact.finds(f"{own[0][1]}\n{own[1][1]}"):
+                own = [(name, self.redact(value)) for name, value in own]
             signatures = [(name, MASK) for name, _ in outbound.headers[heading.length :]]
             headers = (*heading.shown_before, *own, *heading.shown_after, *signatures)
         url = self.shown_url
@@ -272,13 +279,11 @@ class Destination:
             url = self.redact(self.show(outbound.url))
         return Request(outbound.method, url, headers)
 
-    def _redacted(self, headers: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
-        if self.redact.finds("\n".join([value for _, value in headers])):
-            return [(name, self.redact(value)) for name, value in headers]
-        return headers
-
     def _shown(self, headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-        return tuple(self._redacted(without_proofs(headers, self._hidden)))
+        shown = without_proofs(headers, self._hidden)
+        if self.redact.finds("\n".join([value for _, value in shown])):
+            return tuple((name, self.redact(value)) for name, value in shown)
+        return shown
 
     def shown_body(self, outbound: Outbound) -> bytes:
         """Its body as anyone may see it: secrets that were put into it as ***."""

@@ -65,6 +65,8 @@ class Signer(Protocol):
 
     headers: frozenset[str]
     """Lower-case names of the headers that it writes."""
+    fills: bool
+    """Whether it puts anything into the body."""
 
     def fill(self, body: bytes) -> bytes:
         """The body with what the scheme puts into it. Raises Malformed. Comes before all signatures of the body."""
@@ -81,6 +83,8 @@ class Signer(Protocol):
 
 class _HeaderSigner:
     """Leaves the body alone."""
+
+    fills = False
 
     def fill(self, body: bytes) -> bytes:
         return body
@@ -164,6 +168,7 @@ class PrismicSigner:
     """Prismic's proof: a `secret` in the JSON body. https://prismic.io/docs/webhooks"""
 
     headers: frozenset[str] = frozenset()
+    fills = True
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
