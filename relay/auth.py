@@ -22,7 +22,8 @@ from relay.authschema import OAuth2
 from relay.client import Reply, Transport, Unreachable
 from relay.clock import Clock
 from relay.delivery import Code, Response
-from relay.destination import Limits, Outbound, Wire, without_secrets
+from relay.destination import Limits, Outbound, Wire
+from relay.masking import without_secrets
 from relay.secret import Redactor
 from relay.tlsfault import printable
 
@@ -88,7 +89,7 @@ class ClientCredentials:
             for name, value in request.headers
         ]
         try:
-            reply = await transport.send(replace(request, headers=headers), _left(limits, ends, clock))
+            reply = await transport.send(replace(request, headers=headers, heading=None), _left(limits, ends, clock))
         except Unreachable as error:
             raise Unreachable(error.failure.code, self._redact(error.failure.message)) from error
         return Reply(without_secrets(reply.response, self._redact), reply.retry_after)

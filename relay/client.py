@@ -25,14 +25,13 @@ from aiohttp import (
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
-from aiohttp.helpers import _EXC_SENTINEL
-from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.tracing import Trace
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from relay.answering import Answering
 from relay.delivery import Code, Response
 from relay.destination import Limits, Outbound
-from relay.direct import Direct
+from relay.direct import Answer, Direct
 from relay.egress import Egress
 from relay.jsontext import whole
 from relay.resolver import Resolver
@@ -71,51 +70,10 @@ class Transport(Protocol):
         ...
 
 
+_CONNECTED = Progress()
+_FAILED = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
 _LARGE = 256 << 10
-_MOST_ANSWERS = 32  # to one request, unread: all but the last are interim ones
 _AUTOMATIC = ("Content-Type", "User-Agent", "Accept", "Accept-Encoding")
-
-
-class _Protocol(ResponseHandler):
-    """What aiohttp 3.14 leaves without a bound, or a reason."""
-
-    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """An answer has come. Interim ones (100 Continue), and such as nobody asked for, would pile up without end."""
-        if len(self) < _MOST_ANSWERS:
-            super().feed_data(data, size)
-            return
-        if self.transport is not None:
-            self.transport.close()
-        self.set_exception(HttpProcessingError(message="it sends one answer after another"))
-
-    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
-        """Why a connection has ended, `connection_lost` says, now or in a moment: not that nothing can be written."""
-        if isinstance(exc.__cause__, aiohttp.ClientConnectionResetError):
-            self.force_close()
-            return
-        if exc_cause not in (exc, _EXC_SENTINEL):
-            exc.__cause__ = exc_cause
-        super().set_exception(exc, exc_cause)
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """aiohttp asks for it after each piece that is read, and would have its parser look for more each time."""
-        if self._reading_paused or self._buffer_paused:
-            super().resume_reading(resume_parser)
-
-    def expire(self) -> None:
-        """Time is up for an answer, or for the rest of one: also for a peer that drips a byte a second, which timeouts
-        between two reads never catch."""
-        body = self._payload
-        self.set_exception(TimeoutError())
-        if body is not None and body.exception() is None:
-            body.set_exception(TimeoutError())
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """A body in which a chunk is malformed is forgotten: whoever reads it would wait until the deadline."""
-        body = self._payload
-        super().connection_lost(exc)
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientPayloadError("the body is cut off"))
 
 
 class _Connector(TCPConnector):
@@ -123,7 +81,7 @@ class _Connector(TCPConnector):
 
     def __init__(self, resolver: Resolver, connecting: Callable[[AddrInfoType], socket.socket]) -> None:
         super().__init__(limit=0, resolver=resolver, ttl_dns_cache=10, keepalive_timeout=15, socket_factory=connecting)
-        protocol: type[ResponseHandler] = _Protocol
+        protocol: type[ResponseHandler] = Answering
         self._factory = partial(protocol, loop=self._loop)
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
@@ -238,28 +196,37 @@ class HttpTransport:
         pool = self._pool
         pool.users += 1
         try:
-            if Direct.takes(request):
-                return await self._directly(pool.direct, request, tls, limits)
-            return await self._by_session(pool, request, tls, limits)
+            if not Direct.takes(request):
+                return await self._by_session(pool, request, tls, limits)
+            made, lease = _CONNECTED, None
+            try:
+                lease = pool.direct.ask(request, tls, limits)
+                if lease is None:
+                    made = Progress()
+                    progress.set(made)
+                    lease = await pool.direct.connect(request, tls, limits)
+                answer = await lease.asked
+                if answer is None:
+                    head = await lease.head()
+            except BaseException as error:
+                if lease is not None:
+                    lease.end(whole=False)
+                if not isinstance(error, _FAILED):
+                    raise
+                tried = Exchange(request.url.host or "", None, limits.whole, limits.connect)
+                raise explain(error, tried, made.stage) from error
+            if answer is None:
+                return await _rest(head, limits)
+            lease.end(whole=True)
         finally:
             pool.users -= 1
             if pool is not self._pool:
                 await self._close_unused(pool)
-
-    async def _directly(self, direct: Direct, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Reply:
-        made = Progress()
-        progress.set(made)
-        try:
-            answer = await direct.send(request, tls, limits)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            tried = Exchange(request.url.host or "", None, limits.whole, limits.connect)
-            raise explain(error, tried, made.stage) from error
-        kept = bytearray()
-        try:
-            truncated = await _read(answer.content, limits.response_body, kept)
-        finally:
-            answer.end()
-        return _reply(answer.message.code, answer.message.headers, bytes(kept), truncated)
+        status, headers, body, retry_after = answer
+        most = limits.response_body
+        if len(body) <= most:
+            return Reply(Response(status, headers, body, truncated=False), retry_after)
+        return Reply(Response(status, headers, body[:most], truncated=True), retry_after)
 
     async def _by_session(self, pool: _Pool, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Reply:
         wire = request.wire
@@ -279,7 +246,7 @@ class HttpTransport:
                 # The total deadline also covers a peer that drips a byte a second, which read timeouts never catch.
                 timeout=ClientTimeout(total=limits.total, connect=limits.connect, ceil_threshold=3600),
             )
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        except _FAILED as error:
             proxy = wire.proxy.host_port_subcomponent if wire.proxy is not None else None
             tried = Exchange(request.url.host or "", proxy, limits.whole, limits.connect)
             raise explain(error, tried, made.stage) from error
@@ -297,6 +264,16 @@ class HttpTransport:
             else:
                 response.close()
         return _reply(response.status, response.headers, bytes(kept), truncated)
+
+
+async def _rest(answer: Answer, limits: Limits) -> Reply:
+    """An answer whose head has come."""
+    kept = bytearray()
+    try:
+        truncated = await _read(answer.content, limits.response_body, kept)
+    finally:
+        answer.end()
+    return _reply(answer.message.code, answer.message.headers, bytes(kept), truncated)
 
 
 def _reply(status: int, headers: CIMultiDictProxy[str], body: bytes, truncated: bool) -> Reply:

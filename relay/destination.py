@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from yarl import URL
@@ -17,9 +15,9 @@ from relay import __version__
 from relay.delivery import Code, Delivered, Delivery, Failure, Outcome, Refused, Request, Response, Retryable
 from relay.delivery import Unsendable as Unsendable
 from relay.event import Event
-from relay.headernames import Chosen
 from relay.immutable import immutable
 from relay.jsontext import Malformed
+from relay.masking import may_echo, without_proofs, without_secrets
 from relay.payload import Content, Payload
 from relay.retry import parse_retry_after
 from relay.secret import MASK, Redactor
@@ -29,8 +27,7 @@ if TYPE_CHECKING:
     from relay.client import Reply, Transport
     from relay.clock import Clock
 
-_RUN = re.compile("[A-Za-z0-9]+")
-
+_NOTHING = Content(b"", None)
 _USER_AGENT = ("User-Agent", f"relay/{__version__}")
 
 MOST_HOPS = 5
@@ -47,10 +44,11 @@ HOP_BY_HOP = frozenset(
     | {"transfer-encoding", "upgrade"}
 )
 """RFC 9110 section 7.6.1: these belong to one connection and are never carried."""
-SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
 
 _TELLING = 16  # characters of a signature's header: what is shorter may stand in an answer by chance
 _DIGEST = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{27,}")  # without scheme and prefix: SHA-1 has 27 in base64
+_MOST_HEADINGS = 8  # for each route
+_SHORT = 128  # characters of what is remembered of it
 _UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -82,6 +80,21 @@ class Wire:
 PLAIN = Wire()
 
 
+@dataclass(slots=True, eq=False)
+class Heading:
+    """The headers that many requests of a route have in common: those before `webhook-id` and `webhook-timestamp`,
+    which are each request's own, and those after, which the signatures follow. And both as anyone may see them."""
+
+    before: tuple[tuple[str, str], ...]
+    after: tuple[tuple[str, str], ...]
+    shown_before: tuple[tuple[str, str], ...]
+    shown_after: tuple[tuple[str, str], ...]
+    length: int
+    """How many they are, with a request's own: what follows are the signatures."""
+    lines: tuple[str, str] | None = None
+    """Those before and those after as `relay.direct` writes them, once it has."""
+
+
 @immutable
 class Outbound:
     """A request ready for the wire."""
@@ -91,6 +104,8 @@ class Outbound:
     headers: list[tuple[str, str]]
     body: bytes
     wire: Wire = PLAIN
+    heading: Heading | None = None
+    """What its headers are made of; None where they were not rendered, or were changed since."""
 
 
 class Exchanging(Protocol):
@@ -102,6 +117,16 @@ class Exchanging(Protocol):
 def at_once(request: Outbound, limits: Limits, transport: Transport, clock: Clock) -> Awaitable[Reply]:
     """All that the request needs is in it."""
     return transport.send(request, limits)
+
+
+class About(NamedTuple):
+    """What the headers of a request tell of its event, and how often it was sent before."""
+
+    type: str | None
+    source: str
+    event: str | None
+    attempts: int
+    hops: int
 
 
 class Target(NamedTuple):
@@ -141,6 +166,25 @@ class Destination:
     """How a URL that `aim` gives is shown."""
     long: bool = False
     """Rendering may take long enough to hold up others: it is not to be done on the event loop."""
+    _hidden: frozenset[str] = field(init=False, repr=False, compare=False)
+    """The headers that are signatures, in lower case."""
+    _fills: bool = field(init=False, repr=False, compare=False)
+    """Something is put into the body."""
+    _mixed: bool = field(init=False, repr=False, compare=False)
+    """Some headers are the event's own, or are written twice, or not beside each other: there is no Heading."""
+    _headings: dict[tuple[str | None, str, str | None, int, int], Heading] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        signed = [name for signer in self.signers for name in signer.headers]
+        written = {name.lower() for name in (*self.headers, *self.default_headers)} | {"authorization"}
+        hidden = frozenset(signed)
+        mixed = self.pass_headers or len(hidden) < len(signed) or hidden & (written | TELLING_HEADERS | OWN_HEADERS)
+        object.__setattr__(self, "_hidden", hidden)
+        object.__setattr__(self, "_fills", any(signer.fills for signer in self.signers))
+        object.__setattr__(self, "_mixed", bool(mixed or written & OWN_HEADERS))
+        object.__setattr__(self, "_headings", {})
 
     def render(self, delivery: Delivery, delivery_id: str, event_id: str, now: datetime) -> Outbound:
         """The request for the next attempt of a delivery. Raises Unsendable."""
@@ -150,22 +194,58 @@ class Destination:
             raise Unsendable(
                 Failure(Code.REFUSED, f"the event has passed {MOST_HOPS} relays: their routes form a loop")
             )
-        target = self.aim(event) if self.aim is not None else Target(self.method, self.url, bodiless=False)
-        content = self._content(delivery, event_id) if not target.bodiless else Content(b"", None)
-        environment = event.description.environment
-        message = Message(delivery_id, now, _sendable(environment) if environment is not None else None)
-        body = filled(content.body, self.signers)
-        named: dict[str, tuple[str, str]] = {}  # by their names in lower case, each of which is there once
-        if content.type is not None:
-            named["content-type"] = ("Content-Type", _sendable(content.type))
+        method, url, bodiless = self.method, self.url, False
+        if self.aim is not None:
+            method, url, bodiless = self.aim(event)
+        try:
+            content = self.payload(event, event_id, delivery.collected) if not bodiless else _NOTHING
+        except Unsendable as error:
+            raise Unsendable(self.told(error.failure)) from None
+        what = event.description
+        message = Message(delivery_id, now, _sendable(what.environment) if what.environment is not None else None)
+        body = filled(content.body, self.signers) if self._fills else content.body
+        own = [("webhook-id", delivery_id), ("webhook-timestamp", str(message.timestamp))]
+        signatures: list[tuple[str, str]] = []
+        for signer in self.signers:
+            signatures += signer.sign(message, body)
+        about = content.type, event.source, what.event, delivery.attempts, hops
+        if self._mixed:
+            headers = self._merged(About(*about), event, own, signatures)
+            return Outbound(method, url, headers, body, self.wire)
+        heading = self._headings.get(about)
+        if heading is None:
+            heading = self._heading(About(*about), event)
+        headers = [*heading.before, *own, *heading.after, *signatures]
+        return Outbound(method, url, headers, body, self.wire, heading)
+
+    def _heading(self, about: About, event: Event) -> Heading:
+        """The headers of one request that others will have too; remembered, within bounds: strangers choose them."""
+        headers = self._merged(about, event, [("webhook-id", ""), ("webhook-timestamp", "")], [])
+        shown = self._shown(headers)
+        at = headers.index(("webhook-id", ""))
+        made = Heading(tuple(headers[:at]), tuple(headers[at + 2 :]), shown[:at], shown[at + 2 :], len(headers))
+        if len(about.type or "") + len(about.event or "") <= _SHORT:
+            if len(self._headings) >= _MOST_HEADINGS:
+                self._headings.clear()
+            self._headings[about] = made
+        return made
+
+    def _merged(
+        self, about: About, event: Event, own: Iterable[tuple[str, str]], signatures: Iterable[tuple[str, str]]
+    ) -> list[tuple[str, str]]:
+        """All headers of a request, each once: of those with one name the later one counts, in the place of the
+        first."""
+        named: dict[str, tuple[str, str]] = {}  # by their names in lower case
+        if about.type is not None:
+            named["content-type"] = ("Content-Type", _sendable(about.type))
         named["user-agent"] = _USER_AGENT
-        named["webhook-id"] = ("webhook-id", delivery_id)
-        named["webhook-timestamp"] = ("webhook-timestamp", str(message.timestamp))
-        named["x-relay-source"] = ("X-Relay-Source", event.source)
-        if event.description.event is not None:
-            named["x-relay-event"] = ("X-Relay-Event", _sendable(event.description.event))
-        named["x-relay-attempt"] = ("X-Relay-Attempt", str(delivery.attempts + 1))
-        named["x-relay-hops"] = ("X-Relay-Hops", str(hops))
+        for name, value in own:
+            named[name] = (name, value)
+        named["x-relay-source"] = ("X-Relay-Source", about.source)
+        if about.event is not None:
+            named["x-relay-event"] = ("X-Relay-Event", _sendable(about.event))
+        named["x-relay-attempt"] = ("X-Relay-Attempt", str(about.attempts + 1))
+        named["x-relay-hops"] = ("X-Relay-Hops", str(about.hops))
         for name, value in self.default_headers.items():
             named[name.lower()] = (name, value)
         if self.pass_headers:
@@ -178,26 +258,32 @@ class Destination:
             named[name.lower()] = (name, value)
         if self.authorization is not None:
             named["authorization"] = ("Authorization", self.authorization)
-        for signer in self.signers:
-            for name, value in signer.sign(message, body):
-                named[name.lower()] = (name, value)
-        return Outbound(target.method, target.url, list(named.values()), body, self.wire)
-
-    def _content(self, delivery: Delivery, event_id: str) -> Content:
-        try:
-            return self.payload(delivery.event, event_id, delivery.collected)
-        except Unsendable as error:
-            raise Unsendable(self.told(error.failure)) from None
+        for name, value in signatures:
+            named[name.lower()] = (name, value)
+        return list(named.values())
 
     def shown(self, outbound: Outbound) -> Request:
         """The request as anyone may see it: credentials, signatures and secret values as ***."""
-        headers = _without_proofs(outbound.headers, self._hidden)
-        if self.redact.finds("\n".join([value for _, value in headers])):
-            headers = tuple((name, self.redact(value)) for name, value in headers)
+        heading = outbound.heading
+        if heading is None:
+            headers = self._shown(outbound.headers)
+        else:
+            at = len(heading.before)
+            own = outbound.headers[at : at + 2]
+            if self.redact.finds(f"{own[0][1]}\n{own[1][1]}"):
+                own = [(name, self.redact(value)) for name, value in own]
+            signatures = [(name, MASK) for name, _ in outbound.headers[heading.length :]]
+            headers = (*heading.shown_before, *own, *heading.shown_after, *signatures)
         url = self.shown_url
         if self.show is not None and outbound.url is not self.url:
             url = self.redact(self.show(outbound.url))
         return Request(outbound.method, url, headers)
+
+    def _shown(self, headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        shown = without_proofs(headers, self._hidden)
+        if self.redact.finds("\n".join([value for _, value in shown])):
+            return tuple((name, self.redact(value)) for name, value in shown)
+        return shown
 
     def shown_body(self, outbound: Outbound) -> bytes:
         """Its body as anyone may see it: secrets that were put into it as ***."""
@@ -213,12 +299,6 @@ class Destination:
     def told(self, failure: Failure) -> Failure:
         """Why no answer came, as it may be kept: what is not HTTP is quoted in it, and may be an echo."""
         return Failure(failure.code, self.redact(failure.message))
-
-    @property
-    def _hidden(self) -> frozenset[str]:
-        if len(self.signers) == 1:
-            return self.signers[0].headers
-        return frozenset().union(*(signer.headers for signer in self.signers))
 
     def judge(self, response: Response, retry_after: str | None, now: datetime) -> Outcome:
         """What an answer means. The status decides."""
@@ -252,69 +332,16 @@ def unechoed(exchange: Exchanging, signers: Sequence[Signer]) -> Exchanging:
 
     async def exchanged(request: Outbound, limits: Limits, transport: Transport, clock: Clock) -> Reply:
         reply = await exchange(request, limits, transport, clock)
-        sent = [value for name, value in request.headers if name.lower() in signed and len(value) >= _TELLING]
-        if not _may_echo(reply.response, sent):
+        headers, heading = request.headers, request.heading
+        if heading is not None:
+            headers = headers[heading.length :]
+        sent = [value for name, value in headers if len(value) >= _TELLING and name.lower() in signed]
+        if not may_echo(reply.response, sent):
             return reply
         parts = [part for value in sent for part in _DIGEST.findall(value)]
         return reply._replace(response=without_secrets(reply.response, Redactor([*sent, *parts])))
 
     return exchanged
-
-
-def _may_echo(response: Response, sent: Iterable[str]) -> bool:
-    """Whether an answer can hold one of these values at all: a quick look, since nearly none does.
-
-    However a value is written, the longest run of letters and digits in it stays as it is; in base64 the letters in the
-    middle depend on where it begins.
-    """
-    if response.truncated:
-        return True  # half of one may stand at the end
-    body = response.body
-    for value in sent:
-        run = max(_RUN.findall(value), key=len, default="")
-        if any(run in told for _, told in response.headers):
-            return True
-        if len(body) < len(run):
-            continue
-        raw = value.encode()
-        coded = (base64.b64encode(raw[start:])[8:20] for start in range(3))
-        if run.encode() in body or any(one in body for one in coded):
-            return True
-    return False
-
-
-def without_secrets(response: Response, redact: Redactor, hidden: frozenset[str] = frozenset()) -> Response:
-    """An answer with the secrets that a redactor knows, and all values of proofs and of the headers in `hidden`, as
-    ***."""
-    headers = _without_proofs(response.headers, hidden)
-    text = response.body.decode("utf-8", "surrogateescape")
-    # Nearly always there is none: all values are looked at in one go.
-    if redact.finds("\n".join([*[value for _, value in headers], text])):
-        headers = tuple((name, redact(value)) for name, value in headers)
-        text = redact(text)
-    if response.truncated:
-        text = redact.cut(text)
-    return Response(response.status, headers, text.encode("utf-8", "surrogateescape"), response.truncated)
-
-
-def _without_proofs(headers: Iterable[tuple[str, str]], hidden: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    headers = tuple(headers)
-    proofs = _proofs(hidden).of([name for name, _ in headers])
-    if not proofs:
-        return headers
-    return tuple([(name, MASK) if name in proofs else (name, value) for name, value in headers])
-
-
-@lru_cache(256)
-def _proofs(hidden: frozenset[str]) -> Chosen:
-    """The headers that are not for showing, some routes' own among them."""
-    return Chosen(lambda name: is_proof(name) or name.lower() in hidden)
-
-
-def is_proof(name: str) -> bool:
-    """Whether a header is one of credentials or a signature, whoever's: its value is not for showing."""
-    name = name.lower()
-    return name in SECRET_HEADERS or "signature" in name
 
 
 def expired(delivery: Delivery, max_age: timedelta | None, now: datetime) -> Failure | None:

@@ -1,4 +1,4 @@
-"""A plain POST on a connection of aiohttp's pool: a head that is mostly ready, one write, aiohttp's own parser.
+"""A plain POST on a connection of aiohttp's pool: a head that is mostly ready, one write, a plain answer read at once.
 
 It is what nearly every attempt is. aiohttp's ClientSession does the same and costs twice as much processor time, for
 what is never asked of it here: cookies, redirects, uploads, proxies. What is not a plain POST goes by the session still
@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import BaseConnector, ClientRequest, ClientSession, ClientTimeout, StreamReader
@@ -20,7 +21,9 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
+from relay.answering import Answering
 from relay.destination import Limits, Outbound
+from relay.plainanswer import Plain
 
 LARGEST = 64 << 10
 """Bytes of a body that may be given to a connection in one go."""
@@ -70,15 +73,7 @@ class Answer(NamedTuple):
 
     def end(self) -> None:
         """Its connection is free for another request, but not where the answer was not read to its end."""
-        self.lease.end(self.content.at_eof())
-
-
-class Expiring(Protocol):
-    """A connection's protocol, as `relay.client` makes them."""
-
-    def expire(self) -> None:
-        """Nobody waits for an answer any longer."""
-        ...
+        self.lease.end(self.content.at_eof() and self.lease.usable)
 
 
 class _Deadlines:
@@ -120,7 +115,7 @@ class _Deadlines:
                 self._timer = loop.call_at(deadline, self._look)
                 return
             del self._running[lease]
-            cast(Expiring, lease.protocol).expire()
+            lease.protocol.expire()
         self._timer = None
 
 
@@ -128,11 +123,14 @@ class Lease:
     """A connection of the connector's, kept from one request to the next: to give it back and to ask for it again costs
     more than to send a request on it."""
 
-    __slots__ = ("_connection", "_deadlines", "_line", "protocol", "since")
+    __slots__ = ("_connection", "_deadlines", "_line", "asked", "protocol", "since")
+
+    asked: asyncio.Future[Plain | None]
+    """All of a plain answer; None for another one, of which the head is to be read."""
 
     def __init__(self, connection: Connection, line: _Line) -> None:
         protocol = connection.protocol
-        assert protocol is not None
+        assert isinstance(protocol, Answering)
         self._connection = connection
         self._line = line
         self._deadlines: _Deadlines | None = None
@@ -143,20 +141,28 @@ class Lease:
     @property
     def usable(self) -> bool:
         """Whether another request may be made: it is open, and nothing has come on it that nobody asked for."""
-        return self.protocol.is_connected() and not self.protocol.should_close
+        protocol = self.protocol
+        transport = protocol.transport
+        return transport is not None and not transport.is_closing() and not protocol.should_close
 
-    async def exchange(self, data: bytes, deadlines: _Deadlines) -> Answer:
-        """Send a request and read the head of its answer. Past its deadline it, or its body, is a TimeoutError."""
-        protocol, transport = self.protocol, self.protocol.transport
+    def ask(self, data: bytes, deadlines: _Deadlines) -> None:
+        """Send a request. Past its deadline the answer, or its body, is a TimeoutError."""
         self._deadlines = deadlines
         deadlines.begin(self)
-        # A parser of its own: part of an answer that nobody asked for would be read as the beginning of this one.
-        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-        if transport is not None and not transport.is_closing():  # else reading says why it has ended
-            transport.write(data)
+        try:
+            self.asked = self.protocol.ask()
+            transport = self.protocol.transport
+            if transport is not None and not transport.is_closing():  # else reading says why it has ended
+                transport.write(data)
+        except BaseException:
+            self.end(whole=False)
+            raise
+
+    async def head(self) -> Answer:
+        """Read the head of an answer that is not a plain one."""
         while True:
             try:
-                message, content = await protocol.read()
+                message, content = await self.protocol.read()
             except HttpProcessingError as error:
                 raise aiohttp.ClientResponseError(
                     self._line.request_info, (), status=error.code, message=error.message, headers=error.headers
@@ -165,11 +171,12 @@ class Lease:
                 return Answer(message, content, self)
 
     def end(self, whole: bool) -> None:
-        """The exchange is over."""
+        """The exchange is over, and another one may follow, or not. Whoever makes it looks whether it is usable still:
+        after a plain answer it mostly is."""
         if self._deadlines is not None:
             self._deadlines.end(self)
         idle = self._line.idle
-        if whole and idle is not None and self.usable:
+        if whole and idle is not None:
             self.since = asyncio.get_running_loop().time()
             idle.append(self)
         else:
@@ -196,30 +203,29 @@ class Direct:
         """Whether a request is that plain. An idempotent one may be made twice, which is the session's business."""
         return request.method == "POST" and request.wire.proxy is None and len(request.body) <= LARGEST
 
-    async def send(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Answer:
-        """Make a request; `end` what comes of it. Raises what a session raises."""
-        line = self._line(request.url, tls)
+    def ask(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Lease | None:
+        """Make a request on a connection that is open; None where none is. Raises ValueError."""
+        line = self._lines.get((request.url, tls)) or self._line(request.url, tls)
         line.used = True
-        data = _head(line.opening, request.headers, len(request.body)) + request.body
+        data = _head(line.opening, request) + request.body
         lease = line.free()
         if lease is not None:
-            deadlines = self._within(limits.total)
-        else:
-            lease, left = await self._connected(line, limits)
-            deadlines = _Deadlines(left, once=True)
-        try:
-            return await lease.exchange(data, deadlines)
-        except BaseException:
-            lease.end(whole=False)
-            raise
+            lease.ask(data, self._deadlines.get(limits.total) or self._within(limits.total))
+        return lease
+
+    async def connect(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Lease:
+        """Make it on a new one. Raises what a session raises."""
+        line = self._line(request.url, tls)
+        data = _head(line.opening, request) + request.body
+        lease, left = await self._connected(line, limits)
+        lease.ask(data, _Deadlines(left, once=True))
+        return lease
 
     def _within(self, seconds: float) -> _Deadlines:
-        found = self._deadlines.get(seconds)
-        if found is None:
-            if len(self._deadlines) >= _MOST_DEADLINES:  # where some of the time has gone for a token, say
-                self._deadlines = {known: each for known, each in self._deadlines.items() if not each.unused}
-            found = self._deadlines[seconds] = _Deadlines(seconds)
-        return found
+        if len(self._deadlines) >= _MOST_DEADLINES:  # where some of the time has gone for a token, say
+            self._deadlines = {known: each for known, each in self._deadlines.items() if not each.unused}
+        made = self._deadlines[seconds] = _Deadlines(seconds)
+        return made
 
     async def _connected(self, line: _Line, limits: Limits) -> tuple[Lease, float]:
         """A new connection, and what time is left."""
@@ -283,13 +289,27 @@ class Direct:
         self._forget()
 
 
-def _head(opening: str, headers: list[tuple[str, str]], length: int) -> bytes:
+def _head(opening: str, request: Outbound) -> bytes:
     """The head of a request. Raises ValueError where a name or value would make it another one."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    headers, heading = request.headers, request.heading
+    if heading is None:
+        text = _lines(headers)
+    else:
+        if heading.lines is None:
+            heading.lines = _lines(heading.before), _lines(heading.after)
+        before, after = heading.lines
+        own = len(heading.before)
+        text = f"{before}{_lines(headers[own : own + 2])}{after}{_lines(headers[heading.length :])}"
+    return f"{opening}{text}Content-Length: {len(request.body)}\r\n\r\n".encode()
+
+
+def _lines(headers: Sequence[tuple[str, str]]) -> str:
+    lines = [f"{name}: {value}" for name, value in headers]
     text = "".join(lines)
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+    if "\n" in text or "\r" in text or "\0" in text:
         raise ValueError("a header holds a line's end, or a NUL")
-    return f"{opening}{text}Content-Length: {length}\r\n\r\n".encode()
+    lines.append("")
+    return "\r\n".join(lines)
 
 
 @lru_cache(256)

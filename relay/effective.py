@@ -14,8 +14,8 @@ from yarl import URL
 
 from relay import fields
 from relay.authschema import OAuth2
-from relay.destination import SECRET_HEADERS
 from relay.fields import Rate, Unresolved
+from relay.masking import SECRET_HEADERS
 from relay.notifier import NotifierConfig
 from relay.problems import Path
 from relay.schema import Config, Route, Statuses, Store, TcpAddress, To, shown_url

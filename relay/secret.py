@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from html import escape
 from typing import Any
@@ -67,13 +67,16 @@ class _Sieve:
     found the words are sought one by one.
     """
 
-    __slots__ = ("_pieces", "_step", "_width", "_words")
+    __slots__ = ("_all", "_lower", "_pieces", "_step", "_width")
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self._words = words
+    def __init__(self, words: Iterable[str]) -> None:
+        words = sorted(words, key=len)
+        self._all = words, [len(word) for word in words]
+        lower = [word for word in words if f"{word}a".islower()]
+        self._lower = lower, [len(word) for word in lower]
         self._pieces: frozenset[str] | None = None
         if len(words) > _FEW:
-            shortest = min(map(len, words))
+            shortest = len(words[0])
             self._step = max(1, min((shortest + 1) // 2, _MOST_PIECES // len(words)))
             self._width = width = shortest - self._step + 1
             self._pieces = frozenset(word[at : at + width] for word in words for at in range(self._step))
@@ -84,7 +87,11 @@ class _Sieve:
             width, last = self._width, len(text) - self._width + 1
             if self._pieces.isdisjoint(text[at : at + width] for at in range(0, last, self._step)):
                 return False
-        for word in self._words:  # noqa: SIM110 - twice as fast as any(): every answer of a destination comes by here
+        # No text holds what is longer, or has capitals that it has not: an id of ours can hold hardly any.
+        words, lengths = self._lower if text.islower() else self._all
+        if words and len(text) < lengths[-1]:
+            words = words[: bisect_right(lengths, len(text))]
+        for word in words:  # noqa: SIM110 - twice as fast as any(): every answer of a destination comes by here
             if word in text:
                 return True
         return False
@@ -102,8 +109,12 @@ class Redactor:
         """All that are sought: those of today, then older ones, of which only so many are remembered."""
         # Longest first: a secret that contains another must go as a whole.
         self._sought = sorted(self.known, key=len, reverse=True)
-        self._forms = sorted({form for value in self._sought for form in _forms(value)}, key=len, reverse=True)
-        self._raw, self._written = _Sieve(self._sought), _Sieve(self._forms)
+        forms = [set(_forms(value)) for value in self._sought]
+        self._forms = sorted(set().union(*forms), key=len, reverse=True)
+        self._raw = _Sieve(self._sought)
+        self._written = _Sieve({form for each in forms for form in _shortest(each)})
+        self.harmless: dict[frozenset[str], set[tuple[str, str]]] = {}
+        """For `relay.destination`, headers in which there was nothing to mask, by those that are hidden besides."""
 
     @cached_property
     def _in_order(self) -> list[str]:
@@ -147,6 +158,13 @@ class Redactor:
             if at < len(self._in_order) and self._in_order[at].startswith(end):
                 return text[:-length] + MASK
         return text
+
+
+def _shortest(forms: set[str]) -> Iterator[str]:
+    """Those of a secret's forms that hold no other one: where none of these is, none of them is."""
+    for form in forms:
+        if not any(other in form and other != form for other in forms):
+            yield form
 
 
 def redact_bytes(content: bytes, redact: Redactor) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
+import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,6 +23,28 @@ Algorithm = Literal["sha1", "sha256", "sha512"]
 Encoding = Literal["hex", "base64"]
 
 
+class Keyed:
+    """HMAC (RFC 2104) with one key. Both of its hashes begin the same for every message, and are begun once:
+    `hmac.digest` begins them each time and looks up by its name who makes them, which costs half as much again."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes, algorithm: Algorithm) -> None:
+        block = hashlib.new(algorithm).block_size
+        if len(key) > block:
+            key = hashlib.new(algorithm, key).digest()
+        key = key.ljust(block, b"\0")
+        self._inner = hashlib.new(algorithm, bytes(byte ^ 0x36 for byte in key))
+        self._outer = hashlib.new(algorithm, bytes(byte ^ 0x5C for byte in key))
+
+    def digest(self, message: bytes) -> bytes:
+        """The MAC of a message."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
 @immutable
 class Message:
     """What a signature may speak of beside the body."""
@@ -35,7 +57,7 @@ class Message:
     @property
     def timestamp(self) -> int:
         """The moment in seconds, as `webhook-timestamp` says it."""
-        return to_ms(self.now) // 1000
+        return int(self.now.timestamp())
 
 
 class Signer(Protocol):
@@ -43,6 +65,8 @@ class Signer(Protocol):
 
     headers: frozenset[str]
     """Lower-case names of the headers that it writes."""
+    fills: bool
+    """Whether it puts anything into the body."""
 
     def fill(self, body: bytes) -> bytes:
         """The body with what the scheme puts into it. Raises Malformed. Comes before all signatures of the body."""
@@ -60,6 +84,8 @@ class Signer(Protocol):
 class _HeaderSigner:
     """Leaves the body alone."""
 
+    fills = False
+
     def fill(self, body: bytes) -> bytes:
         return body
 
@@ -76,11 +102,11 @@ class StandardSigner(_HeaderSigner):
     headers = frozenset({"webhook-signature"})
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._keys = [standard_key(secret) for secret in secrets]
+        self._keys = [Keyed(standard_key(secret), "sha256") for secret in secrets]
 
     def sign(self, message: Message, body: bytes) -> list[tuple[str, str]]:
         signed = f"{message.id}.{message.timestamp}.".encode() + body
-        signatures = ["v1," + _base64(hmac.digest(key, signed, "sha256")) for key in self._keys]
+        signatures = ["v1," + _base64(key.digest(signed)) for key in self._keys]
         return [("webhook-signature", " ".join(signatures))]
 
 
@@ -110,7 +136,7 @@ class HygraphSigner(_HeaderSigner):
     headers = frozenset({"gcms-signature"})
 
     def __init__(self, secret: str, environment: str | None) -> None:
-        self._key = secret.encode()
+        self._key = Keyed(secret.encode(), "sha256")
         self._environment = environment
 
     def sign(self, message: Message, body: bytes) -> list[tuple[str, str]]:
@@ -119,7 +145,7 @@ class HygraphSigner(_HeaderSigner):
         # What is not UTF-8 cannot stand in JSON; no Hygraph receiver could verify it in any form.
         payload = {"Body": body.decode("utf-8", "replace"), "EnvironmentName": environment, "TimeStamp": moment}
         signed = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
-        signature = _base64(hmac.digest(self._key, signed, "sha256"))
+        signature = _base64(self._key.digest(signed))
         return [("gcms-signature", f"sign={signature}, env={environment}, t={moment}")]
 
 
@@ -128,14 +154,13 @@ class HmacSigner(_HeaderSigner):
 
     def __init__(self, secret: str, header: str, algorithm: Algorithm, encoding: Encoding, prefix: str = "") -> None:
         self.headers = frozenset({header.lower()})
-        self._key = secret.encode()
+        self._key = Keyed(secret.encode(), algorithm)
         self._header = header
-        self._algorithm = algorithm
         self._encoding = encoding
         self._prefix = prefix
 
     def sign(self, message: Message, body: bytes) -> list[tuple[str, str]]:
-        digest = hmac.digest(self._key, body, self._algorithm)
+        digest = self._key.digest(body)
         return [(self._header, self._prefix + (digest.hex() if self._encoding == "hex" else _base64(digest)))]
 
 
@@ -143,6 +168,7 @@ class PrismicSigner:
     """Prismic's proof: a `secret` in the JSON body. https://prismic.io/docs/webhooks"""
 
     headers: frozenset[str] = frozenset()
+    fills = True
 
     def __init__(self, secret: str) -> None:
         self._secret = secret

@@ -15,9 +15,10 @@ from yarl import URL
 
 from relay import __version__
 from relay.delivery import Code, Delivered, Delivery, Outcome, Refused, Response, Retryable
-from relay.destination import Destination, Limits, Unsendable, _may_echo, expired
+from relay.destination import Destination, Limits, Unsendable, expired
 from relay.event import Change, Description, Event
 from relay.ids import DeliveryId, EventId
+from relay.masking import may_echo
 from relay.payload import PAYLOADS
 from relay.secret import Redactor
 from relay.signing import StandardSigner, standard_key
@@ -231,6 +232,81 @@ def test_a_delivery_past_its_max_age_expires() -> None:
 def test_the_quick_look_overlooks_no_echo(before: str, written: Callable[[str], str]) -> None:
     signature = "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="
     echo = f"you said {written(before + signature)}"
-    assert _may_echo(Response(200, (), echo.encode(), truncated=False), [signature])
+    assert may_echo(Response(200, (), echo.encode(), truncated=False), [signature])
     plain = (("Date", "Thu, 26 Nov 2026 02:41:58 GMT"), ("Server", "nginx"))
-    assert not _may_echo(Response(200, plain, b'{"status":"taken in with thanks"}', truncated=False), [signature])
+    assert not may_echo(Response(200, plain, b'{"status":"taken in with thanks"}', truncated=False), [signature])
+
+
+def test_a_request_is_the_same_whether_or_not_there_was_one_like_it() -> None:
+    given: dict[str, Any] = {
+        "headers": {"X-Own": "a-secret-of-ours"},
+        "default_headers": {"x-signature-of-old": "1", "User-Agent": "mine"},
+        "authorization": "Bearer t",
+        "signers": (StandardSigner([SECRET]),),
+        "redact": Redactor(["a-secret-of-ours", "blog-that-is-secret"]),
+    }
+    used = destination(**given)
+    others = [
+        delivery(),
+        delivery(attempts=1),
+        delivery(event(source="blog-that-is-secret")),
+        delivery(event(headers=(("Content-Type", "text/plain"), ("X-Relay-Hops", "2")))),
+        delivery(event(description=Description(None, environment="e"))),
+        delivery(event(description=Description("x" * 1000))),
+        *(delivery(event(description=Description(f"event-{n}"))) for n in range(20)),
+    ]
+    for what in (*others, *others):
+        fresh = destination(**given)
+        outbound, other = (made.render(what, "dlv_1", "evt_1", NOON) for made in (used, fresh))
+        assert (outbound.headers, outbound.body) == (other.headers, other.body)
+        assert used.shown(outbound) == fresh.shown(other)
+        headers = dict(used.shown(outbound).headers)
+        hidden = ("Authorization", "X-Own", "x-signature-of-old", "webhook-signature")
+        assert [headers[name] for name in hidden] == ["***"] * 4
+        assert "secret" not in str(used.shown(outbound))
+        assert len(used._headings) <= 8
+
+
+def test_an_id_that_is_a_secret_is_not_shown() -> None:
+    made = destination(redact=Redactor(["dlv_01234"]))
+    assert dict(made.shown(made.render(delivery(), "dlv_01234", "evt_1", NOON)).headers)["webhook-id"] == "***"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pass_headers": ("X-Strapi-Event",)},
+        {"headers": {"Webhook-Signature": "mine"}},
+        {"headers": {"Webhook-Id": "mine"}},
+        {"signers": (StandardSigner([OTHER]), StandardSigner([SECRET]))},
+    ],
+    ids=["of the event", "a signature's", "relay's own", "two signatures'"],
+)
+def test_each_header_stands_once_whoever_writes_it_besides(given: dict[str, Any]) -> None:
+    made = destination(**{"signers": (StandardSigner([SECRET]),)} | given)
+    names = [name.lower() for name, _ in made.render(delivery(), "dlv_1", "evt_1", NOON).headers]
+    assert len(names) == len(set(names))
+    shown = dict(made.shown(made.render(delivery(), "dlv_1", "evt_1", NOON)).headers)
+    assert shown["webhook-signature"] == "***"
+
+
+def test_an_answer_is_masked_also_where_all_else_in_it_was_there_before() -> None:
+    made = destination(redact=Redactor(["a-secret-of-ours"]), signers=(StandardSigner([SECRET]),))
+    fine = Response(200, (("Server", "a"), ("X-Id", "1")), b"ok", truncated=False)
+    for _ in range(2):
+        assert made.masked(fine) == fine
+        for headers, body, truncated in (
+            ((("Server", "a"), ("X-Id", "a-secret-of-ours")), b"ok", False),
+            ((("Server", "a"), ("webhook-signature", "1")), b"ok", False),
+            ((("Server", "a"), ("X-Signature", "1")), b"ok", False),
+            ((("Server", "a"), ("X-Id", "1")), b"a-secret-of-ours", False),
+            ((("Server", "a"), ("X-Id", "1")), b"a-secret-of", True),
+        ):
+            shown = made.masked(Response(200, headers, body, truncated))
+            assert str(shown).count("***") == 1
+            assert "secret" not in str(shown)
+            assert "('Server', 'a')" in str(shown)
+    for n in range(1000):
+        made.masked(Response(200, (("X-Id", str(n)),), str(n).encode(), truncated=False))
+    [known] = made.redact.harmless.values()
+    assert len(known) <= 66

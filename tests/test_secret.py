@@ -130,3 +130,16 @@ def test_an_answer_is_looked_through_as_fast_for_a_thousand_routes_secrets_as_fo
         return sum(min(timeit.repeat(look, number=10, repeat=10)) for look in looks)
 
     assert seconds(3000) < 10 * seconds(30)
+
+
+@pytest.mark.parametrize(
+    "value", ["a-secret-in-small", "A-SECRET-IN-CAPITALS", "123456", "ǅungla-ⓐ", "Ⅷ-ⅷ-Σς", "------"]
+)
+def test_a_secret_is_found_in_texts_of_any_case_and_length(value: str) -> None:
+    redact = Redactor([value, "another-secret-that-is-longer-than-the-text"])
+    for text in (value, f"x{value}", f"{value}X", f"1{value}1", f"{value}{value}"):
+        assert redact.finds(text)
+        assert redact.finds_raw(text)
+        assert "***" in redact(text)
+    assert not redact.finds(value[1:])
+    assert not redact.finds("")

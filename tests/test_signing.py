@@ -26,7 +26,7 @@ from relay.event import Change, Description, Event, Inbound
 from relay.ids import DeliveryId, EventId
 from relay.runtime import build
 from relay.secret import MASK
-from relay.signing import asymmetric_key
+from relay.signing import Keyed, asymmetric_key
 from relay.signschema import never_an_object
 from relay.source import types
 from tests.fakes import ManualClock, ScriptedTransport
@@ -365,3 +365,12 @@ def test_hygraphs_own_library_verifies_its_recorded_requests_after_relay() -> No
         (scheme["secret"], relayed(sample, scheme)[0]) for _, sample, scheme in SIGNED if scheme["scheme"] == "hygraph"
     ]
     assert all(verified([case("hygraph", secret, one) for secret, one in sent]))
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512"])
+@pytest.mark.parametrize("length", [1, 24, 63, 64, 65, 127, 128, 129, 300])
+def test_a_key_that_is_used_again_and_again_signs_as_python_does(algorithm: Any, length: int) -> None:
+    key = bytes(range(1, 256)) * 2
+    keyed = Keyed(key[:length], algorithm)
+    for message in (b"", b"a", b"b" * 1000):
+        assert keyed.digest(message) == hmac.digest(key[:length], message, algorithm)

@@ -9,8 +9,8 @@ from typing import Any
 
 from relay.clock import rfc3339
 from relay.delivery import Attempt, Failure, LogItem, Rejection, Response, StoredEvent
-from relay.destination import is_proof
 from relay.ids import REJECTION, Ids
+from relay.masking import is_proof
 from relay.secret import MASK, Redactor
 from relay.store import DeliveryDetail
 
