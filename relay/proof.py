@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import json
 import re
@@ -22,6 +21,7 @@ from multidict import CIMultiDict, istr
 
 from relay.clock import to_ms
 from relay.event import Headers, Inbound
+from relay.keyed import Algorithm, Keyed
 from relay.secret import Secret
 from relay.source import Proof, Rejected
 
@@ -32,7 +32,6 @@ _DIGITS = re.compile(r"[0-9]{1,16}")
 _MILLISECOND = timedelta(milliseconds=1)
 _AUTHORIZATION = istr("Authorization")
 
-Algorithm = Literal["sha1", "sha256", "sha512"]
 Encoding = Literal["hex", "base64"]
 JsonPath = tuple[str, ...]
 
@@ -167,27 +166,6 @@ def labels(name: str, count: int) -> list[str]:
     return [name] if count == 1 else [f"{name}[{index}]" for index in range(count)]
 
 
-class _Primed:
-    """HMAC (RFC 2104) by one key: both of its hashes as they are once they have read the key, which is half the work
-    for a short message. An `hmac.HMAC` can be kept so as well, but costs a third more for each message."""
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, key: bytes, algorithm: Algorithm) -> None:
-        self._inner, self._outer = hashlib.new(algorithm), hashlib.new(algorithm)
-        size = self._inner.block_size
-        padded = (hashlib.new(algorithm, key).digest() if len(key) > size else key).ljust(size, b"\0")
-        self._inner.update(padded.translate(hmac.trans_36))
-        self._outer.update(padded.translate(hmac.trans_5C))
-
-    def digest(self, message: bytes) -> bytes:
-        """The code of a message."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(message)
-        outer.update(inner.digest())
-        return outer.digest()
-
-
 class Hmac:
     """HMACs by each of several keys."""
 
@@ -196,11 +174,11 @@ class Hmac:
     def __init__(
         self, name: str, keys: Sequence[bytes], algorithm: Algorithm = "sha256", encoding: Encoding = "hex"
     ) -> None:
-        primed = [_Primed(key, algorithm) for key in keys]
+        primed = [Keyed(key, algorithm) for key in keys]
         self._keys = list(zip(labels(name, len(keys)), primed, strict=True))
         self._encoding = encoding
 
-    def _code(self, key: _Primed, message: bytes) -> bytes:
+    def _code(self, key: Keyed, message: bytes) -> bytes:
         digest = key.digest(message)
         return digest.hex().encode() if self._encoding == "hex" else base64.b64encode(digest)
 

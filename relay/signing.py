@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,32 +16,10 @@ from typing import Literal, Protocol
 from relay import bodyproof
 from relay.clock import to_ms
 from relay.immutable import immutable
+from relay.keyed import Algorithm, Keyed
 from relay.secret import MASK
 
-Algorithm = Literal["sha1", "sha256", "sha512"]
 Encoding = Literal["hex", "base64"]
-
-
-class Keyed:
-    """HMAC (RFC 2104) with one key. Both of its hashes begin the same for every message, and are begun once:
-    `hmac.digest` begins them each time and looks up by its name who makes them, which costs half as much again."""
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, key: bytes, algorithm: Algorithm) -> None:
-        block = hashlib.new(algorithm).block_size
-        if len(key) > block:
-            key = hashlib.new(algorithm, key).digest()
-        key = key.ljust(block, b"\0")
-        self._inner = hashlib.new(algorithm, bytes(byte ^ 0x36 for byte in key))
-        self._outer = hashlib.new(algorithm, bytes(byte ^ 0x5C for byte in key))
-
-    def digest(self, message: bytes) -> bytes:
-        """The MAC of a message."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(message)
-        outer.update(inner.digest())
-        return outer.digest()
 
 
 @immutable

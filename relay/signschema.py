@@ -10,6 +10,7 @@ from pydantic import BeforeValidator
 
 from relay import fields, signing
 from relay.fields import HeaderName, HeaderValue, SecretText, SecretTexts, Section, Unresolved, word
+from relay.keyed import Algorithm
 from relay.payloadschema import Form, Jmespath, Template
 from relay.secret import Secret
 
@@ -102,7 +103,7 @@ class HmacSign(SignSection):
     scheme: Literal["hmac"]
     secret: SecretText
     header: HeaderName
-    algorithm: Annotated[signing.Algorithm, word("sha256", "sha1", "sha512")] = "sha256"
+    algorithm: Annotated[Algorithm, word("sha256", "sha1", "sha512")] = "sha256"
     encoding: Annotated[signing.Encoding, word("hex", "base64")] = "hex"
     prefix: HeaderValue = ""
 

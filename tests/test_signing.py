@@ -24,9 +24,10 @@ from relay.delivery import Code, Delivery, Response
 from relay.destination import Destination, Outbound, Unsendable
 from relay.event import Change, Description, Event, Inbound
 from relay.ids import DeliveryId, EventId
+from relay.keyed import Keyed
 from relay.runtime import build
 from relay.secret import MASK
-from relay.signing import Keyed, asymmetric_key
+from relay.signing import asymmetric_key
 from relay.signschema import never_an_object
 from relay.source import types
 from tests.fakes import ManualClock, ScriptedTransport

@@ -12,6 +12,7 @@ from relay import proof, proofschema
 from relay.delivery import Mark
 from relay.event import Description, Inbound
 from relay.fields import HeaderName, SecretTexts, Section
+from relay.keyed import Algorithm
 from relay.source import Proof
 
 SAMPLE = "event"
@@ -22,7 +23,7 @@ class HmacKeys(Section):
 
     header: HeaderName
     secret: SecretTexts
-    algorithm: proof.Algorithm = "sha256"
+    algorithm: Algorithm = "sha256"
     encoding: proof.Encoding = "hex"
     prefix: str = ""
 
