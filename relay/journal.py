@@ -155,8 +155,12 @@ def _headed(level: str, event: str, facts: dict[str, Any]) -> dict[str, Any]:
     """The facts, and what every line has."""
     facts["event"] = event
     facts["level"] = level
-    facts["timestamp"] = datetime.now(UTC).isoformat()[:-6] + "Z"
+    facts["timestamp"] = _written(datetime.now(UTC))
     return facts
+
+
+def _written(moment: datetime) -> str:
+    return moment.isoformat()[:-6] + "Z"
 
 
 def configure(level: str, form: str) -> None:
@@ -204,15 +208,18 @@ _log = Log(LEVELS["info"], _for_programs)
 _before: bytes | None = None  # what `_say` puts before a line; None where lines are not so simple
 
 
-def _say(event: str, **facts: Any) -> None:
-    """A line of the hot path, while all is well: ids, names, our own words and what a sender's body says of itself.
-    There is nothing to mask in it."""
+def _say(line: dict[str, Any]) -> None:
+    """A line of the hot path, while all is well: ids, names, our own words and what a sender's body says of itself,
+    and at its end the `event`. There is nothing to mask in it."""
     if _before is None:
-        _log.info(event, **facts)
+        _log.info(**line)
         return
-    line = _headed("info", event, facts)
+    now = datetime.now(UTC)
+    line["level"] = "info"
+    line["timestamp"] = now
     data = logline.at_once(line)
     if data is None:
+        line["timestamp"] = _written(now)
         logline.bounded(line)
         data = logline.as_json(line)
     outlet.write(_before + data + b"\n")
@@ -225,27 +232,29 @@ def accepted(event: Event, event_id: str, routes: Sequence[str]) -> None:
     """An event is on disk and answered for."""
     what, common = event.description, event.description.common
     _say(
-        "event_accepted",
-        event_id=event_id,
-        source=event.source,
-        event_name=what.event,
-        model=common.model,
-        stage=common.stage,
-        action=common.action,
-        entry_id=common.entry_id,
-        routes=list(routes),
-        bytes=len(event.body),
+        {
+            "event_id": event_id,
+            "source": event.source,
+            "event_name": what.event,
+            "model": common.model,
+            "stage": common.stage,
+            "action": common.action,
+            "entry_id": common.entry_id,
+            "routes": list(routes),
+            "bytes": len(event.body),
+            "event": "event_accepted",
+        }
     )
 
 
 def duplicate(source: str, event_id: str) -> None:
     """A request that repeats an event: it is answered with the first one's id and not delivered again."""
-    _say("event_repeated", source=source, event_id=event_id)
+    _say({"source": source, "event_id": event_id, "event": "event_repeated"})
 
 
 def ignored(source: str, reason: str) -> None:
     """A genuine event that the source's config leaves out."""
-    _say("event_ignored", source=source, reason=reason)
+    _say({"source": source, "reason": reason, "event": "event_ignored"})
 
 
 def rejected(rejection: Rejection, rejection_id: str) -> None:
@@ -270,22 +279,25 @@ def not_stored(source: str, reason: str) -> None:
 
 def attempted(delivery: Delivery, ids: tuple[str, str], result: Result, outcome: Outcome) -> None:
     """An attempt ended: the one line about it. `ids` are those of delivery and event."""
-    attempt = result.attempt
-    log: Callable[..., object] = _say if isinstance(outcome, Delivered) else _log.warning
-    log(
-        "attempt",
-        delivery_id=ids[0],
-        event_id=ids[1],
-        route=delivery.route,
-        n=attempt.n if attempt else None,
-        trigger=attempt.trigger.value if attempt else None,
-        status=attempt.response.status if attempt and attempt.response else None,
-        ms=attempt.duration_ms if attempt else None,
-        state=result.state.value,
-        code=result.failure.code.value if result.failure else None,
-        error=result.failure.message if result.failure else None,
-        next=rfc3339(result.due) if result.due else None,
-    )
+    attempt, failure = result.attempt, result.failure
+    facts: dict[str, Any] = {
+        "delivery_id": ids[0],
+        "event_id": ids[1],
+        "route": delivery.route,
+        "n": attempt.n if attempt else None,
+        "trigger": attempt.trigger.value if attempt else None,
+        "status": attempt.response.status if attempt and attempt.response else None,
+        "ms": attempt.duration_ms if attempt else None,
+        "state": result.state.value,
+        "code": failure.code.value if failure else None,
+        "error": failure.message if failure else None,
+        "next": rfc3339(result.due) if result.due else None,
+        "event": "attempt",
+    }
+    if isinstance(outcome, Delivered):
+        _say(facts)
+    else:
+        _log.warning(**facts)
 
 
 def attempt_crashed(delivery_id: str, route: str) -> None:

@@ -33,9 +33,10 @@ def as_json(line: object) -> bytes:
 
 
 def at_once(line: object) -> bytes | None:
-    """The JSON of a line in which nothing is to be cut or escaped; None where something may be."""
+    """The JSON of a line in which nothing is to be cut or escaped; None where something may be. Of a moment the same
+    comes as `isoformat` with a Z makes, for a fifth of the price."""
     try:
-        data = orjson.dumps(line)
+        data = orjson.dumps(line, option=orjson.OPT_UTC_Z)
     except TypeError:
         return None
     return data if len(data) <= _LONGEST_VALUE and data.isascii() and b"\x7f" not in data else None
