@@ -14,6 +14,7 @@ from relay.delivery import State
 MINUTES = 60
 HOUR = timedelta(minutes=MINUTES)
 _SECONDS = 60
+_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(slots=True)
@@ -34,14 +35,17 @@ class Minute:
 class Pace:
     """A ring of minutes. Turned on the hot path, so it does no more than look a minute up and add one."""
 
-    __slots__ = ("_ring",)
+    __slots__ = ("_from", "_present", "_ring", "_until")
 
     def __init__(self) -> None:
         self._ring = [Minute(0) for _ in range(MINUTES)]
+        self._present = self._ring[0]  # the last one that was looked up, and its bounds
+        self._from = self._until = self._present.at
 
     def seed(self, minute: Minute) -> None:
         """What the relay before this one did in a minute."""
         self._ring[minute.number % MINUTES] = minute
+        self._until = self._from
 
     def accepted(self, now: datetime) -> None:
         """An event was stored."""
@@ -61,10 +65,14 @@ class Pace:
         return [found.get(number) or Minute(number) for number in range(newest - MINUTES + 1, newest + 1)]
 
     def _minute(self, now: datetime) -> Minute:
+        if self._from <= now < self._until:
+            return self._present
         number = _number(now)
         minute = self._ring[number % MINUTES]
         if minute.number != number:  # an hour ago it stood for another one
             minute = self._ring[number % MINUTES] = Minute(number)
+        self._present, self._from = minute, minute.at
+        self._until = self._from + _MINUTE
         return minute
 
 
