@@ -122,7 +122,7 @@ class RouteHealth:
             self.last_probe = delivery
         match outcome:
             case Delivered():
-                return self._well(now)
+                return self.well(now)
             case Refused(failure):
                 self.last_error = failure
                 if failure.code is Code.GONE:
@@ -141,7 +141,8 @@ class RouteHealth:
                     self._probe_failed(asked, now)
                 return turn
 
-    def _well(self, now: datetime) -> Turn | None:
+    def well(self, now: datetime) -> Turn | None:
+        """The destination took something."""
         self.consecutive_failures = 0
         self.last_success_at = now
         if self.state is RouteState.UNHEALTHY:
