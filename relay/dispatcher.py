@@ -41,6 +41,8 @@ _RECORDING = 5.0  # seconds for the results of attempts that were cut off
 _PROBE_FOR = timedelta(minutes=5)  # longer than any attempt: a relay that dies meanwhile is taken for dead before
 _PROBED_ELSEWHERE = timedelta(seconds=5)  # until it is seen whether another relay's probe has turned the route
 
+_MOST_SPARE = 64  # tasks that are kept for what is to be sent next
+
 Attempt = Callable[[Route, Delivery], Awaitable[Result]]
 
 
@@ -77,6 +79,7 @@ class Dispatcher:
         self._settling = asyncio.Lock()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._spare: list[asyncio.Future[Courier | None]] = []  # of those that wait for somebody to work for
         self._rests: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
         self._scheduler: asyncio.Task[None] | None = None
@@ -119,7 +122,7 @@ class Dispatcher:
         for name, route in enabled.items():
             known = self._couriers.get(name)
             if known is None:
-                self._couriers[name] = Courier(route, self._clock)
+                self._couriers[name] = Courier(route, self._oversight.of(name), self._clock)
             else:
                 known.follow(route, self._clock)
                 known.relaning = False
@@ -155,15 +158,19 @@ class Dispatcher:
                 self._left.add(delivery.route)
                 self._wake.set()
                 continue
-            queue, slots = courier.first, self._oversight.slots(courier.route)
-            size = size_of(delivery)
-            full = courier.room(queue, slots) <= 0 or not self._memory.fits(courier.bytes, size)
-            # What may have been read from the store before it is told of here must not be sent twice.
-            read = courier.claiming or courier.probing or delivery.id <= courier.claimed
-            if not slots or queue.behind or read or full:
+            queue, slots = courier.first, courier.slots
+            if (
+                not slots
+                or queue.behind
+                # What may have been read from the store before it is told of here must not be sent twice.
+                or courier.claiming
+                or courier.probing
+                or delivery.id <= courier.claimed
+                or (queue.ready and courier.room(queue, slots) <= 0)
+                or not self._hold_if_it_fits(courier, size_of(delivery))
+            ):
                 queue.behind = True
             else:
-                self._hold(courier, size)
                 queue.ready.append(delivery)
             self._pump(courier)
         for name, due in added.later:
@@ -242,6 +249,8 @@ class Dispatcher:
             self._scheduler.cancel()
         for task in self._rests:
             task.cancel()
+        while self._spare:
+            self._spare.pop().set_result(None)
         for courier in self._couriers.values():
             self._forget(courier)
         if self._tasks:
@@ -254,6 +263,13 @@ class Dispatcher:
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
+    def _hold_if_it_fits(self, courier: Courier, size: int) -> bool:
+        fits = self._memory.fits(courier.bytes, size)
+        if fits:
+            courier.bytes += size
+            self._memory.taken += size
+        return fits
+
     def _hold(self, courier: Courier, size: int) -> None:
         courier.bytes += size
         self._memory.taken += size
@@ -262,7 +278,8 @@ class Dispatcher:
         """So much has been let go of; who waited for it comes next."""
         courier.bytes -= size
         self._memory.taken -= size
-        self._feed_soon()
+        if self._starved:
+            self._feed_soon()
 
     def _feed_soon(self) -> None:
         if self._starved and not self._feeding:
@@ -298,27 +315,31 @@ class Dispatcher:
         route = courier.route
         if self._stopping or route is None or courier.relaning:
             return
-        slots = self._oversight.slots(route)
+        slots = courier.health.slots(route.concurrency)
         if not slots:
             self._probe_in_time(courier)
             return
         if courier.resting:
             return
-        while courier.workers < slots and courier.workers < courier.waiting + len(courier.sending):
+        first, again = courier.first, courier.again
+        wanted = min(slots, len(first.ready) + len(again.ready) + len(courier.sending))
+        while courier.workers < wanted:
             courier.workers += 1
-            self._start(self._work(courier))
+            if self._spare:
+                self._spare.pop().set_result(courier)
+            else:
+                self._start(self._serve(courier))
+        behind = (first.behind and len(first.ready) < slots) or (again.behind and len(again.ready) < slots)
         # One reads at a time: what a probe is just sending must not be found here, nor the other way about.
-        reading = courier.claiming or courier.probing
-        if not reading and any(queue.behind and len(queue.ready) < slots for queue in courier.queues):
+        if behind and not (courier.claiming or courier.probing):
             if self._memory.room(courier.bytes)[0]:
                 courier.claiming = True
-                self._start(self._claim(courier))
+                self._start(self._contained(self._claim(courier)))
             else:
                 self._starved[courier] = None
 
     def _start(self, coroutine: Coroutine[object, object, None]) -> None:
-        # A group would cost half as much again: under load there is a task for nearly each delivery.
-        task = asyncio.get_running_loop().create_task(self._contained(coroutine))
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -329,23 +350,40 @@ class Dispatcher:
         except Exception:  # noqa: BLE001 - a bug of ours in one route must not end the sending of all others
             journal.crashed("dispatcher")
 
+    async def _serve(self, courier: Courier | None) -> None:
+        """Work for one courier, then for whichever needs somebody next: a task for each delivery would cost some ten
+        thousand instructions more."""
+        while courier is not None:
+            try:
+                await self._work(courier)
+            except Exception:  # noqa: BLE001 - see _contained
+                journal.crashed("dispatcher")
+            if self._stopping or len(self._spare) >= _MOST_SPARE:
+                return
+            called: asyncio.Future[Courier | None] = asyncio.get_running_loop().create_future()
+            self._spare.append(called)
+            courier = await called
+
     async def _work(self, courier: Courier) -> None:
         """Send one delivery after another until the courier has no more for this slot."""
+        first, again = courier.first, courier.again
         try:
-            while courier.waiting and courier.route is not None and not (self._stopping or courier.relaning):
-                route = courier.route
-                slots = self._oversight.slots(route)
-                if courier.workers < slots or courier.first.behind or courier.again.behind:
-                    self._pump(courier)
-                if courier.workers > slots or self._must_rest(courier):
+            while (route := courier.route) is not None and (first.ready or again.ready):
+                if self._stopping or courier.relaning:
                     break
-                queue = courier.pick(slots)
+                slots = courier.health.slots(route.concurrency)
+                workers = courier.workers
+                if first.behind or again.behind or workers < min(slots, courier.waiting + len(courier.sending)):
+                    self._pump(courier)
+                if workers > slots or (courier.bucket is not None and self._must_rest(courier)):
+                    break
+                queue = courier.pick(slots) if again.ready else first
                 delivery = queue.ready.popleft()
                 courier.sending[delivery.id] = delivery
                 queue.sending += 1
                 held = size_of(delivery)
                 try:
-                    await self._send(route, courier, delivery)
+                    await (self._attempted if delivery.reserved else self._send)(route, courier, delivery)
                 finally:
                     queue.sending -= 1
                     del courier.sending[delivery.id]
@@ -357,7 +395,8 @@ class Dispatcher:
         finally:
             courier.workers -= 1
             self._pump(courier)
-            self._let_go(courier)
+            if courier.route is None:
+                self._let_go(courier)
 
     def _must_rest(self, courier: Courier) -> bool:
         """Whether the route's rate is used up; then it goes on by itself when there is some again."""
@@ -409,7 +448,7 @@ class Dispatcher:
             finally:
                 self._drop(courier, more)
 
-    async def _attempted(self, route: Route, courier: Courier, delivery: Delivery, probe: bool) -> Result:
+    async def _attempted(self, route: Route, courier: Courier, delivery: Delivery, probe: bool = False) -> Result:
         """Make the attempt, and see to it that its result is recorded."""
         if self._shared is not None and self._shared.lapsed():
             raise Unavailable("this relay's lease on what it has in hand has ended: it cannot reach the database")
@@ -431,7 +470,15 @@ class Dispatcher:
                 courier.stuck.add(delivery.id)
                 return result
         self.progress_at = self._clock.monotonic()
-        await self._recorded(courier, delivery, result)
+        if (
+            result.state is State.PENDING
+            or delivery.lane is not None
+            or result.ordered
+            or courier.rerun
+            or self._oversight.urgent
+            or courier.health.state is RouteState.PAUSED
+        ):
+            await self._recorded(courier, delivery, result)
         return result
 
     async def _recorded(self, courier: Courier, delivery: Delivery, result: Result) -> None:
@@ -481,7 +528,7 @@ class Dispatcher:
             self._let_go(courier)
 
     async def _fill(self, courier: Courier, route: Route, queue: Queue) -> None:
-        now, slots = self._clock.now(), self._oversight.slots(route)
+        now, slots = self._clock.now(), courier.health.slots(route.concurrency)
         queue.behind = False
         room = max(1, courier.room(queue, slots))
         async with self._room(courier) as most:
@@ -491,7 +538,7 @@ class Dispatcher:
             found = await self._store.claim(route.name, queue.retried, now, room, courier.known, most)
             if courier.route is None or self._stopping:
                 return
-            if not self._oversight.slots(courier.route) or courier.relaning or courier.route.order is not route.order:
+            if not courier.slots or courier.relaning or courier.route.order is not route.order:
                 queue.behind = True
                 return
             found = courier.fresh(found)
@@ -524,7 +571,7 @@ class Dispatcher:
 
     def _probe_in_time(self, courier: Courier) -> None:
         """Have one attempt made for an unhealthy route when it is time for it."""
-        health = self._oversight.of(courier.name)
+        health = courier.health
         if courier.waiting:
             self._forget(courier)
         if health.state is not RouteState.UNHEALTHY or courier.probing or courier.claiming or courier.resting:
@@ -535,11 +582,11 @@ class Dispatcher:
             self._expect(due, courier.name)
             return
         courier.probing = True
-        self._start(self._probe(courier))
+        self._start(self._contained(self._probe(courier)))
 
     async def _probe(self, courier: Courier) -> None:
         """One probe; another one at once where it ended its delivery, for that says nothing of the destination."""
-        health = self._oversight.of(courier.name)
+        health = courier.health
         try:
             while courier.route is not None and health.state is RouteState.UNHEALTHY and not self._stopping:
                 now = self._clock.now()
@@ -600,7 +647,7 @@ class Dispatcher:
             self._strays = True  # it may have been paused
             self._wake.set()
             return True
-        return self._oversight.of(courier.name).probe_due(self._clock.now()) != due
+        return courier.health.probe_due(self._clock.now()) != due
 
     async def _to_probe(self, courier: Courier, last: DeliveryId | None, now: datetime) -> Delivery | None:
         """What is sent to see whether a destination is well again: what a person asked for, else the oldest that was
