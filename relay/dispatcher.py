@@ -43,6 +43,9 @@ _PROBED_ELSEWHERE = timedelta(seconds=5)  # until it is seen whether another rel
 
 _MOST_SPARE = 64  # tasks that are kept for what is to be sent next
 
+# See health: names of a module, for the hot path.
+_HEALTHY, _PENDING, _NO_ORDER = RouteState.HEALTHY, State.PENDING, Order.NONE
+
 Attempt = Callable[[Route, Delivery], Awaitable[Result]]
 
 
@@ -394,7 +397,8 @@ class Dispatcher:
             self._pause(courier, 1.0)
         finally:
             courier.workers -= 1
-            self._pump(courier)
+            if first.ready or again.ready or first.behind or again.behind or courier.health.state is not _HEALTHY:
+                self._pump(courier)
             if courier.route is None:
                 self._let_go(courier)
 
@@ -455,7 +459,7 @@ class Dispatcher:
         if probe and delivery.trigger is not Trigger.MANUAL:
             delivery.trigger = Trigger.PROBE
         result = await self._attempt(route, delivery)
-        if courier.route is not None and courier.route.order is not Order.NONE and not result.ordered:
+        if courier.route is not None and courier.route.order is not _NO_ORDER and not result.ordered:
             result = replace(result, ordered=True)
         # The slot is free only when the result is on disk: after a crash no more is repeated than was in flight, and
         # while the store cannot write nothing new is sent that could not be recorded.
@@ -471,12 +475,12 @@ class Dispatcher:
                 return result
         self.progress_at = self._clock.monotonic()
         if (
-            result.state is State.PENDING
+            result.state is _PENDING
             or delivery.lane is not None
             or result.ordered
             or courier.rerun
             or self._oversight.urgent
-            or courier.health.state is RouteState.PAUSED
+            or courier.health.state is not _HEALTHY
         ):
             await self._recorded(courier, delivery, result)
         return result

@@ -126,20 +126,19 @@ class Metrics:
     def attempted(self, result: Result, outcome: Outcome) -> None:
         """Count an attempt and, where it ended the delivery, the delivery."""
         route, attempt = result.delivery.route, result.attempt
-        if attempt is not None and result.state is State.DELIVERED:
+        if isinstance(outcome, Delivered) and attempt is not None:
             known = self._delivered.get(route)
             if known is None:
                 known = self._delivered[route] = _Delivered(self, route)
             known.count(result, attempt)
-            self.pace.ended(State.DELIVERED, result.at)
+            self.pace.delivered(result.at)
             return
-        if attempt is not None:
-            word = "delivered" if isinstance(outcome, Delivered) else outcome.failure.code.value
-            self.attempts.labels(route, word).inc()
+        if attempt is not None and not isinstance(outcome, Delivered):
+            self.attempts.labels(route, outcome.failure.code.value).inc()
             self.duration.labels(route).observe(attempt.duration_ms / 1000)
-        if result.state is not State.PENDING:
-            self.deliveries.labels(route, result.state.value).inc()
-            self.pace.ended(result.state, result.at)
+        if result.state is State.FAILED:
+            self.deliveries.labels(route, State.FAILED.value).inc()
+            self.pace.failed(result.at)
 
     def watch(self, gauges: Callable[[], Gauges]) -> None:
         """Ask this for the gauges at each scrape."""

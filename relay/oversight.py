@@ -14,7 +14,7 @@ from typing import Any
 
 from relay import journal
 from relay.clock import Clock
-from relay.delivery import Delivered, Outcome, Result, Trigger
+from relay.delivery import Delivered, Outcome, Result
 from relay.health import PausedBy, RouteHealth, RouteState, Turn, restored
 from relay.notify import Kind, Notices
 from relay.routing import Route
@@ -124,12 +124,7 @@ class Oversight:
         name, attempt = route.name, result.attempt
         health = self.of(name)
         assert attempt is not None
-        if (
-            health.state is RouteState.HEALTHY
-            and attempt.trigger is not Trigger.PROBE
-            and isinstance(outcome, Delivered)
-        ):
-            health.well(result.at)
+        if isinstance(outcome, Delivered) and health.was_well(attempt.trigger, result.at):
             self._changed.add(name)
             return
         status = attempt.response.status if attempt.response is not None else None
@@ -143,11 +138,6 @@ class Oversight:
             journal.route_turned(name, health.state, health.reason)
             recovered = turn is Turn.RECOVERED
             self._tell(name, _TOLD[turn], health.reason or "", since if recovered else health.since)
-
-    def gave_up(self, route: Route, result: Result, delivery_id: str) -> None:
-        """A delivery failed for good; somebody may want to know."""
-        if result.failure is not None:
-            self.failed(route, Kind.DELIVERY_FAILED, result.failure.message, delivery_id)
 
     def failed(self, route: Route, kind: Kind, reason: str, *ids: str) -> None:
         """A delivery of a route failed, or found the queue full."""

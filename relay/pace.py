@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from relay.clock import from_ms
-from relay.delivery import State
 
 MINUTES = 60
 HOUR = timedelta(minutes=MINUTES)
@@ -51,12 +50,13 @@ class Pace:
         """An event was stored."""
         self._minute(now).events += 1
 
-    def ended(self, state: State, now: datetime) -> None:
-        """A delivery is done with: sent, or given up."""
-        if state is State.DELIVERED:
-            self._minute(now).delivered += 1
-        elif state is State.FAILED:
-            self._minute(now).failed += 1
+    def delivered(self, now: datetime) -> None:
+        """A delivery was sent."""
+        self._minute(now).delivered += 1
+
+    def failed(self, now: datetime) -> None:
+        """A delivery was given up."""
+        self._minute(now).failed += 1
 
     def last_hour(self, now: datetime) -> Sequence[Minute]:
         """Sixty minutes, the oldest first, the last one still going on."""

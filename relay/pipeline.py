@@ -147,8 +147,8 @@ class Pipeline:
         result = _decide(route, delivery, attempt, outcome, ended)
         if attempt is not None:
             self._oversight.saw(route, result, outcome)
-        if result.state is State.FAILED:
-            self._oversight.gave_up(route, result, ids[0])
+        if result.failure is not None and result.state is State.FAILED:
+            self._oversight.failed(route, Kind.DELIVERY_FAILED, result.failure.message, ids[0])
         journal.attempted(delivery, ids, result, outcome)
         self._metrics.attempted(result, outcome)
         return result
@@ -224,7 +224,7 @@ class Pipeline:
     def _say_full(self, added: Added, routing: Routing) -> None:
         for name in added.full:
             self._metrics.deliveries.labels(name, State.FAILED.value).inc()
-            self._metrics.pace.ended(State.FAILED, self._clock.now())
+            self._metrics.pace.failed(self._clock.now())
             route = routing.routes.get(name)
             if route is not None:
                 self._oversight.failed(route, Kind.QUEUE_FULL, f"{route.max_pending} deliveries wait already")
