@@ -375,10 +375,10 @@ class Dispatcher:
                 if self._stopping or courier.relaning:
                     break
                 slots = courier.health.slots(route.concurrency)
-                workers = courier.workers
-                if first.behind or again.behind or workers < min(slots, courier.waiting + len(courier.sending)):
+                wanted = len(first.ready) + len(again.ready) + len(courier.sending)
+                if (courier.workers < wanted and courier.workers < slots) or first.behind or again.behind:
                     self._pump(courier)
-                if workers > slots or (courier.bucket is not None and self._must_rest(courier)):
+                if courier.workers > slots or (courier.bucket is not None and self._must_rest(courier)):
                     break
                 queue = courier.pick(slots) if again.ready else first
                 delivery = queue.ready.popleft()
