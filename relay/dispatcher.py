@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,13 +24,12 @@ from relay.lane import Order
 from relay.memory import CLAIMED, Memory
 from relay.oversight import Oversight
 from relay.routing import Route
+from relay.schedule import Schedule
 from relay.store import Store, Unavailable, WrongState
 
-_POLL = 5.0  # seconds; also how late a jump of the wall clock is noticed
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
 _RECORD_AGAIN = 0.5  # seconds between tries to record a result that the store could not take
 
-_SET_BACK = timedelta(seconds=30)  # less is what clocks are put right by
 _PROBED_FROM = 8  # deliveries among which the one for a probe is chosen
 _PROBED_BYTES = 64 << 10  # that they have together, unless one has more
 _ROOM_AGAIN = timedelta(seconds=1)  # until a probe that found no room in memory is tried again
@@ -74,25 +72,22 @@ class Dispatcher:
         self._drain = drain.total_seconds()
         self._couriers: dict[str, Courier] = {}
         self._disabled: frozenset[str] = frozenset()
-        self._due: list[tuple[datetime, str]] = []
-        self._next: dict[str, datetime] = {}  # by route: the one moment it is to be looked at next
+        self._schedule = Schedule(clock)
         self._stopping = False
         self._strays = False
         self._left: set[str] = set()  # routes that went away: other relays may still send for them
         self._settling = asyncio.Lock()
-        self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._spare: list[asyncio.Future[Courier | None]] = []  # of those that wait for somebody to work for
         self._rests: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
         self._scheduler: asyncio.Task[None] | None = None
-        self._seen = clock.now(), clock.monotonic()  # the two clocks, when they were last looked at
         self.interrupted = 0
         self.progress_at = clock.monotonic()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self._scheduler = self._group.create_task(self._schedule(), name="scheduler")
+        self._scheduler = self._group.create_task(self._keep_time(), name="scheduler")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -159,7 +154,7 @@ class Dispatcher:
             if courier is None or courier.route is None:  # its route went away between match and commit
                 self._strays = True
                 self._left.add(delivery.route)
-                self._wake.set()
+                self._schedule.wake()
                 continue
             queue, slots = courier.first, courier.slots
             if (
@@ -177,7 +172,7 @@ class Dispatcher:
                 queue.ready.append(delivery)
             self._pump(courier)
         for name, due in added.later:
-            self._expect(due, name)
+            self._schedule.expect(due, name)
         for name in added.looks:
             self.look(name)
 
@@ -190,7 +185,7 @@ class Dispatcher:
     def settle(self) -> None:
         """What waits may be of routes that nobody sends for any more: to be looked at soon."""
         self._strays = True
-        self._wake.set()
+        self._schedule.wake()
         self._look_everywhere()
 
     def look(self, route: str) -> None:
@@ -198,7 +193,7 @@ class Dispatcher:
         courier = self._couriers.get(route)
         if courier is None or courier.route is None:  # nobody sends it now: it is to be held
             self._strays = True
-            self._wake.set()
+            self._schedule.wake()
         else:
             courier.look()
             self._pump(courier)
@@ -488,7 +483,7 @@ class Dispatcher:
     async def _recorded(self, courier: Courier, delivery: Delivery, result: Result) -> None:
         """What follows from a result that is on disk."""
         if result.state is State.PENDING and result.due is not None:
-            self._expect(result.due, delivery.route)
+            self._schedule.expect(result.due, delivery.route)
         if delivery.lane is not None or result.ordered:
             courier.look()  # the next one of its lane, or what it has given way to
         if delivery.id in courier.rerun:
@@ -500,7 +495,7 @@ class Dispatcher:
         if self._oversight.paused(courier.name):
             self._forget(courier)
             self._strays = True
-            self._wake.set()
+            self._schedule.wake()
 
     async def _rerun(self, courier: Courier, delivery: DeliveryId) -> None:
         try:
@@ -553,7 +548,7 @@ class Dispatcher:
             return
         later = await self._store.next_due(route.name, now)
         if later is not None:
-            self._expect(later, route.name)
+            self._schedule.expect(later, route.name)
 
     def _forget(self, courier: Courier) -> None:
         """Leave what has not begun to the store."""
@@ -583,7 +578,7 @@ class Dispatcher:
         now = self._clock.now()
         due = health.probe_due(now)
         if due is not None and now < due:
-            self._expect(due, courier.name)
+            self._schedule.expect(due, courier.name)
             return
         courier.probing = True
         self._start(self._contained(self._probe(courier)))
@@ -596,19 +591,19 @@ class Dispatcher:
                 now = self._clock.now()
                 due = health.probe_due(now)
                 if due is not None and now < due:
-                    self._expect(due, courier.name)
+                    self._schedule.expect(due, courier.name)
                     return
                 if self._must_rest(courier):
                     return
                 if self._shared is not None and not await self._shared.errand(_probing(courier), _PROBE_FOR):
-                    self._expect(now + _PROBED_ELSEWHERE, courier.name)
+                    self._schedule.expect(now + _PROBED_ELSEWHERE, courier.name)
                     return
                 if self._shared is not None and await self._changed_elsewhere(courier, due):
                     continue
                 courier.first.behind = courier.again.behind = False
                 async with self._room(courier) as most:
                     if not most:
-                        self._expect(now + _ROOM_AGAIN, courier.name)
+                        self._schedule.expect(now + _ROOM_AGAIN, courier.name)
                         return
                     delivery = await self._to_probe(courier, health.last_probe, now)
                     size = size_of(delivery) if delivery is not None else 0
@@ -620,7 +615,7 @@ class Dispatcher:
                     if delivery is None:
                         later = await self._store.next_due(courier.name, now)
                         if later is not None:
-                            self._expect(later, courier.name)
+                            self._schedule.expect(later, courier.name)
                         return
                     courier.sending[delivery.id] = delivery
                     try:
@@ -631,7 +626,7 @@ class Dispatcher:
                     self._drop(courier, size)
         except Unavailable as error:
             journal.store_trouble(str(error))
-            self._expect(self._clock.now() + timedelta(seconds=1), courier.name)
+            self._schedule.expect(self._clock.now() + timedelta(seconds=1), courier.name)
         finally:
             if self._shared is not None:
                 with contextlib.suppress(Unavailable):
@@ -649,7 +644,7 @@ class Dispatcher:
         """Whether another relay has just probed a route, and knows more of it than has been heard here."""
         if await self._oversight.refresh([courier.name]):
             self._strays = True  # it may have been paused
-            self._wake.set()
+            self._schedule.wake()
             return True
         return courier.health.probe_due(self._clock.now()) != due
 
@@ -667,30 +662,13 @@ class Dispatcher:
 
     # -- time --------------------------------------------------------------------------------------------------------
 
-    def _expect(self, due: datetime, route: str) -> None:
-        """Look at a route again when something of it becomes due."""
-        known = self._next.get(route)
-        if known is not None and known <= due:
-            return  # it is looked at before that, and then told what comes next
-        self._next[route] = due
-        heapq.heappush(self._due, (due, route))
-        if self._due[0] == (due, route):
-            self._wake.set()
-
-    async def _schedule(self) -> None:
+    async def _keep_time(self) -> None:
         """Wake routes when something of theirs becomes due, and settle what belongs to no route."""
         look_at = self._clock.monotonic() + _LOOK_EVERYWHERE
         while True:
-            self._wake.clear()
-            now = self._clock.now()
+            now = self._schedule.begin()
             await self._notice_the_clock(now)
-            due: set[str] = set()
-            while self._due and self._due[0][0] <= now:
-                moment, name = heapq.heappop(self._due)
-                if self._next.get(name) == moment:
-                    del self._next[name]
-                    due.add(name)
-            for name in due:
+            for name in self._schedule.due(now):
                 self.look(name)
             if self._clock.monotonic() >= look_at:
                 self._look_everywhere()
@@ -698,29 +676,21 @@ class Dispatcher:
             if self._strays:
                 await self._settle()
             self.progress_at = self._clock.monotonic()
-            wait = (self._due[0][0] - now).total_seconds() if self._due else _POLL
-            try:
-                async with asyncio.timeout(min(max(wait, 0.001), _POLL)):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await self._schedule.wait(now)
 
     async def _notice_the_clock(self, now: datetime) -> None:
-        """A wall clock that was set back would put off whatever waits for its time, a day for a day."""
-        known, at = self._seen
-        self._seen = now, self._clock.monotonic()
-        back = known + timedelta(seconds=self._seen[1] - at) - now
-        if back < _SET_BACK:
+        """Move what waits for its time where the wall clock was set back."""
+        back = self._schedule.set_back(now)
+        if back is None:
             return
         try:
             moved = await self._store.set_back(back, now)
         except Unavailable as error:
             journal.store_trouble(str(error))
-            self._seen = known, at  # once more
+            self._schedule.set_back_again()
             return
         journal.clock_set_back(back.total_seconds(), moved)
-        self._due.clear()
-        self._next.clear()
+        self._schedule.clear()
         self._look_everywhere()
 
     async def _settle(self) -> None:
