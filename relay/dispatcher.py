@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Self
@@ -21,10 +21,10 @@ from relay.delivery import Added, Delivery, HeldReason, Result, State, Trigger
 from relay.health import RouteState
 from relay.ids import DeliveryId
 from relay.lane import Order
-from relay.memory import CLAIMED, Memory
 from relay.oversight import Oversight
 from relay.routing import Route
 from relay.schedule import Schedule
+from relay.stock import Stock
 from relay.store import Store, Unavailable, WrongState
 
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
@@ -59,11 +59,7 @@ class Dispatcher:
         drain: timedelta = timedelta(seconds=20),
         most_bytes: int = 64 << 20,
     ) -> None:
-        self._memory = Memory(most_bytes)
-        self._starved: dict[Courier, None] = {}  # couriers that wait for memory, who came first first
-        self._feeding = False
-        # Of what may take more memory than there is, one at a time: claims, and windows, whose attempts take long.
-        self._narrow, self._large = asyncio.Lock(), asyncio.Lock()
+        self._stock = Stock(most_bytes, self._pump)
         self._store = store
         self._shared = store.shared
         self._clock = clock
@@ -109,13 +105,13 @@ class Dispatcher:
             courier = self._couriers[name]
             courier.route = None
             self._left.add(name)
-            self._forget(courier)
+            self._stock.forget(courier)
             self._let_go(courier)
         for name, route in enabled.items():
             known = self._couriers.get(name)
             if known is not None and known.route is not None and known.route.order is not route.order:
                 known.relaning = True  # nothing begins until the lanes are right: it may have to wait, or to be taken
-                self._forget(known)
+                self._stock.forget(known)
         await self._keep_orders(enabled)
         for name, route in enabled.items():
             known = self._couriers.get(name)
@@ -143,7 +139,7 @@ class Dispatcher:
         route will be sent but what is in flight."""
         for courier in self._couriers.values():
             if self._oversight.paused(courier.name):
-                self._forget(courier)
+                self._stock.forget(courier)
         await self._settle()
         self._look_everywhere()
 
@@ -165,7 +161,7 @@ class Dispatcher:
                 or courier.probing
                 or delivery.id <= courier.claimed
                 or (queue.ready and courier.room(queue, slots) <= 0)
-                or not self._hold_if_it_fits(courier, size_of(delivery))
+                or not self._stock.take(courier, size_of(delivery))
             ):
                 queue.behind = True
             else:
@@ -179,7 +175,7 @@ class Dispatcher:
     def lost(self) -> None:
         """Others may have what is ready here: all of it is left to the store. What is being sent goes on."""
         for courier in self._couriers.values():
-            self._forget(courier)
+            self._stock.forget(courier)
         self._look_everywhere()
 
     def settle(self) -> None:
@@ -207,7 +203,7 @@ class Dispatcher:
             for queue in courier.queues:
                 for delivery in [one for one in queue.ready if one.id in gone]:
                     queue.ready.remove(delivery)
-                    self._drop(courier, size_of(delivery))
+                    self._stock.drop(courier, size_of(delivery))
 
     def again(self, delivery: DeliveryId, route: str) -> None:
         """A delivery was retried by hand: it is due now. One that is being sent is due again when that has failed."""
@@ -250,7 +246,7 @@ class Dispatcher:
         while self._spare:
             self._spare.pop().set_result(None)
         for courier in self._couriers.values():
-            self._forget(courier)
+            self._stock.forget(courier)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._drain)
         self.interrupted = self.in_flight
@@ -258,53 +254,6 @@ class Dispatcher:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_RECORDING)
-
-    # -- memory ------------------------------------------------------------------------------------------------------
-
-    def _hold_if_it_fits(self, courier: Courier, size: int) -> bool:
-        fits = self._memory.fits(courier.bytes, size)
-        if fits:
-            courier.bytes += size
-            self._memory.taken += size
-        return fits
-
-    def _hold(self, courier: Courier, size: int) -> None:
-        courier.bytes += size
-        self._memory.taken += size
-
-    def _drop(self, courier: Courier, size: int) -> None:
-        """So much has been let go of; who waited for it comes next."""
-        courier.bytes -= size
-        self._memory.taken -= size
-        if self._starved:
-            self._feed_soon()
-
-    def _feed_soon(self) -> None:
-        if self._starved and not self._feeding:
-            self._feeding = True
-            asyncio.get_running_loop().call_soon(self._feed)
-
-    def _feed(self) -> None:
-        self._feeding = False
-        for courier in list(self._starved):
-            if not self._memory.room(0)[0]:
-                break
-            del self._starved[courier]
-            self._pump(courier)
-
-    @contextlib.asynccontextmanager
-    async def _room(self, courier: Courier) -> AsyncIterator[int]:
-        """Bytes that may be read for a courier, reserved for it; 0 where it has to wait."""
-        room, narrow = self._memory.room(courier.bytes)
-        async with self._narrow if narrow else contextlib.nullcontext():
-            if narrow:
-                room, _ = self._memory.room(courier.bytes)  # others have been here meanwhile
-            self._memory.taken += room
-            try:
-                yield room
-            finally:
-                self._memory.taken -= room
-                self._feed_soon()
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -329,12 +278,9 @@ class Dispatcher:
                 self._start(self._serve(courier))
         behind = (first.behind and len(first.ready) < slots) or (again.behind and len(again.ready) < slots)
         # One reads at a time: what a probe is just sending must not be found here, nor the other way about.
-        if behind and not (courier.claiming or courier.probing):
-            if self._memory.room(courier.bytes)[0]:
-                courier.claiming = True
-                self._start(self._contained(self._claim(courier)))
-            else:
-                self._starved[courier] = None
+        if behind and not (courier.claiming or courier.probing) and not self._stock.starve(courier):
+            courier.claiming = True
+            self._start(self._contained(self._claim(courier)))
 
     def _start(self, coroutine: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -385,7 +331,7 @@ class Dispatcher:
                 finally:
                     queue.sending -= 1
                     del courier.sending[delivery.id]
-                    self._drop(courier, held)
+                    self._stock.drop(courier, held)
         except Unavailable as error:  # it could not be taken: the store is asked for it again
             journal.store_trouble(str(error))
             courier.look()
@@ -434,18 +380,18 @@ class Dispatcher:
     async def _send_window(self, route: Route, courier: Courier, delivery: Delivery, probe: bool) -> Result | None:
         """The same for a window, of which only one event is in memory before it is taken: where there is little room,
         one at a time."""
-        before, crowded = size_of(delivery), self._memory.crowded(CLAIMED)
-        async with self._large if crowded else contextlib.nullcontext():
+        before = size_of(delivery)
+        async with self._stock.alone_if_crowded():
             taken = await self._store.take(delivery, self._clock.now())
             if taken is None:
                 courier.look()
                 return None
             more = size_of(taken) - before
-            self._hold(courier, more)
+            self._stock.hold(courier, more)
             try:
                 return await self._attempted(route, courier, taken, probe)
             finally:
-                self._drop(courier, more)
+                self._stock.drop(courier, more)
 
     async def _attempted(self, route: Route, courier: Courier, delivery: Delivery, probe: bool = False) -> Result:
         """Make the attempt, and see to it that its result is recorded."""
@@ -493,7 +439,7 @@ class Dispatcher:
         if self._oversight.urgent:
             await self._oversight.save()
         if self._oversight.paused(courier.name):
-            self._forget(courier)
+            self._stock.forget(courier)
             self._strays = True
             self._schedule.wake()
 
@@ -530,7 +476,7 @@ class Dispatcher:
         now, slots = self._clock.now(), courier.health.slots(route.concurrency)
         queue.behind = False
         room = max(1, courier.room(queue, slots))
-        async with self._room(courier) as most:
+        async with self._stock.room(courier) as most:
             if not most:
                 queue.behind = True  # whoever pumps at the end has it wait
                 return
@@ -542,7 +488,7 @@ class Dispatcher:
                 return
             found = courier.fresh(found)
             queue.ready.extend(found)
-            self._hold(courier, sum(map(size_of, found)))
+            self._stock.keep(courier, found)
         if found:
             queue.behind = True  # until a claim finds nothing
             return
@@ -550,21 +496,12 @@ class Dispatcher:
         if later is not None:
             self._schedule.expect(later, route.name)
 
-    def _forget(self, courier: Courier) -> None:
-        """Leave what has not begun to the store."""
-        held = 0
-        for queue in courier.queues:
-            held += sum(map(size_of, queue.ready))
-            queue.ready.clear()
-            queue.behind = True
-        self._drop(courier, held)
-
     def _let_go(self, courier: Courier) -> None:
         """A courier whose route is gone ends with its last attempt. What is stuck stays known."""
         idle = not (courier.workers or courier.claiming or courier.probing or courier.stuck)
         if courier.route is None and idle and self._couriers.get(courier.name) is courier:
             del self._couriers[courier.name]
-            self._starved.pop(courier, None)
+            self._stock.starved.pop(courier, None)
 
     # -- probes ------------------------------------------------------------------------------------------------------
 
@@ -572,7 +509,7 @@ class Dispatcher:
         """Have one attempt made for an unhealthy route when it is time for it."""
         health = courier.health
         if courier.waiting:
-            self._forget(courier)
+            self._stock.forget(courier)
         if health.state is not RouteState.UNHEALTHY or courier.probing or courier.claiming or courier.resting:
             return  # whoever reads, and who rests, comes by here again at its end
         now = self._clock.now()
@@ -601,13 +538,13 @@ class Dispatcher:
                 if self._shared is not None and await self._changed_elsewhere(courier, due):
                     continue
                 courier.first.behind = courier.again.behind = False
-                async with self._room(courier) as most:
+                async with self._stock.room(courier) as most:
                     if not most:
                         self._schedule.expect(now + _ROOM_AGAIN, courier.name)
                         return
                     delivery = await self._to_probe(courier, health.last_probe, now)
                     size = size_of(delivery) if delivery is not None else 0
-                    self._hold(courier, size)
+                    self._stock.hold(courier, size)
                 route = courier.route
                 try:
                     if route is None or self._stopping or courier.relaning or health.state is not RouteState.UNHEALTHY:
@@ -623,7 +560,7 @@ class Dispatcher:
                     finally:
                         del courier.sending[delivery.id]
                 finally:
-                    self._drop(courier, size)
+                    self._stock.drop(courier, size)
         except Unavailable as error:
             journal.store_trouble(str(error))
             self._schedule.expect(self._clock.now() + timedelta(seconds=1), courier.name)
