@@ -17,13 +17,14 @@ from typing import Self
 from relay import journal
 from relay.clock import Clock
 from relay.courier import Courier, Queue, size_of
-from relay.delivery import Added, Delivery, HeldReason, Result, State, Trigger
+from relay.delivery import Added, Delivery, Result, State, Trigger
 from relay.health import RouteState
 from relay.ids import DeliveryId
 from relay.lane import Order
 from relay.oversight import Oversight
 from relay.routing import Route
 from relay.schedule import Schedule
+from relay.settling import Settling
 from relay.stock import Stock
 from relay.store import Store, Unavailable, WrongState
 
@@ -67,12 +68,9 @@ class Dispatcher:
         self._oversight = oversight
         self._drain = drain.total_seconds()
         self._couriers: dict[str, Courier] = {}
-        self._disabled: frozenset[str] = frozenset()
         self._schedule = Schedule(clock)
+        self._settling = Settling(store, clock, oversight, self._schedule, self._couriers)
         self._stopping = False
-        self._strays = False
-        self._left: set[str] = set()  # routes that went away: other relays may still send for them
-        self._settling = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._spare: list[asyncio.Future[Courier | None]] = []  # of those that wait for somebody to work for
         self._rests: set[asyncio.Task[None]] = set()
@@ -100,11 +98,11 @@ class Dispatcher:
         Attempts in flight finish under the route they began with.
         """
         enabled = {name: route for name, route in routes.items() if route.enabled}
-        self._disabled = frozenset(routes.keys() - enabled.keys())
+        self._settling.disabled = frozenset(routes.keys() - enabled.keys())
         for name in self._couriers.keys() - enabled.keys():
             courier = self._couriers[name]
             courier.route = None
-            self._left.add(name)
+            self._settling.left(name)
             self._stock.forget(courier)
             self._let_go(courier)
         for name, route in enabled.items():
@@ -112,7 +110,7 @@ class Dispatcher:
             if known is not None and known.route is not None and known.route.order is not route.order:
                 known.relaning = True  # nothing begins until the lanes are right: it may have to wait, or to be taken
                 self._stock.forget(known)
-        await self._keep_orders(enabled)
+        await self._settling.keep_orders(enabled)
         for name, route in enabled.items():
             known = self._couriers.get(name)
             if known is None:
@@ -122,17 +120,6 @@ class Dispatcher:
                 known.relaning = False
         await self._settle()
         self._look_everywhere()
-
-    async def _keep_orders(self, routes: Mapping[str, Route]) -> None:
-        while True:
-            try:
-                sending = [number for courier in self._couriers.values() for number in courier.sending]
-                await self._store.follow({name: route.order for name, route in routes.items()}, sending)
-                return
-            except Unavailable as error:
-                # Nothing may be sent out of its order: better late.
-                journal.store_trouble(str(error))
-                await self._clock.sleep(_RECORD_AGAIN)
 
     async def obey(self) -> None:
         """Routes were paused or resumed: what waits of them is held or released. When it returns, nothing of a paused
@@ -148,9 +135,8 @@ class Dispatcher:
         for delivery in added.ready:
             courier = self._couriers.get(delivery.route)
             if courier is None or courier.route is None:  # its route went away between match and commit
-                self._strays = True
-                self._left.add(delivery.route)
-                self._schedule.wake()
+                self._settling.left(delivery.route)
+                self._settling.soon()
                 continue
             queue, slots = courier.first, courier.slots
             if (
@@ -180,16 +166,14 @@ class Dispatcher:
 
     def settle(self) -> None:
         """What waits may be of routes that nobody sends for any more: to be looked at soon."""
-        self._strays = True
-        self._schedule.wake()
+        self._settling.soon()
         self._look_everywhere()
 
     def look(self, route: str) -> None:
         """Something of this route became due by other means than `offer`: a retry by hand, a release."""
         courier = self._couriers.get(route)
         if courier is None or courier.route is None:  # nobody sends it now: it is to be held
-            self._strays = True
-            self._schedule.wake()
+            self._settling.soon()
         else:
             courier.look()
             self._pump(courier)
@@ -440,8 +424,7 @@ class Dispatcher:
             await self._oversight.save()
         if self._oversight.paused(courier.name):
             self._stock.forget(courier)
-            self._strays = True
-            self._schedule.wake()
+            self._settling.soon()
 
     async def _rerun(self, courier: Courier, delivery: DeliveryId) -> None:
         try:
@@ -580,8 +563,7 @@ class Dispatcher:
     async def _changed_elsewhere(self, courier: Courier, due: datetime | None) -> bool:
         """Whether another relay has just probed a route, and knows more of it than has been heard here."""
         if await self._oversight.refresh([courier.name]):
-            self._strays = True  # it may have been paused
-            self._schedule.wake()
+            self._settling.soon()  # it may have been paused
             return True
         return courier.health.probe_due(self._clock.now()) != due
 
@@ -610,10 +592,14 @@ class Dispatcher:
             if self._clock.monotonic() >= look_at:
                 self._look_everywhere()
                 look_at = self._clock.monotonic() + _LOOK_EVERYWHERE
-            if self._strays:
+            if self._settling.needed:
                 await self._settle()
             self.progress_at = self._clock.monotonic()
             await self._schedule.wait(now)
+
+    async def _settle(self) -> None:
+        for name in await self._settling.settle():
+            self.look(name)
 
     async def _notice_the_clock(self, now: datetime) -> None:
         """Move what waits for its time where the wall clock was set back."""
@@ -629,28 +615,6 @@ class Dispatcher:
         journal.clock_set_back(back.total_seconds(), moved)
         self._schedule.clear()
         self._look_everywhere()
-
-    async def _settle(self) -> None:
-        async with self._settling:
-            self._strays = False
-            left, self._left = self._left, set()
-            sending = {name for name, courier in self._couriers.items() if courier.route is not None}
-            paused = {name for name in sending if self._oversight.paused(name)}
-            kept = dict.fromkeys(self._disabled, HeldReason.DISABLED) | dict.fromkeys(paused, HeldReason.PAUSED)
-            try:
-                settled = await self._store.settle(sending - paused, kept)
-                if self._shared is not None and left - sending:
-                    known = [number for courier in self._couriers.values() for number in courier.known]
-                    await self._shared.leave(left - sending, known)
-            except Unavailable as error:
-                self._strays = True
-                self._left |= left
-                journal.store_trouble(str(error))
-                return
-        journal.held(settled.held)
-        journal.released(settled.released)
-        for name in settled.released:
-            self.look(name)
 
 
 def _probing(courier: Courier) -> str:
