@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Self
 
 from relay import journal
+from relay.attempts import Attempt, Attempts
 from relay.clock import Clock
 from relay.courier import Courier, Queue, size_of
-from relay.delivery import Added, Delivery, Result, State, Trigger
+from relay.delivery import Added, Delivery, Trigger
 from relay.health import RouteState
 from relay.ids import DeliveryId
-from relay.lane import Order
 from relay.oversight import Oversight
 from relay.routing import Route
 from relay.schedule import Schedule
 from relay.settling import Settling
 from relay.stock import Stock
-from relay.store import Store, Unavailable, WrongState
+from relay.store import Store, Unavailable
 
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
-_RECORD_AGAIN = 0.5  # seconds between tries to record a result that the store could not take
 
 _PROBED_FROM = 8  # deliveries among which the one for a probe is chosen
 _PROBED_BYTES = 64 << 10  # that they have together, unless one has more
@@ -42,10 +40,8 @@ _PROBED_ELSEWHERE = timedelta(seconds=5)  # until it is seen whether another rel
 
 _MOST_SPARE = 64  # tasks that are kept for what is to be sent next
 
-# See health: names of a module, for the hot path.
-_HEALTHY, _PENDING, _NO_ORDER = RouteState.HEALTHY, State.PENDING, Order.NONE
-
-Attempt = Callable[[Route, Delivery], Awaitable[Result]]
+# See health: a name of a module, for the hot path.
+_HEALTHY = RouteState.HEALTHY
 
 
 class Dispatcher:
@@ -64,12 +60,12 @@ class Dispatcher:
         self._store = store
         self._shared = store.shared
         self._clock = clock
-        self._attempt = attempt
         self._oversight = oversight
         self._drain = drain.total_seconds()
         self._couriers: dict[str, Courier] = {}
         self._schedule = Schedule(clock)
         self._settling = Settling(store, clock, oversight, self._schedule, self._couriers)
+        self._attempts = Attempts(store, clock, attempt, oversight, self._schedule, self._settling, self._stock)
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._spare: list[asyncio.Future[Courier | None]] = []  # of those that wait for somebody to work for
@@ -77,7 +73,6 @@ class Dispatcher:
         self._group = asyncio.TaskGroup()
         self._scheduler: asyncio.Task[None] | None = None
         self.interrupted = 0
-        self.progress_at = clock.monotonic()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -214,6 +209,15 @@ class Dispatcher:
             self._pump(courier)
 
     @property
+    def progress_at(self) -> float:
+        """When something was last done here, by the clock that nobody sets."""
+        return self._attempts.progress_at
+
+    @progress_at.setter
+    def progress_at(self, moment: float) -> None:
+        self._attempts.progress_at = moment
+
+    @property
     def in_flight(self) -> int:
         """Attempts being made at this moment."""
         return sum(len(courier.sending) for courier in self._couriers.values())
@@ -311,7 +315,9 @@ class Dispatcher:
                 queue.sending += 1
                 held = size_of(delivery)
                 try:
-                    await (self._attempted if delivery.reserved else self._send)(route, courier, delivery)
+                    await (self._attempts.attempted if delivery.reserved else self._attempts.send)(
+                        route, courier, delivery
+                    )
                 finally:
                     queue.sending -= 1
                     del courier.sending[delivery.id]
@@ -347,93 +353,6 @@ class Dispatcher:
         await self._clock.sleep(seconds)
         courier.resting = False
         self._pump(courier)
-
-    async def _send(self, route: Route, courier: Courier, delivery: Delivery, probe: bool = False) -> Result | None:
-        """Make an attempt and record it. None where there was nothing to be sent after all. Raises Unavailable where it
-        could not be taken."""
-        if not delivery.reserved:
-            if route.grouping is not None:
-                return await self._send_window(route, courier, delivery, probe)
-            taken = await self._store.take(delivery, self._clock.now())
-            if taken is None:
-                courier.look()  # it may be due later now
-                return None
-            delivery = taken
-        return await self._attempted(route, courier, delivery, probe)
-
-    async def _send_window(self, route: Route, courier: Courier, delivery: Delivery, probe: bool) -> Result | None:
-        """The same for a window, of which only one event is in memory before it is taken: where there is little room,
-        one at a time."""
-        before = size_of(delivery)
-        async with self._stock.alone_if_crowded():
-            taken = await self._store.take(delivery, self._clock.now())
-            if taken is None:
-                courier.look()
-                return None
-            more = size_of(taken) - before
-            self._stock.hold(courier, more)
-            try:
-                return await self._attempted(route, courier, taken, probe)
-            finally:
-                self._stock.drop(courier, more)
-
-    async def _attempted(self, route: Route, courier: Courier, delivery: Delivery, probe: bool = False) -> Result:
-        """Make the attempt, and see to it that its result is recorded."""
-        if self._shared is not None and self._shared.lapsed():
-            raise Unavailable("this relay's lease on what it has in hand has ended: it cannot reach the database")
-        if probe and delivery.trigger is not Trigger.MANUAL:
-            delivery.trigger = Trigger.PROBE
-        result = await self._attempt(route, delivery)
-        if courier.route is not None and courier.route.order is not _NO_ORDER and not result.ordered:
-            result = replace(result, ordered=True)
-        # The slot is free only when the result is on disk: after a crash no more is repeated than was in flight, and
-        # while the store cannot write nothing new is sent that could not be recorded.
-        while True:
-            try:
-                await self._store.record(result)
-                break
-            except Unavailable:
-                await self._clock.sleep(_RECORD_AGAIN)
-            except Exception:  # noqa: BLE001 - a bug: better a delivery that waits for a restart than one sent for ever
-                journal.crashed("record")
-                courier.stuck.add(delivery.id)
-                return result
-        self.progress_at = self._clock.monotonic()
-        if (
-            result.state is _PENDING
-            or delivery.lane is not None
-            or result.ordered
-            or courier.rerun
-            or self._oversight.urgent
-            or courier.health.state is not _HEALTHY
-        ):
-            await self._recorded(courier, delivery, result)
-        return result
-
-    async def _recorded(self, courier: Courier, delivery: Delivery, result: Result) -> None:
-        """What follows from a result that is on disk."""
-        if result.state is State.PENDING and result.due is not None:
-            self._schedule.expect(result.due, delivery.route)
-        if delivery.lane is not None or result.ordered:
-            courier.look()  # the next one of its lane, or what it has given way to
-        if delivery.id in courier.rerun:
-            courier.rerun.discard(delivery.id)
-            if result.state is State.PENDING:
-                await self._rerun(courier, delivery.id)
-        if self._oversight.urgent:
-            await self._oversight.save()
-        if self._oversight.paused(courier.name):
-            self._stock.forget(courier)
-            self._settling.soon()
-
-    async def _rerun(self, courier: Courier, delivery: DeliveryId) -> None:
-        try:
-            await self._store.retry(delivery, self._clock.now())
-            courier.look()
-        except (WrongState, KeyError):
-            return  # something else was done by hand since
-        except Unavailable as error:
-            journal.store_trouble(str(error))
 
     async def _claim(self, courier: Courier) -> None:
         """Read what is due from the store, as far as there is room for it.
@@ -539,7 +458,7 @@ class Dispatcher:
                         return
                     courier.sending[delivery.id] = delivery
                     try:
-                        await self._send(route, courier, delivery, probe=True)
+                        await self._attempts.send(route, courier, delivery, probe=True)
                     finally:
                         del courier.sending[delivery.id]
                 finally:
@@ -594,7 +513,7 @@ class Dispatcher:
                 look_at = self._clock.monotonic() + _LOOK_EVERYWHERE
             if self._settling.needed:
                 await self._settle()
-            self.progress_at = self._clock.monotonic()
+            self._attempts.progress_at = self._clock.monotonic()
             await self._schedule.wait(now)
 
     async def _settle(self) -> None:
