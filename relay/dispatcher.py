@@ -8,7 +8,6 @@ up nobody else, and the store, not this module, is the guarantee: whatever is fo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Self
@@ -16,11 +15,13 @@ from typing import Self
 from relay import journal
 from relay.attempts import Attempt, Attempts
 from relay.clock import Clock
-from relay.courier import Courier, Queue, size_of
-from relay.delivery import Added, Delivery, Trigger
+from relay.courier import Courier, size_of
+from relay.delivery import Added
 from relay.health import RouteState
 from relay.ids import DeliveryId
 from relay.oversight import Oversight
+from relay.probes import Probes
+from relay.reading import Reading
 from relay.routing import Route
 from relay.schedule import Schedule
 from relay.settling import Settling
@@ -28,16 +29,7 @@ from relay.stock import Stock
 from relay.store import Store, Unavailable
 
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
-
-_PROBED_FROM = 8  # deliveries among which the one for a probe is chosen
-_PROBED_BYTES = 64 << 10  # that they have together, unless one has more
-_ROOM_AGAIN = timedelta(seconds=1)  # until a probe that found no room in memory is tried again
-
 _RECORDING = 5.0  # seconds for the results of attempts that were cut off
-
-_PROBE_FOR = timedelta(minutes=5)  # longer than any attempt: a relay that dies meanwhile is taken for dead before
-_PROBED_ELSEWHERE = timedelta(seconds=5)  # until it is seen whether another relay's probe has turned the route
-
 _MOST_SPARE = 64  # tasks that are kept for what is to be sent next
 
 # See health: a name of a module, for the hot path.
@@ -56,9 +48,8 @@ class Dispatcher:
         drain: timedelta = timedelta(seconds=20),
         most_bytes: int = 64 << 20,
     ) -> None:
-        self._stock = Stock(most_bytes, self._pump)
+        self._stock = Stock(most_bytes, self.pump)
         self._store = store
-        self._shared = store.shared
         self._clock = clock
         self._oversight = oversight
         self._drain = drain.total_seconds()
@@ -66,7 +57,11 @@ class Dispatcher:
         self._schedule = Schedule(clock)
         self._settling = Settling(store, clock, oversight, self._schedule, self._couriers)
         self._attempts = Attempts(store, clock, attempt, oversight, self._schedule, self._settling, self._stock)
-        self._stopping = False
+        self._reading = Reading(self, store, clock, self._schedule, self._stock)
+        self._probes = Probes(
+            self, store, clock, self._attempts, oversight, self._schedule, self._settling, self._stock
+        )
+        self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._spare: list[asyncio.Future[Courier | None]] = []  # of those that wait for somebody to work for
         self._rests: set[asyncio.Task[None]] = set()
@@ -99,7 +94,7 @@ class Dispatcher:
             courier.route = None
             self._settling.left(name)
             self._stock.forget(courier)
-            self._let_go(courier)
+            self.let_go(courier)
         for name, route in enabled.items():
             known = self._couriers.get(name)
             if known is not None and known.route is not None and known.route.order is not route.order:
@@ -147,7 +142,7 @@ class Dispatcher:
                 queue.behind = True
             else:
                 queue.ready.append(delivery)
-            self._pump(courier)
+            self.pump(courier)
         for name, due in added.later:
             self._schedule.expect(due, name)
         for name in added.looks:
@@ -171,7 +166,7 @@ class Dispatcher:
             self._settling.soon()
         else:
             courier.look()
-            self._pump(courier)
+            self.pump(courier)
 
     def recall(self, deliveries: Iterable[DeliveryId]) -> None:
         """These are not to be sent: they are about to be cancelled or held. One that is being sent already is sent."""
@@ -206,7 +201,7 @@ class Dispatcher:
     def _look_everywhere(self) -> None:
         for courier in self._couriers.values():
             courier.look()
-            self._pump(courier)
+            self.pump(courier)
 
     @property
     def progress_at(self) -> float:
@@ -224,9 +219,9 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Begin nothing new; let attempts in flight finish for the drain time, then cut them off. Idempotent."""
-        if self._stopping:
+        if self.stopping:
             return
-        self._stopping = True
+        self.stopping = True
         if self._scheduler is not None:
             self._scheduler.cancel()
         for task in self._rests:
@@ -245,14 +240,14 @@ class Dispatcher:
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    def _pump(self, courier: Courier) -> None:
+    def pump(self, courier: Courier) -> None:
         """Start what the courier has room for."""
         route = courier.route
-        if self._stopping or route is None or courier.relaning:
+        if self.stopping or route is None or courier.relaning:
             return
         slots = courier.health.slots(route.concurrency)
         if not slots:
-            self._probe_in_time(courier)
+            self._probes.in_time(courier)
             return
         if courier.resting:
             return
@@ -268,12 +263,16 @@ class Dispatcher:
         # One reads at a time: what a probe is just sending must not be found here, nor the other way about.
         if behind and not (courier.claiming or courier.probing) and not self._stock.starve(courier):
             courier.claiming = True
-            self._start(self._contained(self._claim(courier)))
+            self.begin(self._reading.claim(courier))
 
     def _start(self, coroutine: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def begin(self, coroutine: Coroutine[object, object, None]) -> None:
+        """Have this done beside all else."""
+        self._start(self._contained(coroutine))
 
     @staticmethod
     async def _contained(coroutine: Coroutine[object, object, None]) -> None:
@@ -290,7 +289,7 @@ class Dispatcher:
                 await self._work(courier)
             except Exception:  # noqa: BLE001 - see _contained
                 journal.crashed("dispatcher")
-            if self._stopping or len(self._spare) >= _MOST_SPARE:
+            if self.stopping or len(self._spare) >= _MOST_SPARE:
                 return
             called: asyncio.Future[Courier | None] = asyncio.get_running_loop().create_future()
             self._spare.append(called)
@@ -301,13 +300,13 @@ class Dispatcher:
         first, again = courier.first, courier.again
         try:
             while (route := courier.route) is not None and (first.ready or again.ready):
-                if self._stopping or courier.relaning:
+                if self.stopping or courier.relaning:
                     break
                 slots = courier.health.slots(route.concurrency)
                 wanted = len(first.ready) + len(again.ready) + len(courier.sending)
                 if (courier.workers < wanted and courier.workers < slots) or first.behind or again.behind:
-                    self._pump(courier)
-                if courier.workers > slots or (courier.bucket is not None and self._must_rest(courier)):
+                    self.pump(courier)
+                if courier.workers > slots or (courier.bucket is not None and self.must_rest(courier)):
                     break
                 queue = courier.pick(slots) if again.ready else first
                 delivery = queue.ready.popleft()
@@ -325,24 +324,24 @@ class Dispatcher:
         except Unavailable as error:  # it could not be taken: the store is asked for it again
             journal.store_trouble(str(error))
             courier.look()
-            self._pause(courier, 1.0)
+            self.pause(courier, 1.0)
         finally:
             courier.workers -= 1
             if first.ready or again.ready or first.behind or again.behind or courier.health.state is not _HEALTHY:
-                self._pump(courier)
+                self.pump(courier)
             if courier.route is None:
-                self._let_go(courier)
+                self.let_go(courier)
 
-    def _must_rest(self, courier: Courier) -> bool:
+    def must_rest(self, courier: Courier) -> bool:
         """Whether the route's rate is used up; then it goes on by itself when there is some again."""
         wait = courier.bucket.take() if courier.bucket is not None else 0.0
         if wait:
-            self._pause(courier, wait)
+            self.pause(courier, wait)
         return wait > 0
 
-    def _pause(self, courier: Courier, seconds: float) -> None:
+    def pause(self, courier: Courier, seconds: float) -> None:
         """Begin nothing for so long."""
-        if courier.resting or self._stopping:
+        if courier.resting or self.stopping:
             return
         courier.resting = True
         task = self._group.create_task(self._rest(courier, seconds))
@@ -352,151 +351,14 @@ class Dispatcher:
     async def _rest(self, courier: Courier, seconds: float) -> None:
         await self._clock.sleep(seconds)
         courier.resting = False
-        self._pump(courier)
+        self.pump(courier)
 
-    async def _claim(self, courier: Courier) -> None:
-        """Read what is due from the store, as far as there is room for it.
-
-        While this runs `offer` hands nothing over, so that what is read is either known here or not in memory at all.
-        """
-        try:
-            for queue in courier.queues:
-                if queue.behind and courier.route is not None:
-                    await self._fill(courier, courier.route, queue)
-        except Unavailable as error:
-            journal.store_trouble(str(error))
-            courier.look()
-            self._pause(courier, 1.0)
-        finally:
-            courier.claiming = False
-            if not courier.probing:
-                courier.recalled.clear()
-            self._pump(courier)
-            self._let_go(courier)
-
-    async def _fill(self, courier: Courier, route: Route, queue: Queue) -> None:
-        now, slots = self._clock.now(), courier.health.slots(route.concurrency)
-        queue.behind = False
-        room = max(1, courier.room(queue, slots))
-        async with self._stock.room(courier) as most:
-            if not most:
-                queue.behind = True  # whoever pumps at the end has it wait
-                return
-            found = await self._store.claim(route.name, queue.retried, now, room, courier.known, most)
-            if courier.route is None or self._stopping:
-                return
-            if not courier.slots or courier.relaning or courier.route.order is not route.order:
-                queue.behind = True
-                return
-            found = courier.fresh(found)
-            queue.ready.extend(found)
-            self._stock.keep(courier, found)
-        if found:
-            queue.behind = True  # until a claim finds nothing
-            return
-        later = await self._store.next_due(route.name, now)
-        if later is not None:
-            self._schedule.expect(later, route.name)
-
-    def _let_go(self, courier: Courier) -> None:
+    def let_go(self, courier: Courier) -> None:
         """A courier whose route is gone ends with its last attempt. What is stuck stays known."""
         idle = not (courier.workers or courier.claiming or courier.probing or courier.stuck)
         if courier.route is None and idle and self._couriers.get(courier.name) is courier:
             del self._couriers[courier.name]
             self._stock.starved.pop(courier, None)
-
-    # -- probes ------------------------------------------------------------------------------------------------------
-
-    def _probe_in_time(self, courier: Courier) -> None:
-        """Have one attempt made for an unhealthy route when it is time for it."""
-        health = courier.health
-        if courier.waiting:
-            self._stock.forget(courier)
-        if health.state is not RouteState.UNHEALTHY or courier.probing or courier.claiming or courier.resting:
-            return  # whoever reads, and who rests, comes by here again at its end
-        now = self._clock.now()
-        due = health.probe_due(now)
-        if due is not None and now < due:
-            self._schedule.expect(due, courier.name)
-            return
-        courier.probing = True
-        self._start(self._contained(self._probe(courier)))
-
-    async def _probe(self, courier: Courier) -> None:
-        """One probe; another one at once where it ended its delivery, for that says nothing of the destination."""
-        health = courier.health
-        try:
-            while courier.route is not None and health.state is RouteState.UNHEALTHY and not self._stopping:
-                now = self._clock.now()
-                due = health.probe_due(now)
-                if due is not None and now < due:
-                    self._schedule.expect(due, courier.name)
-                    return
-                if self._must_rest(courier):
-                    return
-                if self._shared is not None and not await self._shared.errand(_probing(courier), _PROBE_FOR):
-                    self._schedule.expect(now + _PROBED_ELSEWHERE, courier.name)
-                    return
-                if self._shared is not None and await self._changed_elsewhere(courier, due):
-                    continue
-                courier.first.behind = courier.again.behind = False
-                async with self._stock.room(courier) as most:
-                    if not most:
-                        self._schedule.expect(now + _ROOM_AGAIN, courier.name)
-                        return
-                    delivery = await self._to_probe(courier, health.last_probe, now)
-                    size = size_of(delivery) if delivery is not None else 0
-                    self._stock.hold(courier, size)
-                route = courier.route
-                try:
-                    if route is None or self._stopping or courier.relaning or health.state is not RouteState.UNHEALTHY:
-                        return  # it changed meanwhile
-                    if delivery is None:
-                        later = await self._store.next_due(courier.name, now)
-                        if later is not None:
-                            self._schedule.expect(later, courier.name)
-                        return
-                    courier.sending[delivery.id] = delivery
-                    try:
-                        await self._attempts.send(route, courier, delivery, probe=True)
-                    finally:
-                        del courier.sending[delivery.id]
-                finally:
-                    self._stock.drop(courier, size)
-        except Unavailable as error:
-            journal.store_trouble(str(error))
-            self._schedule.expect(self._clock.now() + timedelta(seconds=1), courier.name)
-        finally:
-            if self._shared is not None:
-                with contextlib.suppress(Unavailable):
-                    await self._shared.done(_probing(courier))
-            courier.probing = False
-            if not courier.claiming:
-                courier.recalled.clear()
-            if health.state is not RouteState.UNHEALTHY:
-                courier.look()
-            if courier.first.behind or courier.again.behind:  # also what came while this one was reading
-                self._pump(courier)
-            self._let_go(courier)
-
-    async def _changed_elsewhere(self, courier: Courier, due: datetime | None) -> bool:
-        """Whether another relay has just probed a route, and knows more of it than has been heard here."""
-        if await self._oversight.refresh([courier.name]):
-            self._settling.soon()  # it may have been paused
-            return True
-        return courier.health.probe_due(self._clock.now()) != due
-
-    async def _to_probe(self, courier: Courier, last: DeliveryId | None, now: datetime) -> Delivery | None:
-        """What is sent to see whether a destination is well again: what a person asked for, else the oldest that was
-        not the last to be tried. Of large ones no more than one is read."""
-        claim, name = self._store.claim, courier.name
-        found = courier.fresh(await claim(name, None, now, _PROBED_FROM, courier.known, _PROBED_BYTES))
-        if [one.id for one in found] == [last]:
-            known = {*courier.known, *(one.id for one in found)}
-            found = courier.fresh(await claim(name, None, now, 1, known, _PROBED_BYTES)) or found
-        asked = [one for one in found if one.trigger is Trigger.MANUAL]
-        others = [one for one in found if one.id != last]
-        return next(iter([*asked, *others, *found]), None)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -534,7 +396,3 @@ class Dispatcher:
         journal.clock_set_back(back.total_seconds(), moved)
         self._schedule.clear()
         self._look_everywhere()
-
-
-def _probing(courier: Courier) -> str:
-    return f"probe:{courier.name}"
