@@ -208,13 +208,13 @@ _log = Log(LEVELS["info"], _for_programs)
 _before: bytes | None = None  # what `_say` puts before a line; None where lines are not so simple
 
 
-def _say(line: dict[str, Any]) -> None:
+def _say(line: dict[str, Any], now: datetime | None = None) -> None:
     """A line of the hot path, while all is well: ids, names, our own words and what a sender's body says of itself,
-    and at its end the `event`. There is nothing to mask in it."""
+    and at its end the `event`. There is nothing to mask in it. Who has just asked for the time says it."""
     if _before is None:
         _log.info(**line)
         return
-    now = datetime.now(UTC)
+    now = now or datetime.now(UTC)
     line["level"] = "info"
     line["timestamp"] = now
     data = logline.at_once(line)
@@ -295,7 +295,7 @@ def attempted(delivery: Delivery, ids: tuple[str, str], result: Result, outcome:
         "event": "attempt",
     }
     if isinstance(outcome, Delivered):
-        _say(facts)
+        _say(facts, result.at)
     else:
         _log.warning(**facts)
 
