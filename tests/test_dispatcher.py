@@ -335,3 +335,32 @@ async def test_who_waits_for_memory_that_was_only_reserved_goes_on_when_it_is_le
         sending.dispatcher._stock.feed_soon()
         await until(lambda: store.counts() == {})
     await store.close()
+
+
+async def test_one_task_sends_for_one_route_after_another_also_after_a_bug_and_ends_with_the_dispatcher(
+    tmp_path: Path,
+) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    names = [f"r{number}" for number in range(8)]
+    sending = Sending(store, routes(*names), most_bytes=100_000)
+    well, attempted = sending.attempt, list[str]()
+
+    async def attempt(by: Route, delivery: Delivery) -> Result:
+        attempted.append(by.name)
+        if by.name == "r3":
+            raise AssertionError("a bug")
+        return await well(by, delivery)
+
+    sending.dispatcher = Dispatcher(store, sending.clock, attempt, sending.oversight)
+    async with sending.notices, sending.dispatcher as dispatcher:
+        await dispatcher.follow(sending.routes)
+        await until(lambda: not any(courier.first.behind for courier in dispatcher._couriers.values()))
+        await until(lambda: not dispatcher._tasks)  # those that looked for what is due
+        for number, name in enumerate(names, 1):
+            await sending.owe(b"{}", name)
+            await until(lambda wanted=number: len(attempted) == wanted and not dispatcher.in_flight)  # type: ignore[misc]
+        assert attempted == names
+        assert len(dispatcher._tasks) == 1
+    assert not dispatcher._tasks
+    assert [route for route, count in store.counts().items() if count.pending] == ["r3"]
+    await store.close()
