@@ -36,7 +36,7 @@ STEPS = ("read", "verify", "describe", "match", "store", "render", "sign", "send
 _RULES = tuple(
     (re.compile(file), re.compile(function), step)
     for file, function, step in (
-        (r"relay/(journal|logline)\.py|/structlog/", ".*", "log"),
+        (r"relay/(journal|logline|outlet)\.py|/structlog/", ".*", "log"),
         (r"relay/signing\.py", ".*", "sign"),
         (r"relay/(proof|bodyproof|secret)\.py", ".*", "verify"),
         (r"relay/", r"^verify$", "verify"),
