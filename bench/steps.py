@@ -36,7 +36,7 @@ STEPS = ("read", "verify", "describe", "match", "store", "render", "sign", "send
 _RULES = tuple(
     (re.compile(file), re.compile(function), step)
     for file, function, step in (
-        (r"relay/(journal|logline)\.py|/structlog/", ".*", "log"),
+        (r"relay/(journal|logline|outlet)\.py|/structlog/", ".*", "log"),
         (r"relay/signing\.py", ".*", "sign"),
         (r"relay/(proof|bodyproof|secret)\.py", ".*", "verify"),
         (r"relay/", r"^verify$", "verify"),
@@ -51,7 +51,8 @@ _RULES = tuple(
         (r"relay/pipeline\.py", r"^(_event|_owe)$", "store"),
         (r"relay/pipeline\.py", r"^(attempt|_send|_decide)$", "send"),
         (r"relay/pipeline\.py", r"^accept$", "describe"),
-        (r"relay/(dispatcher|courier|oversight|health|metrics|lane)\.py", ".*", "dispatch"),
+        (r"relay/(dispatcher|attempts|probes|reading|courier|stock|schedule|settling)\.py", ".*", "dispatch"),
+        (r"relay/(oversight|health|metrics|lane)\.py", ".*", "dispatch"),
         (r"relay/stores/", ".*", "store"),
         (r"relay/web/|aiohttp/web", ".*", "read"),
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from relay.clock import Clock
 from relay.delivery import Delivery
+from relay.health import RouteHealth
 from relay.ids import DeliveryId
 from relay.limits import TokenBucket
 from relay.routing import Route
@@ -37,13 +38,14 @@ class Courier:
     returns does not send again what is being sent."""
 
     __slots__ = (
-        "again", "bucket", "bytes", "claimed", "claiming", "first", "name", "probing", "recalled", "relaning", "rerun",
-        "resting", "route", "sending", "stuck", "turn", "workers",
+        "again", "bucket", "bytes", "claimed", "claiming", "first", "health", "name", "probing", "recalled", "relaning",
+        "rerun", "resting", "route", "sending", "stuck", "turn", "workers",
     )  # fmt: skip
 
-    def __init__(self, route: Route, clock: Clock) -> None:
+    def __init__(self, route: Route, health: RouteHealth, clock: Clock) -> None:
         self.name = route.name
         self.route: Route | None = route
+        self.health = health
         self.first = Queue(retried=False)
         self.again = Queue(retried=True)
         self.sending: dict[DeliveryId, Delivery] = {}
@@ -69,6 +71,11 @@ class Courier:
     @property
     def queues(self) -> tuple[Queue, Queue]:
         return self.first, self.again
+
+    @property
+    def slots(self) -> int:
+        """How many ordinary attempts may be under way at once."""
+        return 0 if self.route is None else self.health.slots(self.route.concurrency)
 
     @property
     def waiting(self) -> int:

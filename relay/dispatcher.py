@@ -8,40 +8,32 @@ up nobody else, and the store, not this module, is the guarantee: whatever is fo
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import heapq
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Self
 
 from relay import journal
+from relay.attempts import Attempt, Attempts
 from relay.clock import Clock
-from relay.courier import Courier, Queue, size_of
-from relay.delivery import Added, Delivery, HeldReason, Result, State, Trigger
+from relay.courier import Courier, size_of
+from relay.delivery import Added
 from relay.health import RouteState
 from relay.ids import DeliveryId
-from relay.lane import Order
-from relay.memory import CLAIMED, Memory
 from relay.oversight import Oversight
+from relay.probes import Probes
+from relay.reading import Reading
 from relay.routing import Route
-from relay.store import Store, Unavailable, WrongState
+from relay.schedule import Schedule
+from relay.settling import Settling
+from relay.stock import Stock
+from relay.store import Store, Unavailable
 
-_POLL = 5.0  # seconds; also how late a jump of the wall clock is noticed
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
-_RECORD_AGAIN = 0.5  # seconds between tries to record a result that the store could not take
-
-_SET_BACK = timedelta(seconds=30)  # less is what clocks are put right by
-_PROBED_FROM = 8  # deliveries among which the one for a probe is chosen
-_PROBED_BYTES = 64 << 10  # that they have together, unless one has more
-_ROOM_AGAIN = timedelta(seconds=1)  # until a probe that found no room in memory is tried again
-
 _RECORDING = 5.0  # seconds for the results of attempts that were cut off
+_MOST_SPARE = 64  # tasks that are kept for what is to be sent next
 
-_PROBE_FOR = timedelta(minutes=5)  # longer than any attempt: a relay that dies meanwhile is taken for dead before
-_PROBED_ELSEWHERE = timedelta(seconds=5)  # until it is seen whether another relay's probe has turned the route
-
-Attempt = Callable[[Route, Delivery], Awaitable[Result]]
+# See health: a name of a module, for the hot path.
+_HEALTHY = RouteState.HEALTHY
 
 
 class Dispatcher:
@@ -56,37 +48,30 @@ class Dispatcher:
         drain: timedelta = timedelta(seconds=20),
         most_bytes: int = 64 << 20,
     ) -> None:
-        self._memory = Memory(most_bytes)
-        self._starved: dict[Courier, None] = {}  # couriers that wait for memory, who came first first
-        self._feeding = False
-        # Of what may take more memory than there is, one at a time: claims, and windows, whose attempts take long.
-        self._narrow, self._large = asyncio.Lock(), asyncio.Lock()
+        self._stock = Stock(most_bytes, self.pump)
         self._store = store
-        self._shared = store.shared
         self._clock = clock
-        self._attempt = attempt
         self._oversight = oversight
         self._drain = drain.total_seconds()
         self._couriers: dict[str, Courier] = {}
-        self._disabled: frozenset[str] = frozenset()
-        self._due: list[tuple[datetime, str]] = []
-        self._next: dict[str, datetime] = {}  # by route: the one moment it is to be looked at next
-        self._stopping = False
-        self._strays = False
-        self._left: set[str] = set()  # routes that went away: other relays may still send for them
-        self._settling = asyncio.Lock()
-        self._wake = asyncio.Event()
+        self._schedule = Schedule(clock)
+        self._settling = Settling(store, clock, oversight, self._schedule, self._couriers)
+        self._attempts = Attempts(store, clock, attempt, oversight, self._schedule, self._settling, self._stock)
+        self._reading = Reading(self, store, clock, self._schedule, self._stock)
+        self._probes = Probes(
+            self, store, clock, self._attempts, oversight, self._schedule, self._settling, self._stock
+        )
+        self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._spare: list[asyncio.Future[Courier | None]] = []  # of those that wait for somebody to work for
         self._rests: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
         self._scheduler: asyncio.Task[None] | None = None
-        self._seen = clock.now(), clock.monotonic()  # the two clocks, when they were last looked at
         self.interrupted = 0
-        self.progress_at = clock.monotonic()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self._scheduler = self._group.create_task(self._schedule(), name="scheduler")
+        self._scheduler = self._group.create_task(self._keep_time(), name="scheduler")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -103,46 +88,35 @@ class Dispatcher:
         Attempts in flight finish under the route they began with.
         """
         enabled = {name: route for name, route in routes.items() if route.enabled}
-        self._disabled = frozenset(routes.keys() - enabled.keys())
+        self._settling.disabled = frozenset(routes.keys() - enabled.keys())
         for name in self._couriers.keys() - enabled.keys():
             courier = self._couriers[name]
             courier.route = None
-            self._left.add(name)
-            self._forget(courier)
-            self._let_go(courier)
+            self._settling.left(name)
+            self._stock.forget(courier)
+            self.let_go(courier)
         for name, route in enabled.items():
             known = self._couriers.get(name)
             if known is not None and known.route is not None and known.route.order is not route.order:
                 known.relaning = True  # nothing begins until the lanes are right: it may have to wait, or to be taken
-                self._forget(known)
-        await self._keep_orders(enabled)
+                self._stock.forget(known)
+        await self._settling.keep_orders(enabled)
         for name, route in enabled.items():
             known = self._couriers.get(name)
             if known is None:
-                self._couriers[name] = Courier(route, self._clock)
+                self._couriers[name] = Courier(route, self._oversight.of(name), self._clock)
             else:
                 known.follow(route, self._clock)
                 known.relaning = False
         await self._settle()
         self._look_everywhere()
 
-    async def _keep_orders(self, routes: Mapping[str, Route]) -> None:
-        while True:
-            try:
-                sending = [number for courier in self._couriers.values() for number in courier.sending]
-                await self._store.follow({name: route.order for name, route in routes.items()}, sending)
-                return
-            except Unavailable as error:
-                # Nothing may be sent out of its order: better late.
-                journal.store_trouble(str(error))
-                await self._clock.sleep(_RECORD_AGAIN)
-
     async def obey(self) -> None:
         """Routes were paused or resumed: what waits of them is held or released. When it returns, nothing of a paused
         route will be sent but what is in flight."""
         for courier in self._couriers.values():
             if self._oversight.paused(courier.name):
-                self._forget(courier)
+                self._stock.forget(courier)
         await self._settle()
         self._look_everywhere()
 
@@ -151,47 +125,48 @@ class Dispatcher:
         for delivery in added.ready:
             courier = self._couriers.get(delivery.route)
             if courier is None or courier.route is None:  # its route went away between match and commit
-                self._strays = True
-                self._left.add(delivery.route)
-                self._wake.set()
+                self._settling.left(delivery.route)
+                self._settling.soon()
                 continue
-            queue, slots = courier.first, self._oversight.slots(courier.route)
-            size = size_of(delivery)
-            full = courier.room(queue, slots) <= 0 or not self._memory.fits(courier.bytes, size)
-            # What may have been read from the store before it is told of here must not be sent twice.
-            read = courier.claiming or courier.probing or delivery.id <= courier.claimed
-            if not slots or queue.behind or read or full:
+            queue, slots = courier.first, courier.slots
+            if (
+                not slots
+                or queue.behind
+                # What may have been read from the store before it is told of here must not be sent twice.
+                or courier.claiming
+                or courier.probing
+                or delivery.id <= courier.claimed
+                or (queue.ready and courier.room(queue, slots) <= 0)
+                or not self._stock.take(courier, size_of(delivery))
+            ):
                 queue.behind = True
             else:
-                self._hold(courier, size)
                 queue.ready.append(delivery)
-            self._pump(courier)
+            self.pump(courier)
         for name, due in added.later:
-            self._expect(due, name)
+            self._schedule.expect(due, name)
         for name in added.looks:
             self.look(name)
 
     def lost(self) -> None:
         """Others may have what is ready here: all of it is left to the store. What is being sent goes on."""
         for courier in self._couriers.values():
-            self._forget(courier)
+            self._stock.forget(courier)
         self._look_everywhere()
 
     def settle(self) -> None:
         """What waits may be of routes that nobody sends for any more: to be looked at soon."""
-        self._strays = True
-        self._wake.set()
+        self._settling.soon()
         self._look_everywhere()
 
     def look(self, route: str) -> None:
         """Something of this route became due by other means than `offer`: a retry by hand, a release."""
         courier = self._couriers.get(route)
         if courier is None or courier.route is None:  # nobody sends it now: it is to be held
-            self._strays = True
-            self._wake.set()
+            self._settling.soon()
         else:
             courier.look()
-            self._pump(courier)
+            self.pump(courier)
 
     def recall(self, deliveries: Iterable[DeliveryId]) -> None:
         """These are not to be sent: they are about to be cancelled or held. One that is being sent already is sent."""
@@ -202,7 +177,7 @@ class Dispatcher:
             for queue in courier.queues:
                 for delivery in [one for one in queue.ready if one.id in gone]:
                     queue.ready.remove(delivery)
-                    self._drop(courier, size_of(delivery))
+                    self._stock.drop(courier, size_of(delivery))
 
     def again(self, delivery: DeliveryId, route: str) -> None:
         """A delivery was retried by hand: it is due now. One that is being sent is due again when that has failed."""
@@ -226,7 +201,16 @@ class Dispatcher:
     def _look_everywhere(self) -> None:
         for courier in self._couriers.values():
             courier.look()
-            self._pump(courier)
+            self.pump(courier)
+
+    @property
+    def progress_at(self) -> float:
+        """When something was last done here, by the clock that nobody sets."""
+        return self._attempts.progress_at
+
+    @progress_at.setter
+    def progress_at(self, moment: float) -> None:
+        self._attempts.progress_at = moment
 
     @property
     def in_flight(self) -> int:
@@ -235,15 +219,17 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Begin nothing new; let attempts in flight finish for the drain time, then cut them off. Idempotent."""
-        if self._stopping:
+        if self.stopping:
             return
-        self._stopping = True
+        self.stopping = True
         if self._scheduler is not None:
             self._scheduler.cancel()
         for task in self._rests:
             task.cancel()
+        while self._spare:
+            self._spare.pop().set_result(None)
         for courier in self._couriers.values():
-            self._forget(courier)
+            self._stock.forget(courier)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._drain)
         self.interrupted = self.in_flight
@@ -252,75 +238,41 @@ class Dispatcher:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_RECORDING)
 
-    # -- memory ------------------------------------------------------------------------------------------------------
-
-    def _hold(self, courier: Courier, size: int) -> None:
-        courier.bytes += size
-        self._memory.taken += size
-
-    def _drop(self, courier: Courier, size: int) -> None:
-        """So much has been let go of; who waited for it comes next."""
-        courier.bytes -= size
-        self._memory.taken -= size
-        self._feed_soon()
-
-    def _feed_soon(self) -> None:
-        if self._starved and not self._feeding:
-            self._feeding = True
-            asyncio.get_running_loop().call_soon(self._feed)
-
-    def _feed(self) -> None:
-        self._feeding = False
-        for courier in list(self._starved):
-            if not self._memory.room(0)[0]:
-                break
-            del self._starved[courier]
-            self._pump(courier)
-
-    @contextlib.asynccontextmanager
-    async def _room(self, courier: Courier) -> AsyncIterator[int]:
-        """Bytes that may be read for a courier, reserved for it; 0 where it has to wait."""
-        room, narrow = self._memory.room(courier.bytes)
-        async with self._narrow if narrow else contextlib.nullcontext():
-            if narrow:
-                room, _ = self._memory.room(courier.bytes)  # others have been here meanwhile
-            self._memory.taken += room
-            try:
-                yield room
-            finally:
-                self._memory.taken -= room
-                self._feed_soon()
-
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    def _pump(self, courier: Courier) -> None:
+    def pump(self, courier: Courier) -> None:
         """Start what the courier has room for."""
         route = courier.route
-        if self._stopping or route is None or courier.relaning:
+        if self.stopping or route is None or courier.relaning:
             return
-        slots = self._oversight.slots(route)
+        slots = courier.health.slots(route.concurrency)
         if not slots:
-            self._probe_in_time(courier)
+            self._probes.in_time(courier)
             return
         if courier.resting:
             return
-        while courier.workers < slots and courier.workers < courier.waiting + len(courier.sending):
+        first, again = courier.first, courier.again
+        wanted = min(slots, len(first.ready) + len(again.ready) + len(courier.sending))
+        while courier.workers < wanted:
             courier.workers += 1
-            self._start(self._work(courier))
-        # One reads at a time: what a probe is just sending must not be found here, nor the other way about.
-        reading = courier.claiming or courier.probing
-        if not reading and any(queue.behind and len(queue.ready) < slots for queue in courier.queues):
-            if self._memory.room(courier.bytes)[0]:
-                courier.claiming = True
-                self._start(self._claim(courier))
+            if self._spare:
+                self._spare.pop().set_result(courier)
             else:
-                self._starved[courier] = None
+                self._start(self._serve(courier))
+        behind = (first.behind and len(first.ready) < slots) or (again.behind and len(again.ready) < slots)
+        # One reads at a time: what a probe is just sending must not be found here, nor the other way about.
+        if behind and not (courier.claiming or courier.probing) and not self._stock.starve(courier):
+            courier.claiming = True
+            self.begin(self._reading.claim(courier))
 
     def _start(self, coroutine: Coroutine[object, object, None]) -> None:
-        # A group would cost half as much again: under load there is a task for nearly each delivery.
-        task = asyncio.get_running_loop().create_task(self._contained(coroutine))
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def begin(self, coroutine: Coroutine[object, object, None]) -> None:
+        """Have this done beside all else."""
+        self._start(self._contained(coroutine))
 
     @staticmethod
     async def _contained(coroutine: Coroutine[object, object, None]) -> None:
@@ -329,46 +281,67 @@ class Dispatcher:
         except Exception:  # noqa: BLE001 - a bug of ours in one route must not end the sending of all others
             journal.crashed("dispatcher")
 
+    async def _serve(self, courier: Courier | None) -> None:
+        """Work for one courier, then for whichever needs somebody next: a task for each delivery would cost some ten
+        thousand instructions more."""
+        while courier is not None:
+            try:
+                await self._work(courier)
+            except Exception:  # noqa: BLE001 - see _contained
+                journal.crashed("dispatcher")
+            if self.stopping or len(self._spare) >= _MOST_SPARE:
+                return
+            called: asyncio.Future[Courier | None] = asyncio.get_running_loop().create_future()
+            self._spare.append(called)
+            courier = await called
+
     async def _work(self, courier: Courier) -> None:
         """Send one delivery after another until the courier has no more for this slot."""
+        first, again = courier.first, courier.again
         try:
-            while courier.waiting and courier.route is not None and not (self._stopping or courier.relaning):
-                route = courier.route
-                slots = self._oversight.slots(route)
-                if courier.workers < slots or courier.first.behind or courier.again.behind:
-                    self._pump(courier)
-                if courier.workers > slots or self._must_rest(courier):
+            while (route := courier.route) is not None and (first.ready or again.ready):
+                if self.stopping or courier.relaning:
                     break
-                queue = courier.pick(slots)
+                slots = courier.health.slots(route.concurrency)
+                wanted = len(first.ready) + len(again.ready) + len(courier.sending)
+                if (courier.workers < wanted and courier.workers < slots) or first.behind or again.behind:
+                    self.pump(courier)
+                if courier.workers > slots or (courier.bucket is not None and self.must_rest(courier)):
+                    break
+                queue = courier.pick(slots) if again.ready else first
                 delivery = queue.ready.popleft()
                 courier.sending[delivery.id] = delivery
                 queue.sending += 1
                 held = size_of(delivery)
                 try:
-                    await self._send(route, courier, delivery)
+                    await (self._attempts.attempted if delivery.reserved else self._attempts.send)(
+                        route, courier, delivery
+                    )
                 finally:
                     queue.sending -= 1
                     del courier.sending[delivery.id]
-                    self._drop(courier, held)
+                    self._stock.drop(courier, held)
         except Unavailable as error:  # it could not be taken: the store is asked for it again
             journal.store_trouble(str(error))
             courier.look()
-            self._pause(courier, 1.0)
+            self.pause(courier, 1.0)
         finally:
             courier.workers -= 1
-            self._pump(courier)
-            self._let_go(courier)
+            if first.ready or again.ready or first.behind or again.behind or courier.health.state is not _HEALTHY:
+                self.pump(courier)
+            if courier.route is None:
+                self.let_go(courier)
 
-    def _must_rest(self, courier: Courier) -> bool:
+    def must_rest(self, courier: Courier) -> bool:
         """Whether the route's rate is used up; then it goes on by itself when there is some again."""
         wait = courier.bucket.take() if courier.bucket is not None else 0.0
         if wait:
-            self._pause(courier, wait)
+            self.pause(courier, wait)
         return wait > 0
 
-    def _pause(self, courier: Courier, seconds: float) -> None:
+    def pause(self, courier: Courier, seconds: float) -> None:
         """Begin nothing for so long."""
-        if courier.resting or self._stopping:
+        if courier.resting or self.stopping:
             return
         courier.resting = True
         task = self._group.create_task(self._rest(courier, seconds))
@@ -378,322 +351,48 @@ class Dispatcher:
     async def _rest(self, courier: Courier, seconds: float) -> None:
         await self._clock.sleep(seconds)
         courier.resting = False
-        self._pump(courier)
+        self.pump(courier)
 
-    async def _send(self, route: Route, courier: Courier, delivery: Delivery, probe: bool = False) -> Result | None:
-        """Make an attempt and record it. None where there was nothing to be sent after all. Raises Unavailable where it
-        could not be taken."""
-        if not delivery.reserved:
-            if route.grouping is not None:
-                return await self._send_window(route, courier, delivery, probe)
-            taken = await self._store.take(delivery, self._clock.now())
-            if taken is None:
-                courier.look()  # it may be due later now
-                return None
-            delivery = taken
-        return await self._attempted(route, courier, delivery, probe)
-
-    async def _send_window(self, route: Route, courier: Courier, delivery: Delivery, probe: bool) -> Result | None:
-        """The same for a window, of which only one event is in memory before it is taken: where there is little room,
-        one at a time."""
-        before, crowded = size_of(delivery), self._memory.crowded(CLAIMED)
-        async with self._large if crowded else contextlib.nullcontext():
-            taken = await self._store.take(delivery, self._clock.now())
-            if taken is None:
-                courier.look()
-                return None
-            more = size_of(taken) - before
-            self._hold(courier, more)
-            try:
-                return await self._attempted(route, courier, taken, probe)
-            finally:
-                self._drop(courier, more)
-
-    async def _attempted(self, route: Route, courier: Courier, delivery: Delivery, probe: bool) -> Result:
-        """Make the attempt, and see to it that its result is recorded."""
-        if self._shared is not None and self._shared.lapsed():
-            raise Unavailable("this relay's lease on what it has in hand has ended: it cannot reach the database")
-        if probe and delivery.trigger is not Trigger.MANUAL:
-            delivery.trigger = Trigger.PROBE
-        result = await self._attempt(route, delivery)
-        if courier.route is not None and courier.route.order is not Order.NONE and not result.ordered:
-            result = replace(result, ordered=True)
-        # The slot is free only when the result is on disk: after a crash no more is repeated than was in flight, and
-        # while the store cannot write nothing new is sent that could not be recorded.
-        while True:
-            try:
-                await self._store.record(result)
-                break
-            except Unavailable:
-                await self._clock.sleep(_RECORD_AGAIN)
-            except Exception:  # noqa: BLE001 - a bug: better a delivery that waits for a restart than one sent for ever
-                journal.crashed("record")
-                courier.stuck.add(delivery.id)
-                return result
-        self.progress_at = self._clock.monotonic()
-        await self._recorded(courier, delivery, result)
-        return result
-
-    async def _recorded(self, courier: Courier, delivery: Delivery, result: Result) -> None:
-        """What follows from a result that is on disk."""
-        if result.state is State.PENDING and result.due is not None:
-            self._expect(result.due, delivery.route)
-        if delivery.lane is not None or result.ordered:
-            courier.look()  # the next one of its lane, or what it has given way to
-        if delivery.id in courier.rerun:
-            courier.rerun.discard(delivery.id)
-            if result.state is State.PENDING:
-                await self._rerun(courier, delivery.id)
-        if self._oversight.urgent:
-            await self._oversight.save()
-        if self._oversight.paused(courier.name):
-            self._forget(courier)
-            self._strays = True
-            self._wake.set()
-
-    async def _rerun(self, courier: Courier, delivery: DeliveryId) -> None:
-        try:
-            await self._store.retry(delivery, self._clock.now())
-            courier.look()
-        except (WrongState, KeyError):
-            return  # something else was done by hand since
-        except Unavailable as error:
-            journal.store_trouble(str(error))
-
-    async def _claim(self, courier: Courier) -> None:
-        """Read what is due from the store, as far as there is room for it.
-
-        While this runs `offer` hands nothing over, so that what is read is either known here or not in memory at all.
-        """
-        try:
-            for queue in courier.queues:
-                if queue.behind and courier.route is not None:
-                    await self._fill(courier, courier.route, queue)
-        except Unavailable as error:
-            journal.store_trouble(str(error))
-            courier.look()
-            self._pause(courier, 1.0)
-        finally:
-            courier.claiming = False
-            if not courier.probing:
-                courier.recalled.clear()
-            self._pump(courier)
-            self._let_go(courier)
-
-    async def _fill(self, courier: Courier, route: Route, queue: Queue) -> None:
-        now, slots = self._clock.now(), self._oversight.slots(route)
-        queue.behind = False
-        room = max(1, courier.room(queue, slots))
-        async with self._room(courier) as most:
-            if not most:
-                queue.behind = True  # whoever pumps at the end has it wait
-                return
-            found = await self._store.claim(route.name, queue.retried, now, room, courier.known, most)
-            if courier.route is None or self._stopping:
-                return
-            if not self._oversight.slots(courier.route) or courier.relaning or courier.route.order is not route.order:
-                queue.behind = True
-                return
-            found = courier.fresh(found)
-            queue.ready.extend(found)
-            self._hold(courier, sum(map(size_of, found)))
-        if found:
-            queue.behind = True  # until a claim finds nothing
-            return
-        later = await self._store.next_due(route.name, now)
-        if later is not None:
-            self._expect(later, route.name)
-
-    def _forget(self, courier: Courier) -> None:
-        """Leave what has not begun to the store."""
-        held = 0
-        for queue in courier.queues:
-            held += sum(map(size_of, queue.ready))
-            queue.ready.clear()
-            queue.behind = True
-        self._drop(courier, held)
-
-    def _let_go(self, courier: Courier) -> None:
+    def let_go(self, courier: Courier) -> None:
         """A courier whose route is gone ends with its last attempt. What is stuck stays known."""
         idle = not (courier.workers or courier.claiming or courier.probing or courier.stuck)
         if courier.route is None and idle and self._couriers.get(courier.name) is courier:
             del self._couriers[courier.name]
-            self._starved.pop(courier, None)
-
-    # -- probes ------------------------------------------------------------------------------------------------------
-
-    def _probe_in_time(self, courier: Courier) -> None:
-        """Have one attempt made for an unhealthy route when it is time for it."""
-        health = self._oversight.of(courier.name)
-        if courier.waiting:
-            self._forget(courier)
-        if health.state is not RouteState.UNHEALTHY or courier.probing or courier.claiming or courier.resting:
-            return  # whoever reads, and who rests, comes by here again at its end
-        now = self._clock.now()
-        due = health.probe_due(now)
-        if due is not None and now < due:
-            self._expect(due, courier.name)
-            return
-        courier.probing = True
-        self._start(self._probe(courier))
-
-    async def _probe(self, courier: Courier) -> None:
-        """One probe; another one at once where it ended its delivery, for that says nothing of the destination."""
-        health = self._oversight.of(courier.name)
-        try:
-            while courier.route is not None and health.state is RouteState.UNHEALTHY and not self._stopping:
-                now = self._clock.now()
-                due = health.probe_due(now)
-                if due is not None and now < due:
-                    self._expect(due, courier.name)
-                    return
-                if self._must_rest(courier):
-                    return
-                if self._shared is not None and not await self._shared.errand(_probing(courier), _PROBE_FOR):
-                    self._expect(now + _PROBED_ELSEWHERE, courier.name)
-                    return
-                if self._shared is not None and await self._changed_elsewhere(courier, due):
-                    continue
-                courier.first.behind = courier.again.behind = False
-                async with self._room(courier) as most:
-                    if not most:
-                        self._expect(now + _ROOM_AGAIN, courier.name)
-                        return
-                    delivery = await self._to_probe(courier, health.last_probe, now)
-                    size = size_of(delivery) if delivery is not None else 0
-                    self._hold(courier, size)
-                route = courier.route
-                try:
-                    if route is None or self._stopping or courier.relaning or health.state is not RouteState.UNHEALTHY:
-                        return  # it changed meanwhile
-                    if delivery is None:
-                        later = await self._store.next_due(courier.name, now)
-                        if later is not None:
-                            self._expect(later, courier.name)
-                        return
-                    courier.sending[delivery.id] = delivery
-                    try:
-                        await self._send(route, courier, delivery, probe=True)
-                    finally:
-                        del courier.sending[delivery.id]
-                finally:
-                    self._drop(courier, size)
-        except Unavailable as error:
-            journal.store_trouble(str(error))
-            self._expect(self._clock.now() + timedelta(seconds=1), courier.name)
-        finally:
-            if self._shared is not None:
-                with contextlib.suppress(Unavailable):
-                    await self._shared.done(_probing(courier))
-            courier.probing = False
-            if not courier.claiming:
-                courier.recalled.clear()
-            if health.state is not RouteState.UNHEALTHY:
-                courier.look()
-            if courier.first.behind or courier.again.behind:  # also what came while this one was reading
-                self._pump(courier)
-            self._let_go(courier)
-
-    async def _changed_elsewhere(self, courier: Courier, due: datetime | None) -> bool:
-        """Whether another relay has just probed a route, and knows more of it than has been heard here."""
-        if await self._oversight.refresh([courier.name]):
-            self._strays = True  # it may have been paused
-            self._wake.set()
-            return True
-        return self._oversight.of(courier.name).probe_due(self._clock.now()) != due
-
-    async def _to_probe(self, courier: Courier, last: DeliveryId | None, now: datetime) -> Delivery | None:
-        """What is sent to see whether a destination is well again: what a person asked for, else the oldest that was
-        not the last to be tried. Of large ones no more than one is read."""
-        claim, name = self._store.claim, courier.name
-        found = courier.fresh(await claim(name, None, now, _PROBED_FROM, courier.known, _PROBED_BYTES))
-        if [one.id for one in found] == [last]:
-            known = {*courier.known, *(one.id for one in found)}
-            found = courier.fresh(await claim(name, None, now, 1, known, _PROBED_BYTES)) or found
-        asked = [one for one in found if one.trigger is Trigger.MANUAL]
-        others = [one for one in found if one.id != last]
-        return next(iter([*asked, *others, *found]), None)
+            self._stock.starved.pop(courier, None)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
-    def _expect(self, due: datetime, route: str) -> None:
-        """Look at a route again when something of it becomes due."""
-        known = self._next.get(route)
-        if known is not None and known <= due:
-            return  # it is looked at before that, and then told what comes next
-        self._next[route] = due
-        heapq.heappush(self._due, (due, route))
-        if self._due[0] == (due, route):
-            self._wake.set()
-
-    async def _schedule(self) -> None:
+    async def _keep_time(self) -> None:
         """Wake routes when something of theirs becomes due, and settle what belongs to no route."""
         look_at = self._clock.monotonic() + _LOOK_EVERYWHERE
         while True:
-            self._wake.clear()
-            now = self._clock.now()
+            now = self._schedule.begin()
             await self._notice_the_clock(now)
-            due: set[str] = set()
-            while self._due and self._due[0][0] <= now:
-                moment, name = heapq.heappop(self._due)
-                if self._next.get(name) == moment:
-                    del self._next[name]
-                    due.add(name)
-            for name in due:
+            for name in self._schedule.due(now):
                 self.look(name)
             if self._clock.monotonic() >= look_at:
                 self._look_everywhere()
                 look_at = self._clock.monotonic() + _LOOK_EVERYWHERE
-            if self._strays:
+            if self._settling.needed:
                 await self._settle()
-            self.progress_at = self._clock.monotonic()
-            wait = (self._due[0][0] - now).total_seconds() if self._due else _POLL
-            try:
-                async with asyncio.timeout(min(max(wait, 0.001), _POLL)):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            self._attempts.progress_at = self._clock.monotonic()
+            await self._schedule.wait(now)
+
+    async def _settle(self) -> None:
+        for name in await self._settling.settle():
+            self.look(name)
 
     async def _notice_the_clock(self, now: datetime) -> None:
-        """A wall clock that was set back would put off whatever waits for its time, a day for a day."""
-        known, at = self._seen
-        self._seen = now, self._clock.monotonic()
-        back = known + timedelta(seconds=self._seen[1] - at) - now
-        if back < _SET_BACK:
+        """Move what waits for its time where the wall clock was set back."""
+        back = self._schedule.set_back(now)
+        if back is None:
             return
         try:
             moved = await self._store.set_back(back, now)
         except Unavailable as error:
             journal.store_trouble(str(error))
-            self._seen = known, at  # once more
+            self._schedule.set_back_again()
             return
         journal.clock_set_back(back.total_seconds(), moved)
-        self._due.clear()
-        self._next.clear()
+        self._schedule.clear()
         self._look_everywhere()
-
-    async def _settle(self) -> None:
-        async with self._settling:
-            self._strays = False
-            left, self._left = self._left, set()
-            sending = {name for name, courier in self._couriers.items() if courier.route is not None}
-            paused = {name for name in sending if self._oversight.paused(name)}
-            kept = dict.fromkeys(self._disabled, HeldReason.DISABLED) | dict.fromkeys(paused, HeldReason.PAUSED)
-            try:
-                settled = await self._store.settle(sending - paused, kept)
-                if self._shared is not None and left - sending:
-                    known = [number for courier in self._couriers.values() for number in courier.known]
-                    await self._shared.leave(left - sending, known)
-            except Unavailable as error:
-                self._strays = True
-                self._left |= left
-                journal.store_trouble(str(error))
-                return
-        journal.held(settled.held)
-        journal.released(settled.released)
-        for name in settled.released:
-            self.look(name)
-
-
-def _probing(courier: Courier) -> str:
-    return f"probe:{courier.name}"

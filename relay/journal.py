@@ -6,14 +6,9 @@ Lines go to standard error: JSON, or aligned and coloured on a terminal. Callers
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import logging
 import sys
-import threading
-import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +17,7 @@ from relay import lean, logline, systemd
 from relay.clock import rfc3339
 from relay.delivery import Delivered, Delivery, Outcome, Rejection, Result
 from relay.event import Event
+from relay.outlet import outlet as outlet
 from relay.store import Pruned
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -42,75 +38,6 @@ class Redaction:
 
 
 redaction = Redaction()
-
-
-class Outlet:
-    """Standard error, written by a thread: a reader that is slow or gone neither stops relay nor ends it.
-
-    Lines wait in a bounded queue, some milliseconds for each other: to wake a thread for each of them would cost more
-    than all else about it. What does not fit, or cannot be written, is dropped and counted.
-    """
-
-    _MOST_LINES = 10_000
-    _GATHERING = 0.02  # seconds
-
-    def __init__(self) -> None:
-        self.dropped = 0
-        self._lines: deque[bytes] = deque()
-        self._wake = threading.Event()
-        self._asleep = True  # the thread waits to be woken
-        self._writing = False
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def write(self, data: bytes) -> int:
-        """Have some bytes written; never raises, never waits."""
-        if len(self._lines) >= self._MOST_LINES:
-            self.dropped += 1
-            return len(data)
-        self._lines.append(data)
-        if self._asleep:
-            self._asleep = False
-            with self._starting:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="relay-journal", daemon=True)
-                    self._thread.start()
-            self._wake.set()
-        return len(data)
-
-    def drain(self, seconds: float) -> None:
-        """Give what waits some time to be written, at the end."""
-        deadline = time.monotonic() + seconds
-        while (self._lines or self._writing) and time.monotonic() < deadline:
-            time.sleep(0.005)
-
-    def _gather(self) -> None:
-        with contextlib.suppress(OSError):  # a clock that somebody meddles with must not end the log
-            time.sleep(self._GATHERING)
-
-    def _run(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            self._gather()
-            while self._lines:
-                self._writing = True
-                lines = [self._lines.popleft() for _ in range(len(self._lines))]
-                try:
-                    sys.stderr.buffer.write(b"".join(lines))
-                    sys.stderr.buffer.flush()
-                except (OSError, ValueError, AttributeError):  # nobody reads, it is closed, or there is none
-                    self.dropped += len(lines)
-                self._writing = False
-                self._gather()
-            self._asleep = True
-            if self._lines and self._asleep:  # one that came before it was said
-                self._asleep = False
-                self._wake.set()
-
-
-outlet = Outlet()
-atexit.register(outlet.drain, 2.0)
 
 
 class Log:
@@ -155,8 +82,12 @@ def _headed(level: str, event: str, facts: dict[str, Any]) -> dict[str, Any]:
     """The facts, and what every line has."""
     facts["event"] = event
     facts["level"] = level
-    facts["timestamp"] = datetime.now(UTC).isoformat()[:-6] + "Z"
+    facts["timestamp"] = _written(datetime.now(UTC))
     return facts
+
+
+def _written(moment: datetime) -> str:
+    return moment.isoformat()[:-6] + "Z"
 
 
 def configure(level: str, form: str) -> None:
@@ -204,15 +135,18 @@ _log = Log(LEVELS["info"], _for_programs)
 _before: bytes | None = None  # what `_say` puts before a line; None where lines are not so simple
 
 
-def _say(event: str, **facts: Any) -> None:
-    """A line of the hot path, while all is well: ids, names, our own words and what a sender's body says of itself.
-    There is nothing to mask in it."""
+def _say(line: dict[str, Any], now: datetime | None = None) -> None:
+    """A line of the hot path, while all is well: ids, names, our own words and what a sender's body says of itself,
+    and at its end the `event`. There is nothing to mask in it. Who has just asked for the time says it."""
     if _before is None:
-        _log.info(event, **facts)
+        _log.info(**line)
         return
-    line = _headed("info", event, facts)
+    now = now or datetime.now(UTC)
+    line["level"] = "info"
+    line["timestamp"] = now
     data = logline.at_once(line)
     if data is None:
+        line["timestamp"] = _written(now)
         logline.bounded(line)
         data = logline.as_json(line)
     outlet.write(_before + data + b"\n")
@@ -225,27 +159,29 @@ def accepted(event: Event, event_id: str, routes: Sequence[str]) -> None:
     """An event is on disk and answered for."""
     what, common = event.description, event.description.common
     _say(
-        "event_accepted",
-        event_id=event_id,
-        source=event.source,
-        event_name=what.event,
-        model=common.model,
-        stage=common.stage,
-        action=common.action,
-        entry_id=common.entry_id,
-        routes=list(routes),
-        bytes=len(event.body),
+        {
+            "event_id": event_id,
+            "source": event.source,
+            "event_name": what.event,
+            "model": common.model,
+            "stage": common.stage,
+            "action": common.action,
+            "entry_id": common.entry_id,
+            "routes": list(routes),
+            "bytes": len(event.body),
+            "event": "event_accepted",
+        }
     )
 
 
 def duplicate(source: str, event_id: str) -> None:
     """A request that repeats an event: it is answered with the first one's id and not delivered again."""
-    _say("event_repeated", source=source, event_id=event_id)
+    _say({"source": source, "event_id": event_id, "event": "event_repeated"})
 
 
 def ignored(source: str, reason: str) -> None:
     """A genuine event that the source's config leaves out."""
-    _say("event_ignored", source=source, reason=reason)
+    _say({"source": source, "reason": reason, "event": "event_ignored"})
 
 
 def rejected(rejection: Rejection, rejection_id: str) -> None:
@@ -270,22 +206,25 @@ def not_stored(source: str, reason: str) -> None:
 
 def attempted(delivery: Delivery, ids: tuple[str, str], result: Result, outcome: Outcome) -> None:
     """An attempt ended: the one line about it. `ids` are those of delivery and event."""
-    attempt = result.attempt
-    log: Callable[..., object] = _say if isinstance(outcome, Delivered) else _log.warning
-    log(
-        "attempt",
-        delivery_id=ids[0],
-        event_id=ids[1],
-        route=delivery.route,
-        n=attempt.n if attempt else None,
-        trigger=attempt.trigger.value if attempt else None,
-        status=attempt.response.status if attempt and attempt.response else None,
-        ms=attempt.duration_ms if attempt else None,
-        state=result.state.value,
-        code=result.failure.code.value if result.failure else None,
-        error=result.failure.message if result.failure else None,
-        next=rfc3339(result.due) if result.due else None,
-    )
+    attempt, failure = result.attempt, result.failure
+    facts: dict[str, Any] = {
+        "delivery_id": ids[0],
+        "event_id": ids[1],
+        "route": delivery.route,
+        "n": attempt.n if attempt else None,
+        "trigger": attempt.trigger.value if attempt else None,
+        "status": attempt.response.status if attempt and attempt.response else None,
+        "ms": attempt.duration_ms if attempt else None,
+        "state": result.state.value,
+        "code": failure.code.value if failure else None,
+        "error": failure.message if failure else None,
+        "next": rfc3339(result.due) if result.due else None,
+        "event": "attempt",
+    }
+    if isinstance(outcome, Delivered):
+        _say(facts, result.at)
+    else:
+        _log.warning(**facts)
 
 
 def attempt_crashed(delivery_id: str, route: str) -> None:

@@ -19,6 +19,8 @@ _LONGEST_LIST = 16_000  # bytes
 _LONGEST_OF_SEVERAL = 4_000  # of each list in a mapping, as of what changed in a config
 _LONGEST_TRACEBACK = 8_000
 
+_DELETE = 0x7F  # as a number: bytes that are looked for in bytes cost Python an exception that nobody sees
+
 
 def as_json(line: object) -> bytes:
     """JSON in which nothing is raw that a terminal would obey: people read it there too, as journalctl shows it."""
@@ -26,19 +28,20 @@ def as_json(line: object) -> bytes:
         data = orjson.dumps(line, default=str)
     except TypeError:  # half a surrogate pair, as in a header whose bytes are no text
         return json.dumps(line, default=str).encode()
-    if data.isascii() and b"\x7f" not in data:
+    if data.isascii() and _DELETE not in data:
         return data
     text = data.decode()
     return data if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text).encode()
 
 
 def at_once(line: object) -> bytes | None:
-    """The JSON of a line in which nothing is to be cut or escaped; None where something may be."""
+    """The JSON of a line in which nothing is to be cut or escaped; None where something may be. Of a moment the same
+    comes as `isoformat` with a Z makes, for half the price."""
     try:
-        data = orjson.dumps(line)
+        data = orjson.dumps(line, option=orjson.OPT_UTC_Z)
     except TypeError:
         return None
-    return data if len(data) <= _LONGEST_VALUE and data.isascii() and b"\x7f" not in data else None
+    return data if len(data) <= _LONGEST_VALUE and data.isascii() and _DELETE not in data else None
 
 
 def bounded(line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

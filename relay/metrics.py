@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from relay import __version__
-from relay.delivery import Delivered, Outcome, Result, State
+from relay.delivery import Attempt, Delivered, Outcome, Result, State
 from relay.exposition import CONTENT_TYPE as CONTENT_TYPE
 from relay.exposition import Counters, Family, Metric, Timings, exposed
 from relay.pace import Pace
@@ -68,6 +68,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.pace = Pace()
+        self._delivered: dict[str, _Delivered] = {}
         self.all: list[Metric] = [Process()]
 
         def counter(name: str, text: str, *labels: str) -> Counters:
@@ -106,6 +107,7 @@ class Metrics:
 
     def follow(self, routes: Collection[str], sources: Collection[str], notifiers: Collection[str]) -> None:
         """Count for what the config names now, and for nothing else."""
+        self._delivered.clear()
         for kept in (self.deliveries, self.attempts, self.filter_errors):
             kept.keep(routes)
         for measured in (self.duration, self.latency):
@@ -123,16 +125,20 @@ class Metrics:
 
     def attempted(self, result: Result, outcome: Outcome) -> None:
         """Count an attempt and, where it ended the delivery, the delivery."""
-        route = result.delivery.route
-        if result.attempt is not None:
-            word = "delivered" if isinstance(outcome, Delivered) else outcome.failure.code.value
-            self.attempts.labels(route, word).inc()
-            self.duration.labels(route).observe(result.attempt.duration_ms / 1000)
-        if result.state is not State.PENDING:
-            self.deliveries.labels(route, result.state.value).inc()
-            self.pace.ended(result.state, result.at)
-            if result.state is State.DELIVERED:
-                self.latency.labels(route).observe((result.at - result.delivery.event.received_at).total_seconds())
+        route, attempt = result.delivery.route, result.attempt
+        if isinstance(outcome, Delivered) and attempt is not None:
+            known = self._delivered.get(route)
+            if known is None:
+                known = self._delivered[route] = _Delivered(self, route)
+            known.count(result, attempt)
+            self.pace.delivered(result.at)
+            return
+        if attempt is not None and not isinstance(outcome, Delivered):
+            self.attempts.labels(route, outcome.failure.code.value).inc()
+            self.duration.labels(route).observe(attempt.duration_ms / 1000)
+        if result.state is State.FAILED:
+            self.deliveries.labels(route, State.FAILED.value).inc()
+            self.pace.failed(result.at)
 
     def watch(self, gauges: Callable[[], Gauges]) -> None:
         """Ask this for the gauges at each scrape."""
@@ -141,6 +147,24 @@ class Metrics:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return exposed(self.all)
+
+
+class _Delivered:
+    """The series of a route that a delivery counts for, found once."""
+
+    __slots__ = ("_attempts", "_deliveries", "_duration", "_latency")
+
+    def __init__(self, metrics: Metrics, route: str) -> None:
+        self._attempts = metrics.attempts.labels(route, "delivered")
+        self._deliveries = metrics.deliveries.labels(route, State.DELIVERED.value)
+        self._duration = metrics.duration.labels(route)
+        self._latency = metrics.latency.labels(route)
+
+    def count(self, result: Result, attempt: Attempt) -> None:
+        self._attempts.value += 1
+        self._deliveries.value += 1
+        self._duration.observe(attempt.duration_ms / 1000)
+        self._latency.observe((result.at - result.delivery.event.received_at).total_seconds())
 
 
 class _Gauges:

@@ -14,7 +14,7 @@ from typing import Any
 
 from relay import journal
 from relay.clock import Clock
-from relay.delivery import Outcome, Result, State
+from relay.delivery import Delivered, Outcome, Result
 from relay.health import PausedBy, RouteHealth, RouteState, Turn, restored
 from relay.notify import Kind, Notices
 from relay.routing import Route
@@ -121,8 +121,12 @@ class Oversight:
 
     def saw(self, route: Route, result: Result, outcome: Outcome) -> None:
         """An attempt has ended."""
-        health, attempt, name = self.of(route.name), result.attempt, route.name
+        name, attempt = route.name, result.attempt
+        health = self.of(name)
         assert attempt is not None
+        if isinstance(outcome, Delivered) and health.was_well(attempt.trigger, result.at):
+            self._changed.add(name)
+            return
         status = attempt.response.status if attempt.response is not None else None
         since = health.since
         turn = health.saw(outcome, status, attempt.trigger, result.delivery.id, result.at, route.tolerance)
@@ -134,11 +138,6 @@ class Oversight:
             journal.route_turned(name, health.state, health.reason)
             recovered = turn is Turn.RECOVERED
             self._tell(name, _TOLD[turn], health.reason or "", since if recovered else health.since)
-
-    def ended(self, route: Route, result: Result, delivery_id: str) -> None:
-        """A delivery has ended; of those that failed somebody may want to know."""
-        if result.state is State.FAILED and result.failure is not None:
-            self.failed(route, Kind.DELIVERY_FAILED, result.failure.message, delivery_id)
 
     def failed(self, route: Route, kind: Kind, reason: str, *ids: str) -> None:
         """A delivery of a route failed, or found the queue full."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from relay.clock import from_ms
-from relay.delivery import State
 
 MINUTES = 60
 HOUR = timedelta(minutes=MINUTES)
 _SECONDS = 60
+_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(slots=True)
@@ -34,25 +34,29 @@ class Minute:
 class Pace:
     """A ring of minutes. Turned on the hot path, so it does no more than look a minute up and add one."""
 
-    __slots__ = ("_ring",)
+    __slots__ = ("_from", "_present", "_ring", "_until")
 
     def __init__(self) -> None:
         self._ring = [Minute(0) for _ in range(MINUTES)]
+        self._present = self._ring[0]  # the last one that was looked up, and its bounds
+        self._from = self._until = self._present.at
 
     def seed(self, minute: Minute) -> None:
         """What the relay before this one did in a minute."""
         self._ring[minute.number % MINUTES] = minute
+        self._until = self._from
 
     def accepted(self, now: datetime) -> None:
         """An event was stored."""
         self._minute(now).events += 1
 
-    def ended(self, state: State, now: datetime) -> None:
-        """A delivery is done with: sent, or given up."""
-        if state is State.DELIVERED:
-            self._minute(now).delivered += 1
-        elif state is State.FAILED:
-            self._minute(now).failed += 1
+    def delivered(self, now: datetime) -> None:
+        """A delivery was sent."""
+        self._minute(now).delivered += 1
+
+    def failed(self, now: datetime) -> None:
+        """A delivery was given up."""
+        self._minute(now).failed += 1
 
     def last_hour(self, now: datetime) -> Sequence[Minute]:
         """Sixty minutes, the oldest first, the last one still going on."""
@@ -61,10 +65,14 @@ class Pace:
         return [found.get(number) or Minute(number) for number in range(newest - MINUTES + 1, newest + 1)]
 
     def _minute(self, now: datetime) -> Minute:
+        if self._from <= now < self._until:
+            return self._present
         number = _number(now)
         minute = self._ring[number % MINUTES]
         if minute.number != number:  # an hour ago it stood for another one
             minute = self._ring[number % MINUTES] = Minute(number)
+        self._present, self._from = minute, minute.at
+        self._until = self._from + _MINUTE
         return minute
 
 

@@ -50,6 +50,7 @@ from relay.routing import Route, Routing
 from relay.source import Ignored, Source
 from relay.store import Store
 
+_CORRUPT = Failure(Code.CORRUPT_BODY, "the stored body no longer fits its checksum")
 _OWN_LIMIT = timedelta(seconds=2)  # until an attempt that relay itself lacked something for is made again
 
 
@@ -128,49 +129,57 @@ class Pipeline:
         number = DeliveryId(self._store.ids.draw(to_ms(now)))
         delivery = Delivery(number, route.name, event, now, now, trigger=Trigger.MANUAL)
         ids = self._store.ids.text(DELIVERY, number), self._store.ids.text(EVENT, EventId(number))
-        attempt, _ = await self._send(route, delivery, ids, now)
+        attempt, _, _ = await self._send(route, delivery, ids, now)
         return attempt
 
     async def attempt(self, route: Route, delivery: Delivery) -> Result:
         """Make the next attempt of a delivery and say what it changes. Never raises."""
         now = self._clock.now()
-        ids = self._store.ids.text(DELIVERY, delivery.id), self._store.ids.text(EVENT, delivery.event.id)
-        hindrance = _corrupt(delivery) or expired(delivery, route.max_age, now)
+        text = self._store.ids.text
+        ids = text(DELIVERY, delivery.id), text(EVENT, delivery.event.id)
+        hindrance = expired(delivery, route.max_age, now) if delivery.event.sha256 else _CORRUPT
         attempt: Attempt | None = None
         outcome: Outcome
         if hindrance is not None:
-            outcome = Refused(hindrance)
+            outcome, ended = Refused(hindrance), self._clock.now()
         else:
-            attempt, outcome = await self._send(route, delivery, ids, now)
-        result = _decide(route, delivery, attempt, outcome, self._clock.now())
+            attempt, outcome, ended = await self._send(route, delivery, ids, now)
+        result = _decide(route, delivery, attempt, outcome, ended)
         if attempt is not None:
             self._oversight.saw(route, result, outcome)
-        self._oversight.ended(route, result, ids[0])
+        if result.failure is not None and result.state is State.FAILED:
+            self._oversight.failed(route, Kind.DELIVERY_FAILED, result.failure.message, ids[0])
         journal.attempted(delivery, ids, result, outcome)
         self._metrics.attempted(result, outcome)
         return result
 
     async def _send(
         self, route: Route, delivery: Delivery, ids: tuple[str, str], now: datetime
-    ) -> tuple[Attempt, Outcome]:
-        """One exchange with the destination, as it will be shown, and how it ended."""
+    ) -> tuple[Attempt, Outcome, datetime]:
+        """One exchange with the destination, as it will be shown, how it ended, and when."""
         destination = route.destination
         request: Request | None = None
         response: Response | None = None
-        began = self._clock.monotonic()
+        clock = self._clock
+        began = clock.monotonic()
         outcome: Outcome
+        ended: datetime | None = None
         try:
-            outbound = await self._render(destination, delivery, ids, now)
+            if destination.long:
+                outbound = await self._render(destination, delivery, ids, now)
+            else:
+                outbound = destination.render(delivery, *ids, now)
             request = destination.shown(outbound)
-            reply = await destination.exchange(outbound, destination.limits, self._transport, self._clock)
+            reply = await destination.exchange(outbound, destination.limits, self._transport, clock)
+            ended = clock.now()
             response = destination.masked(reply.response)
-            outcome = destination.judge(response, reply.retry_after, self._clock.now())
+            outcome = destination.judge(response, reply.retry_after, ended)
         except Unsendable as error:
             outcome = Refused(error.failure)
         except Unreachable as error:
             outcome = Retryable(destination.told(error.failure))
             if error.ours:
-                outcome = replace(outcome, retry_after=self._clock.now() + _OWN_LIMIT, counts=False)
+                outcome = replace(outcome, retry_after=clock.now() + _OWN_LIMIT, counts=False)
         except asyncio.CancelledError:
             # Only the drain at shutdown cancels an attempt: it is recorded, and made again after the restart.
             task = asyncio.current_task()
@@ -180,16 +189,15 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - a bug of ours must not stop the queue, nor send for ever
             journal.attempt_crashed(ids[0], route.name)
             outcome = Retryable(Failure(Code.PROTOCOL_ERROR, f"relay failed to send it: {type(error).__name__}"))
-        duration = round((self._clock.monotonic() - began) * 1000)
+        duration = round((clock.monotonic() - began) * 1000)
         failure = None if isinstance(outcome, Delivered) else outcome.failure
-        return Attempt(delivery.attempts + 1, delivery.trigger, now, duration, request, response, failure), outcome
+        attempt = Attempt(delivery.attempts + 1, delivery.trigger, now, duration, request, response, failure)
+        return attempt, outcome, ended or clock.now()
 
     async def _render(
         self, destination: Destination, delivery: Delivery, ids: tuple[str, str], now: datetime
     ) -> Outbound:
-        """The request. What may take long is rendered by a helper: all else goes on. Raises Unsendable."""
-        if not destination.long:
-            return destination.render(delivery, *ids, now)
+        """The request, where it may take long: rendered by a helper, so that all else goes on. Raises Unsendable."""
         # One of each route at most: what takes long for one of them leaves room for the others.
         async with self._turns.setdefault(delivery.route, asyncio.Semaphore(1)), self._rendering:
             return await asyncio.to_thread(destination.render, delivery, *ids, now)
@@ -216,7 +224,7 @@ class Pipeline:
     def _say_full(self, added: Added, routing: Routing) -> None:
         for name in added.full:
             self._metrics.deliveries.labels(name, State.FAILED.value).inc()
-            self._metrics.pace.ended(State.FAILED, self._clock.now())
+            self._metrics.pace.failed(self._clock.now())
             route = routing.routes.get(name)
             if route is not None:
                 self._oversight.failed(route, Kind.QUEUE_FULL, f"{route.max_pending} deliveries wait already")
@@ -258,9 +266,3 @@ def _decide(route: Route, delivery: Delivery, attempt: Attempt | None, outcome: 
             due = route.retry.after(outcome, tries, now)
             state = State.FAILED if due is None else State.PENDING
             return Result(delivery, attempt, state, due, tries, failure, now)
-
-
-def _corrupt(delivery: Delivery) -> Failure | None:
-    if delivery.event.sha256:
-        return None
-    return Failure(Code.CORRUPT_BODY, "the stored body no longer fits its checksum")

@@ -159,11 +159,11 @@ async def test_a_clock_that_is_set_back_stalls_no_retry(tmp_path: Path) -> None:
         await until(lambda: len(sent) == 1 and not dispatcher.in_flight)
         clock.advance(30)
         clock._now -= timedelta(days=1)
-        dispatcher._wake.set()  # it looks at the clocks every few seconds, and whenever it is woken
-        await until(lambda: dispatcher._seen[0] == clock.now())
+        dispatcher._schedule.wake()  # it looks at the clocks every few seconds, and whenever it is woken
+        await until(lambda: dispatcher._schedule._seen[0] == clock.now())
         assert len(sent) == 1, "it is not time yet"
         clock.advance(31)
-        dispatcher._wake.set()
+        dispatcher._schedule.wake()
         await until(lambda: store.counts() == {})
         assert sent[1] == NOON - timedelta(days=1) + timedelta(seconds=61)
     await store.close()
@@ -187,7 +187,7 @@ class Sending:
 
     async def attempt(self, by: Route, delivery: Delivery) -> Result:
         self.going.append(delivery)
-        self.most = max(self.most, self.dispatcher._memory.taken)
+        self.most = max(self.most, self.dispatcher._stock.memory.taken)
         if by.name in self.slow:
             await self.answer.wait()
         else:
@@ -225,10 +225,10 @@ async def test_one_slow_destination_with_large_bodies_does_not_make_the_other_ro
         for _ in range(20):
             await sending.owe(b"{}", "brisk")
         await until(lambda: len(sending.of("brisk")) == 20)
-        assert sending.dispatcher._memory.taken <= 150_000
+        assert sending.dispatcher._stock.memory.taken <= 150_000
         sending.answer.set()
         await until(lambda: store.counts() == {})
-        await until(lambda: not sending.dispatcher._memory.taken)
+        await until(lambda: not sending.dispatcher._stock.memory.taken)
     assert sending.most <= 160_000
     await store.close()
 
@@ -246,7 +246,7 @@ async def test_what_many_routes_have_in_memory_together_is_bounded_and_all_of_it
             await store.add(event, owed)
         await sending.dispatcher.follow(sending.routes)
         await until(lambda: store.counts() == {})
-        await until(lambda: not sending.dispatcher._memory.taken)
+        await until(lambda: not sending.dispatcher._stock.memory.taken)
         assert {courier.bytes for courier in sending.dispatcher._couriers.values()} == {0}
     assert sending.most <= 45_000 + 2 * 10_000, "half as much again, a body beyond, and what a claim has reserved"
     await store.close()
@@ -263,7 +263,7 @@ async def test_windows_count_with_all_their_events_and_are_sent_one_by_one_where
         for _ in range(5):
             await sending.owe(b"x" * 10_000, *names)
         await until(lambda: store.counts() == {})
-        await until(lambda: not sending.dispatcher._memory.taken)
+        await until(lambda: not sending.dispatcher._stock.memory.taken)
     assert 50_000 <= sending.most <= 3 * 50_000, "of six: two that were full when they were read, and one taken"
     await store.close()
 
@@ -279,14 +279,14 @@ async def test_what_is_recalled_forgotten_or_paused_is_in_memory_no_more(tmp_pat
         for _ in range(5):
             await sending.owe(b"x" * 1000, "r")
         await until(lambda: len(sending.going) == 1 and courier.waiting == 4)
-        assert sending.dispatcher._memory.taken == courier.bytes == 5000
+        assert sending.dispatcher._stock.memory.taken == courier.bytes == 5000
         sending.dispatcher.recall([courier.first.ready[0].id])
-        assert sending.dispatcher._memory.taken == courier.bytes == 4000
-        sending.dispatcher._forget(courier)
-        assert sending.dispatcher._memory.taken == courier.bytes == 1000
+        assert sending.dispatcher._stock.memory.taken == courier.bytes == 4000
+        sending.dispatcher._stock.forget(courier)
+        assert sending.dispatcher._stock.memory.taken == courier.bytes == 1000
         sending.answer.set()
         await until(lambda: store.counts() == {})
-        await until(lambda: sending.dispatcher._memory.taken == courier.bytes == 0)
+        await until(lambda: sending.dispatcher._stock.memory.taken == courier.bytes == 0)
     await store.close()
 
 
@@ -302,11 +302,11 @@ async def test_a_window_that_takes_long_where_memory_is_short_holds_up_windows_a
         for name in ("slow", "idle"):
             for _ in range(2):
                 await sending.owe(b"x" * 160_000, name)
-        await until(lambda: sending.dispatcher._memory.taken == 640_000)
+        await until(lambda: sending.dispatcher._stock.memory.taken == 640_000)
         for _ in range(2):
             await sending.owe(b"x" * 1000, "window")
         sending.clock.advance(2)  # it is not full, and is taken when its time has come
-        sending.dispatcher._wake.set()
+        sending.dispatcher._schedule.wake()
         await until(lambda: sending.of("window"))
         for _ in range(10):
             await sending.owe(b"{}", "brisk")
@@ -314,7 +314,7 @@ async def test_a_window_that_takes_long_where_memory_is_short_holds_up_windows_a
         assert sending.of("window"), "it is still being sent"
         sending.answer.set()
         await until(lambda: store.counts() == {})
-        await until(lambda: not sending.dispatcher._memory.taken)
+        await until(lambda: not sending.dispatcher._stock.memory.taken)
     await store.close()
 
 
@@ -325,13 +325,42 @@ async def test_who_waits_for_memory_that_was_only_reserved_goes_on_when_it_is_le
         await sending.dispatcher.follow(sending.routes)
         [courier] = sending.dispatcher._couriers.values()
         await until(lambda: not courier.claiming)
-        sending.dispatcher._memory.taken += 2000  # as others' claims would have it
+        sending.dispatcher._stock.memory.taken += 2000  # as others' claims would have it
         event = told(store)
         number = DeliveryId(store.ids.draw(to_ms(NOON)))
         await store.add(event, [sending.routes["r"].owe(event, number, paused=False)])
         sending.dispatcher.look("r")
-        assert courier in sending.dispatcher._starved
-        sending.dispatcher._memory.taken -= 2000
-        sending.dispatcher._feed_soon()
+        assert courier in sending.dispatcher._stock.starved
+        sending.dispatcher._stock.memory.taken -= 2000
+        sending.dispatcher._stock.feed_soon()
         await until(lambda: store.counts() == {})
+    await store.close()
+
+
+async def test_one_task_sends_for_one_route_after_another_also_after_a_bug_and_ends_with_the_dispatcher(
+    tmp_path: Path,
+) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    names = [f"r{number}" for number in range(8)]
+    sending = Sending(store, routes(*names), most_bytes=100_000)
+    well, attempted = sending.attempt, list[str]()
+
+    async def attempt(by: Route, delivery: Delivery) -> Result:
+        attempted.append(by.name)
+        if by.name == "r3":
+            raise AssertionError("a bug")
+        return await well(by, delivery)
+
+    sending.dispatcher = Dispatcher(store, sending.clock, attempt, sending.oversight)
+    async with sending.notices, sending.dispatcher as dispatcher:
+        await dispatcher.follow(sending.routes)
+        await until(lambda: not any(courier.first.behind for courier in dispatcher._couriers.values()))
+        await until(lambda: not dispatcher._tasks)  # those that looked for what is due
+        for number, name in enumerate(names, 1):
+            await sending.owe(b"{}", name)
+            await until(lambda wanted=number: len(attempted) == wanted and not dispatcher.in_flight)  # type: ignore[misc]
+        assert attempted == names
+        assert len(dispatcher._tasks) == 1
+    assert not dispatcher._tasks
+    assert [route for route, count in store.counts().items() if count.pending] == ["r3"]
     await store.close()

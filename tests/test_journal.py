@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from relay import journal
-from relay.journal import LEVELS, Log, Outlet
+from relay.journal import LEVELS, Log
+from relay.outlet import Outlet
 
 
 class Written(io.BytesIO):

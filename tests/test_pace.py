@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from relay.delivery import State
 from relay.pace import MINUTES, Minute, Pace
 from tests.fakes import NOON
 
@@ -26,9 +25,8 @@ def test_each_thing_is_counted_in_its_minute() -> None:
     pace = Pace()
     pace.accepted(NOON)
     pace.accepted(NOON + timedelta(seconds=59))
-    pace.ended(State.DELIVERED, NOON + timedelta(seconds=60))
-    pace.ended(State.FAILED, NOON + timedelta(seconds=61))
-    pace.ended(State.CANCELLED, NOON + timedelta(seconds=62))
+    pace.delivered(NOON + timedelta(seconds=60))
+    pace.failed(NOON + timedelta(seconds=61))
     assert counted(pace, 1)[-2:] == [(2, 0, 0), (0, 1, 1)]
 
 

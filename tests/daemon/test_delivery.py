@@ -453,4 +453,4 @@ async def test_however_many_deliveries_wait_a_route_is_looked_at_for_one_moment(
                 await publish(relay)
             await relay.logs_when(lambda items: sum(item["attempts"] for item in items) == 40)
             assert relay.running is not None
-            assert len(relay.running.dispatcher._next) == 1
+            assert len(relay.running.dispatcher._schedule._next) == 1

@@ -1,0 +1,79 @@
+"""What waits in the store brought in line with the routes: held where nobody sends for them, released where somebody
+does, and in the lanes of the order that they keep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+from relay import journal
+from relay.clock import Clock
+from relay.courier import Courier
+from relay.delivery import HeldReason
+from relay.oversight import Oversight
+from relay.routing import Route
+from relay.schedule import Schedule
+from relay.store import Store, Unavailable
+
+_ORDER_AGAIN = 0.5  # seconds between tries to put what waits in order
+
+
+class Settling:
+    """Knows whether there is anything to be settled. `couriers` are the dispatcher's own."""
+
+    def __init__(
+        self, store: Store, clock: Clock, oversight: Oversight, schedule: Schedule, couriers: Mapping[str, Courier]
+    ) -> None:
+        self.needed = False
+        self.disabled: Collection[str] = ()
+        self._store = store
+        self._shared = store.shared
+        self._clock = clock
+        self._oversight = oversight
+        self._schedule = schedule
+        self._couriers = couriers
+        self._left: set[str] = set()  # routes that went away: other relays may still send for them
+        self._settling = asyncio.Lock()
+
+    def soon(self) -> None:
+        """What waits may be of routes that nobody sends for any more."""
+        self.needed = True
+        self._schedule.wake()
+
+    def left(self, route: str) -> None:
+        """A route went away; other relays may still send for it."""
+        self._left.add(route)
+
+    async def keep_orders(self, routes: Mapping[str, Route]) -> None:
+        """Put what waits into the lanes of these routes. It may have to be tried for long."""
+        while True:
+            try:
+                sending = [number for courier in self._couriers.values() for number in courier.sending]
+                await self._store.follow({name: route.order for name, route in routes.items()}, sending)
+                return
+            except Unavailable as error:
+                # Nothing may be sent out of its order: better late.
+                journal.store_trouble(str(error))
+                await self._clock.sleep(_ORDER_AGAIN)
+
+    async def settle(self) -> Collection[str]:
+        """Hold and release what is to be. Returns the routes of which something was released."""
+        async with self._settling:
+            self.needed = False
+            left, self._left = self._left, set()
+            sending = {name for name, courier in self._couriers.items() if courier.route is not None}
+            paused = {name for name in sending if self._oversight.paused(name)}
+            kept = dict.fromkeys(self.disabled, HeldReason.DISABLED) | dict.fromkeys(paused, HeldReason.PAUSED)
+            try:
+                settled = await self._store.settle(sending - paused, kept)
+                if self._shared is not None and left - sending:
+                    known = [number for courier in self._couriers.values() for number in courier.known]
+                    await self._shared.leave(left - sending, known)
+            except Unavailable as error:
+                self.needed = True
+                self._left |= left
+                journal.store_trouble(str(error))
+                return ()
+        journal.held(settled.held)
+        journal.released(settled.released)
+        return settled.released
