@@ -19,7 +19,7 @@ import orjson
 from relay import journal, rendering
 from relay.bodyproof import without_proofs
 from relay.client import Transport, Unreachable
-from relay.clock import Clock, to_ms
+from relay.clock import Clock, to_ms, whole_ms
 from relay.delivery import (
     Added,
     Attempt,
@@ -115,7 +115,7 @@ class Pipeline:
         event = replace(event_from_json(stored.description, stored.headers, stored.body or b""), id=stored.id)
         wanted = routing.match(Subject.of(event, self._store.ids.text(EVENT, event.id)))
         # It is owed from now on: what is late is late since it was replayed.
-        event = replace(event, received_at=_whole_ms(self._clock.now()))
+        event = replace(event, received_at=whole_ms(self._clock.now()))
         owed = self._owe(event, [each for each in wanted if route is None or each.name == route])
         added = await self._store.owe(stored.id, owed)
         self._say_full(added, routing)
@@ -123,7 +123,7 @@ class Pipeline:
 
     async def test(self, route: Route) -> Attempt:
         """Send a marked test event by a route and see what its destination says. Nothing of it is kept."""
-        now = _whole_ms(self._clock.now())
+        now = whole_ms(self._clock.now())
         event = _test_event(route, now)
         number = DeliveryId(self._store.ids.draw(to_ms(now)))
         delivery = Delivery(number, route.name, event, now, now, trigger=Trigger.MANUAL)
@@ -199,7 +199,7 @@ class Pipeline:
             id=EventId(self._store.ids.draw(to_ms(now))),
             source=source.name,
             type=source.type,
-            received_at=_whole_ms(now),
+            received_at=whole_ms(now),
             description=description,
             headers=source.shown_headers(inbound.headers),
             body=inbound.body,
@@ -220,10 +220,6 @@ class Pipeline:
             route = routing.routes.get(name)
             if route is not None:
                 self._oversight.failed(route, Kind.QUEUE_FULL, f"{route.max_pending} deliveries wait already")
-
-
-def _whole_ms(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _test_event(route: Route, now: datetime) -> Event:
