@@ -256,9 +256,11 @@ async def test_a_full_disk_refuses_everything_and_heals(desk: Desk, path: Path) 
     pages = await on_writer(desk, "PRAGMA page_count")
     await on_writer(desk, f"PRAGMA max_page_count = {pages}")
     big = b"x" * 100_000
-    results = await asyncio.gather(
-        desk.add("www", body=big), desk.store.record(again(delivery, NOON)), return_exceptions=True
-    )
+
+    async def record() -> None:  # begun after `add`: both are to be in one transaction
+        await desk.store.record(again(delivery, NOON))
+
+    results = await asyncio.gather(desk.add("www", body=big), record(), return_exceptions=True)
     assert all(isinstance(result, Unavailable) and "full" in str(result) for result in results)
     assert "SQLITE_FULL" in (desk.store.trouble() or "")
     assert desk.counts() == {"www": (1, 0)}
