@@ -9,7 +9,7 @@ Between the two lies the store, and nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -92,13 +92,13 @@ class Pipeline:
         description = source.describe(inbound)
         if isinstance(description, Ignored):
             return Accepted(None, ignored=description.reason)
-        event = self._event(source, inbound, description.masked(source.redact), now)
+        moment = to_ms(now)
+        event = self._event(source, inbound, description.masked(source.redact), now, moment)
         event_id = self._store.ids.text(EVENT, event.id)
-        subject = Subject.of(event, event_id, inbound.document_or_none())
-        owed, mark = self._owe(event, routing.match(subject)), source.mark(inbound, description)
+        owed = self._owe(event, routing.wanting(event, event_id, inbound.document_or_none), moment)
+        mark = source.mark(inbound, description)
         # Parsed, a body may be 25 times as large: it is not to be held while the disk is waited for.
         inbound.forget()
-        del subject
         added = await self._store.add(event, owed, mark)
         if added.event != event.id:
             event_id = self._store.ids.text(EVENT, added.event)
@@ -116,7 +116,9 @@ class Pipeline:
         wanted = routing.match(Subject.of(event, self._store.ids.text(EVENT, event.id)))
         # It is owed from now on: what is late is late since it was replayed.
         event = replace(event, received_at=whole_ms(self._clock.now()))
-        owed = self._owe(event, [each for each in wanted if route is None or each.name == route])
+        owed = self._owe(
+            event, [each for each in wanted if route is None or each.name == route], to_ms(event.received_at)
+        )
         added = await self._store.owe(stored.id, owed)
         self._say_full(added, routing)
         return added
@@ -194,9 +196,9 @@ class Pipeline:
         async with self._turns.setdefault(delivery.route, asyncio.Semaphore(1)), self._rendering:
             return await asyncio.to_thread(destination.render, delivery, *ids, now)
 
-    def _event(self, source: Source, inbound: Inbound, description: Description, now: datetime) -> Event:
+    def _event(self, source: Source, inbound: Inbound, description: Description, now: datetime, moment: int) -> Event:
         return Event(
-            id=EventId(self._store.ids.draw(to_ms(now))),
+            id=EventId(self._store.ids.draw(moment)),
             source=source.name,
             type=source.type,
             received_at=whole_ms(now),
@@ -206,12 +208,11 @@ class Pipeline:
             sha256=inbound.sha256,
         )
 
-    def _owe(self, event: Event, routes: Iterable[Route]) -> list[Owed]:
-        moment = to_ms(event.received_at)
-        return [
-            route.owe(event, DeliveryId(self._store.ids.draw(moment)), self._oversight.paused(route.name))
-            for route in routes
-        ]
+    def _owe(self, event: Event, routes: Sequence[Route], moment: int) -> list[Owed]:
+        if not routes:
+            return []
+        draw, paused = self._store.ids.draw, self._oversight.paused
+        return [route.owe(event, DeliveryId(draw(moment)), paused(route.name)) for route in routes]
 
     def _say_full(self, added: Added, routing: Routing) -> None:
         for name in added.full:
