@@ -29,6 +29,7 @@ from relay.stores._sql.deltas import Deltas, shift
 from relay.stores.sqlite import (
     SqliteStore,
     affected_by_wal_reset_bug,
+    bulk,
     committer,
     open_reader,
     open_store,
@@ -768,3 +769,12 @@ async def test_reading_makes_no_file(path: Path) -> None:
     with pytest.raises(Unusable, match="no such file"):
         await open_reader(path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 7, 13, 28, 49, 64, 65, 127, 200])
+def test_many_rows_are_written_each_once_however_many_there_are(number: int) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b BLOB, c TEXT) STRICT")
+        table = [(n, None if n % 3 else b"x", "") for n in range(number)]
+        bulk.Insert("INTO t", "a, b, c")(connection, table)
+        assert connection.execute("SELECT * FROM t ORDER BY a").fetchall() == table

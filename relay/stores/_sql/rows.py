@@ -76,8 +76,6 @@ EVENT_COLUMNS = (
     "id, source, type, event, received_at, occurred_at, environment, branch, locale,"
     " model, stage, action, entry_id, changes, extra, headers, sha256, size, matched"
 )
-
-
 RECEIVED_AT, MATCHED = 4, 18
 """Where `received_at` and `matched` stand in a row of `event`."""
 
