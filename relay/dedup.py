@@ -8,6 +8,7 @@ delivered twice is a nuisance, one that is swallowed is a loss.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 
 from relay import query
@@ -22,9 +23,16 @@ _MESSAGE_IDS = timedelta(hours=24)  # senders try again for hours, and a person 
 
 def digest(*parts: bytes) -> bytes:
     """A hash of all parts, none of which can run into the next."""
-    return blake2b(
-        b"".join([piece for part in parts for piece in (len(part).to_bytes(8), part)]), digest_size=16
-    ).digest()
+    if len(parts) == 1:
+        whole = _length(len(parts[0])) + parts[0]
+    else:
+        whole = b"".join([piece for part in parts for piece in (_length(len(part)), part)])
+    return blake2b(whole, digest_size=16).digest()
+
+
+@lru_cache(128)
+def _length(number: int) -> bytes:
+    return number.to_bytes(8)
 
 
 def encoded(text: str) -> bytes:
@@ -39,7 +47,10 @@ def known_by(*parts: bytes, window: timedelta, at: datetime | None = None) -> Ma
     strewn all over.
     """
     key = digest(*parts)
-    return Mark(key if at is None else max(to_ms(at), 0).to_bytes(8)[2:] + key[_TIME:], b"", window)
+    if at is not None:
+        time = to_ms(at)
+        key = (time if time > 0 else 0).to_bytes(_TIME) + key[_TIME:]
+    return Mark(key, b"", window)
 
 
 def message_id(sent: str | None) -> Mark | None:
@@ -49,7 +60,16 @@ def message_id(sent: str | None) -> Mark | None:
 
 def of_source(name: str, mark: Mark) -> Mark:
     """The mark as that of one source: what two sources are sent is never compared."""
-    return Mark(mark.key[:_TIME] + digest(encoded(name), mark.key)[_TIME:], mark.value, mark.window)
+    key = mark.key
+    own = blake2b(_before(name, len(key)) + key, digest_size=16).digest()
+    return Mark(key[:_TIME] + own[_TIME:], mark.value, mark.window)
+
+
+@lru_cache(256)
+def _before(name: str, length: int) -> bytes:
+    """What `digest` puts before a key of this length that it hashes with a name."""
+    said = encoded(name)
+    return _length(len(said)) + said + _length(length)
 
 
 class Key:

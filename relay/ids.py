@@ -75,10 +75,13 @@ class Ids:
 
     def text(self, prefix: str, number: int) -> str:
         """The ULID of an id, with its prefix: `text(EVENT, n)` is `evt_01J…`."""
-        moment = number >> _COUNTER_BITS
-        if moment != self._moment:
-            self._moment, self._time = moment, _letters(moment, 10)
-        return f"{prefix}{self._time}{_PAIRS[number >> 11 & 1023]}{_PAIRS[number >> 1 & 1023]}{self._tails[number & 1]}"
+        moment = number >> _COUNTER_BITS + 10
+        if moment != self._moment:  # a second: most ids are of the last one
+            self._moment, self._time = moment, _letters(moment, 8)
+        return (
+            f"{prefix}{self._time}{_PAIRS[number >> _COUNTER_BITS & 1023]}"
+            f"{_PAIRS[number >> 11 & 1023]}{_PAIRS[number >> 1 & 1023]}{self._tails[number & 1]}"
+        )
 
     def number(self, text: str, *prefixes: str) -> tuple[str, int]:
         """The prefix and the id behind a ULID. Raises UnknownId for text that this store never handed out."""

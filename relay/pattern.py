@@ -189,6 +189,12 @@ class Filter:
         each = [entry.models for entry in self._any]
         return frozenset().union(*[models for models in each if models is not None]) if None not in each else None
 
+    @property
+    def by_words(self) -> bool:
+        """Whether it asks for nothing that differs from one entry to the next."""
+        keys = [key for entry in (self._all, *self._any) for key, _ in entry.of_change]
+        return self._where is None and "entry_id" not in keys
+
     def matches(self, subject: Subject) -> bool:
         """Whether the route wants the event."""
         if not self._all.takes_event(subject):

@@ -9,7 +9,7 @@ Between the two lies the store, and nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -19,7 +19,7 @@ import orjson
 from relay import journal, rendering
 from relay.bodyproof import without_proofs
 from relay.client import Transport, Unreachable
-from relay.clock import Clock, to_ms
+from relay.clock import Clock, to_ms, whole_ms
 from relay.delivery import (
     Added,
     Attempt,
@@ -93,13 +93,13 @@ class Pipeline:
         description = source.describe(inbound)
         if isinstance(description, Ignored):
             return Accepted(None, ignored=description.reason)
-        event = self._event(source, inbound, description.masked(source.redact), now)
+        moment = to_ms(now)
+        event = self._event(source, inbound, description.masked(source.redact), now, moment)
         event_id = self._store.ids.text(EVENT, event.id)
-        subject = Subject.of(event, event_id, inbound.document_or_none())
-        owed, mark = self._owe(event, routing.match(subject)), source.mark(inbound, description)
+        owed = self._owe(event, routing.wanting(event, event_id, inbound.document_or_none), moment)
+        mark = source.mark(inbound, description)
         # Parsed, a body may be 25 times as large: it is not to be held while the disk is waited for.
         inbound.forget()
-        del subject
         added = await self._store.add(event, owed, mark)
         if added.event != event.id:
             event_id = self._store.ids.text(EVENT, added.event)
@@ -116,15 +116,17 @@ class Pipeline:
         event = replace(event_from_json(stored.description, stored.headers, stored.body or b""), id=stored.id)
         wanted = routing.match(Subject.of(event, self._store.ids.text(EVENT, event.id)))
         # It is owed from now on: what is late is late since it was replayed.
-        event = replace(event, received_at=_whole_ms(self._clock.now()))
-        owed = self._owe(event, [each for each in wanted if route is None or each.name == route])
+        event = replace(event, received_at=whole_ms(self._clock.now()))
+        owed = self._owe(
+            event, [each for each in wanted if route is None or each.name == route], to_ms(event.received_at)
+        )
         added = await self._store.owe(stored.id, owed)
         self._say_full(added, routing)
         return added
 
     async def test(self, route: Route) -> Attempt:
         """Send a marked test event by a route and see what its destination says. Nothing of it is kept."""
-        now = _whole_ms(self._clock.now())
+        now = whole_ms(self._clock.now())
         event = _test_event(route, now)
         number = DeliveryId(self._store.ids.draw(to_ms(now)))
         delivery = Delivery(number, route.name, event, now, now, trigger=Trigger.MANUAL)
@@ -202,24 +204,23 @@ class Pipeline:
         async with self._turns.setdefault(delivery.route, asyncio.Semaphore(1)), self._rendering:
             return await asyncio.to_thread(destination.render, delivery, *ids, now)
 
-    def _event(self, source: Source, inbound: Inbound, description: Description, now: datetime) -> Event:
+    def _event(self, source: Source, inbound: Inbound, description: Description, now: datetime, moment: int) -> Event:
         return Event(
-            id=EventId(self._store.ids.draw(to_ms(now))),
+            id=EventId(self._store.ids.draw(moment)),
             source=source.name,
             type=source.type,
-            received_at=_whole_ms(now),
+            received_at=whole_ms(now),
             description=description,
             headers=source.shown_headers(inbound.headers),
             body=inbound.body,
             sha256=inbound.sha256,
         )
 
-    def _owe(self, event: Event, routes: Iterable[Route]) -> list[Owed]:
-        moment = to_ms(event.received_at)
-        return [
-            route.owe(event, DeliveryId(self._store.ids.draw(moment)), self._oversight.paused(route.name))
-            for route in routes
-        ]
+    def _owe(self, event: Event, routes: Sequence[Route], moment: int) -> list[Owed]:
+        if not routes:
+            return []
+        draw, paused = self._store.ids.draw, self._oversight.paused
+        return [route.owe(event, DeliveryId(draw(moment)), paused(route.name)) for route in routes]
 
     def _say_full(self, added: Added, routing: Routing) -> None:
         for name in added.full:
@@ -228,10 +229,6 @@ class Pipeline:
             route = routing.routes.get(name)
             if route is not None:
                 self._oversight.failed(route, Kind.QUEUE_FULL, f"{route.max_pending} deliveries wait already")
-
-
-def _whole_ms(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _test_event(route: Route, now: datetime) -> Event:

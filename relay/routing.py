@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from relay.delivery import Delivery, Owed
 from relay.destination import Destination
@@ -17,7 +18,12 @@ from relay.pattern import Filter, Subject
 from relay.retry import RetryPolicy
 from relay.window import Grouping
 
+_UNORDERED = Order.NONE
 _MOST_LISTED = 100_000  # routes of no model in the lists of all models
+_MOST_KNOWN = 128  # combinations of words, of each source
+_LONGEST_KNOWN = 512  # letters
+
+_Words = tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,9 @@ class Route:
     def owe(self, event: Event, number: DeliveryId, paused: bool) -> Owed:
         """The delivery of an event that this route wants, and how it is to join the queue."""
         now = event.received_at
+        if self.grouping is None and self.order is _UNORDERED:  # nearly all: nothing to be asked of what it is about
+            due = now + self.delay if self.delay else now
+            return Owed(Delivery(number, self.name, event, due, due), self.max_pending, paused)
         due = now + self.delay if self.grouping is None else self.grouping.due(now, now)
         return Owed(
             delivery=Delivery(
@@ -82,6 +91,32 @@ class Routing:
             name: _Candidates([route for route in routes if route.enabled and name in route.sources]) for name in names
         }
 
+    def wanting(self, event: Event, event_id: str, document: Callable[[], Any]) -> Sequence[Route]:
+        """The same as `match` for an event that has just come in; its body is asked for where a filter looks at it."""
+        candidates = self._by_source.get(event.source)
+        if candidates is None:
+            return ()
+        what = event.description
+        changes = what.changes
+        if not candidates.by_words or len(changes) != 1:
+            return self.match(Subject.of(event, event_id, document()))
+        change = changes[0]
+        words = (
+            what.event,
+            change.model,
+            change.action,
+            change.stage,
+            what.locale,
+            what.environment,
+            what.branch,
+            event.type,
+        )
+        found = candidates.known.get(words)
+        if found is None:
+            found = tuple(self.match(Subject.of(event, event_id, document())))
+            candidates.remember(words, found)
+        return found
+
     def match(self, subject: Subject) -> list[Route]:
         """The enabled routes whose filter takes the event."""
         candidates = self._by_source.get(subject.source)
@@ -93,10 +128,14 @@ class Routing:
 class _Candidates:
     """The routes of one source, by the model that their filters name: a thousand routes cost no more than a few."""
 
-    __slots__ = ("_all", "_by_model", "_others")
+    __slots__ = ("_all", "_by_model", "_others", "by_words", "known")
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._all = tuple(routes)
+        self.by_words = all(route.filter.by_words for route in routes)
+        """Whether their filters look at nothing but a few words, of which an event has the same as many before it."""
+        self.known: dict[_Words, tuple[Route, ...]] = {}
+        """Those that wanted an event of these words."""
         models = [(route, route.filter.models) for route in routes]
         self._others = tuple(route for route, named in models if named is None)
         words = {word for _, named in models if named is not None for word in named}
@@ -107,6 +146,13 @@ class _Candidates:
                 for word in words if named is None else named:
                     places[word].append(route)
             self._by_model = {word: tuple(found) for word, found in places.items()}
+
+    def remember(self, words: _Words, found: tuple[Route, ...]) -> None:
+        """Of what senders make up, as of what is long, no more is kept than there is room for."""
+        if sum(len(word) for word in words if word is not None) <= _LONGEST_KNOWN:
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            self.known[words] = found
 
     def of(self, description: Description) -> tuple[Route, ...]:
         """Those that may want what is described."""

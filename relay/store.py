@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -406,7 +406,7 @@ class Store(LogReader, Protocol):
         """What other processes have to do with it; None where there are none."""
         ...
 
-    async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
+    def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Awaitable[Added]:
         """Store an event and everything owed for it, each delivery as its route wants it to join the queue.
 
         When it returns, all of it is on disk (fsynced): the sender may be answered. Raises Unavailable otherwise; then
@@ -427,7 +427,7 @@ class Store(LogReader, Protocol):
         are kept. Never fails and never waits; under pressure the oldest waiting ones are dropped."""
         ...
 
-    async def record(self, result: Result) -> None:
+    def record(self, result: Result) -> Awaitable[None]:
         """Record an attempt and what it changes.
 
         A delivery that was held while its attempt was in flight stays held unless the attempt ended it. Returns when

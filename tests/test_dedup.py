@@ -30,3 +30,10 @@ def test_neither_sources_nor_parts_run_into_each_other() -> None:
         for at in (None, NOON)
     ]
     assert len({mark.key for mark in marks}) == len(marks)
+
+
+def test_a_mark_is_what_it_was_under_the_relay_before() -> None:
+    """Those that are stored must be known again after an upgrade."""
+    mark = dedup.of_source("bl\u00f6g", dedup.known_by(b"one", b"two", window=HOUR, at=NOON))
+    assert mark.key.hex() == "01a20846fe00a59710adc541a56da143"
+    assert dedup.of_source("a", dedup.known_by(b"one", window=HOUR)).key.hex() == "9f53f3473312dd7903076dc9b3126af1"

@@ -148,9 +148,10 @@ async def test_what_joins_a_lane_while_the_first_of_it_ends_is_let_go(
     with psycopg.connect(database.url, options="-c search_path=relay") as stranger:
         stranger.execute("LOCK TABLE tally IN EXCLUSIVE MODE")  # which is written last
         async with asyncio.TaskGroup() as group:
-            group.create_task(one.store.record(delivered(first)))
+            recorded = one.store.record(delivered(first))
             await wait_for(database, WAITING, 1)
             joined = group.create_task(other.tell())
             await wait_for(database, WAITING, 2)
             stranger.rollback()
+            await recorded
     assert await other.claimed() == [joined.result().id]

@@ -29,6 +29,7 @@ from relay.stores._sql.deltas import Deltas, shift
 from relay.stores.sqlite import (
     SqliteStore,
     affected_by_wal_reset_bug,
+    bulk,
     committer,
     open_reader,
     open_store,
@@ -256,9 +257,11 @@ async def test_a_full_disk_refuses_everything_and_heals(desk: Desk, path: Path) 
     pages = await on_writer(desk, "PRAGMA page_count")
     await on_writer(desk, f"PRAGMA max_page_count = {pages}")
     big = b"x" * 100_000
-    results = await asyncio.gather(
-        desk.add("www", body=big), desk.store.record(again(delivery, NOON)), return_exceptions=True
-    )
+
+    async def record() -> None:  # begun after `add`: both are to be in one transaction
+        await desk.store.record(again(delivery, NOON))
+
+    results = await asyncio.gather(desk.add("www", body=big), record(), return_exceptions=True)
     assert all(isinstance(result, Unavailable) and "full" in str(result) for result in results)
     assert "SQLITE_FULL" in (desk.store.trouble() or "")
     assert desk.counts() == {"www": (1, 0)}
@@ -766,3 +769,12 @@ async def test_reading_makes_no_file(path: Path) -> None:
     with pytest.raises(Unusable, match="no such file"):
         await open_reader(path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 7, 13, 28, 49, 64, 65, 127, 200])
+def test_many_rows_are_written_each_once_however_many_there_are(number: int) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b BLOB, c TEXT) STRICT")
+        table = [(n, None if n % 3 else b"x", "") for n in range(number)]
+        bulk.Insert("INTO t", "a, b, c")(connection, table)
+        assert connection.execute("SELECT * FROM t ORDER BY a").fetchall() == table

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from relay.clock import from_ms, to_ms
@@ -28,6 +27,7 @@ _CARRIER = (
     f' WHERE route = ? AND "window" = ? AND open = 1 {LOCK}'
 )
 
+_NO_LOOKS: frozenset[str] = frozenset()
 _DELIVERIES_OF = "SELECT route, state FROM delivery WHERE event_id = ? ORDER BY id"
 
 
@@ -49,14 +49,16 @@ class Adding:
         return number
 
 
-@dataclass(slots=True)
 class _Outcome:
     """What becomes of one event's deliveries."""
 
-    ready: list[Delivery] = field(default_factory=list)
-    looks: set[str] = field(default_factory=set)
-    later: list[tuple[str, datetime]] = field(default_factory=list)
-    full: list[str] = field(default_factory=list)
+    __slots__ = ("full", "later", "looks", "ready")
+
+    def __init__(self) -> None:
+        self.ready: list[Delivery] = []
+        self.looks: set[str] = set()
+        self.later: list[tuple[str, datetime]] = []
+        self.full: list[str] = []
 
     def added(self, event: int, routes: Sequence[str], duplicate: bool = False) -> Added:
         return Added(
@@ -64,7 +66,7 @@ class _Outcome:
             tuple(routes),
             duplicate,
             tuple(self.ready),
-            frozenset(self.looks),
+            frozenset(self.looks) if self.looks else _NO_LOOKS,
             tuple(self.later),
             tuple(self.full),
         )
@@ -86,19 +88,22 @@ class Joining(ABC):
         self._write_events(
             [self._event(add.event) for add in fresh],
             [(add.event[0], add.content) for add in fresh],
-            [(entry, add.id) for add in fresh for entry in add.mentions],
+            [(entry, add.event[0]) for add in fresh for entry in add.mentions],
         )
         outcomes = self._join(fresh)
-        made = iter(zip(fresh, outcomes, strict=True))
-        results: list[Added] = []
-        for place, add in enumerate(adds):
-            first = repeated.get(place)
-            if first is None:
-                _, outcome = next(made)
-                results.append(outcome.added(add.id, [owed.delivery.route for owed in add.owed]))
-            else:
-                results.append(self._repeat(first, add))
-        return results
+        made = [
+            # What no route wants is all that there is to some sources.
+            Added(EventId(add.event[0]), ())
+            if outcome is None
+            else outcome.added(add.event[0], [owed.delivery.route for owed in add.owed])
+            for add, outcome in zip(fresh, outcomes, strict=True)
+        ]
+        if not repeated:
+            return made
+        others = iter(made)
+        return [
+            self._repeat(repeated[place], add) if place in repeated else next(others) for place, add in enumerate(adds)
+        ]
 
     # -- what each engine does in its own way --------------------------------------------------------------------------
 
@@ -137,7 +142,7 @@ class Joining(ABC):
 
     def _repeated(self, adds: Sequence[Adding]) -> dict[int, int]:
         """The places of events that repeat another one, and that one's id. The others are remembered."""
-        now = max(add.event[rows.RECEIVED_AT] for add in adds)
+        now = max([add.event[rows.RECEIVED_AT] for add in adds])
         seen = self._known([add for add in adds if add.mark is not None], now)
         found: dict[int, int] = {}
         remembered: dict[bytes, Row] = {}
@@ -149,8 +154,9 @@ class Joining(ABC):
             if before is not None and before.value == mark.value:
                 found[place] = before.event
                 continue
-            seen[mark.key] = repeats.Seen(mark.value, add.id)
-            remembered[mark.key] = repeats.row(mark, add.id, now)
+            number = add.event[0]
+            seen[mark.key] = repeats.Seen(mark.value, number)
+            remembered[mark.key] = repeats.row(mark, number, now)
         self._remember(list(remembered.values()), now)
         return found
 
@@ -175,17 +181,22 @@ class Joining(ABC):
 
     # -- the queue ---------------------------------------------------------------------------------------------------
 
-    def _join(self, adds: Sequence[Adding]) -> list[_Outcome]:
-        outcomes = []
+    def _join(self, adds: Sequence[Adding]) -> list[_Outcome | None]:
+        """What becomes of each; None where nothing is owed."""
+        outcomes: list[_Outcome | None] = []
         plain: list[Row] = []
         others: list[tuple[Owed, Adding, _Outcome]] = []
         for add in adds:
+            if not add.owed:
+                outcomes.append(None)
+                continue
             outcome = _Outcome()
             outcomes.append(outcome)
             for owed in add.owed:
                 delivery = owed.delivery
                 if owed.plain and self._count(delivery.route) < owed.most:
-                    plain.append(rows.delivery_row(delivery, self._shapes.of(self._connection, delivery)))
+                    shape = self._shapes.of(self._connection, delivery)
+                    plain.append(rows.delivery_row(delivery, shape, add.event[rows.RECEIVED_AT]))
                     shift(self._deltas, delivery.route, 1, 0)
                     self._sort(owed, outcome)
                 else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
 
 from relay.delivery import Mark
+from relay.immutable import immutable
 from relay.stores._sql.rows import Row
 
 PRUNED_AT_ONCE = 256
@@ -13,7 +15,7 @@ LIVE = frozenset({"pending", "held", "merged", "delivered"})
 """States that show that an event is taken care of: its repeat is not sent again."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Seen:
     """What is known of a key: the last event that was stored for it."""
 
@@ -23,4 +25,9 @@ class Seen:
 
 def row(mark: Mark, event: int, now: int) -> Row:
     """A row of `seen`."""
-    return mark.key, mark.value, event, now + round(mark.window.total_seconds() * 1000)
+    return mark.key, mark.value, event, now + _whole_ms(mark.window)
+
+
+@lru_cache(64)
+def _whole_ms(window: timedelta) -> int:
+    return round(window.total_seconds() * 1000)

@@ -44,12 +44,12 @@ def changes_of(result: Result) -> Row:
     """The values that `_UPDATE` sets."""
     attempt, failure = result.attempt, result.failure
     return (
-        result.state.value,
+        result.state._value_,
         None if result.due is None else to_ms(result.due),
         result.delivery.attempts if attempt is None else attempt.n,
         result.tries,
         None if attempt is None or attempt.response is None else attempt.response.status,
-        None if failure is None else failure.code.value,
+        None if failure is None else failure.code._value_,
         None if failure is None else whole(failure.message),
         None if attempt is None else attempt.duration_ms,
         to_ms(result.at),

@@ -76,8 +76,6 @@ EVENT_COLUMNS = (
     "id, source, type, event, received_at, occurred_at, environment, branch, locale,"
     " model, stage, action, entry_id, changes, extra, headers, sha256, size, matched"
 )
-
-
 RECEIVED_AT, MATCHED = 4, 18
 """Where `received_at` and `matched` stand in a row of `event`."""
 
@@ -153,19 +151,21 @@ def to_stored_event(row: Sequence[Any], body: bytes | None, ids: Ids) -> StoredE
 DELIVERY_COLUMNS = 'id, event_id, route, shape, entry_id, due, first_due, attempts, tries, "trigger", updated_at'
 
 
-def delivery_row(delivery: Delivery, shape: int) -> Row:
-    """A row of `delivery` as it is born."""
+def delivery_row(delivery: Delivery, shape: int, received: int | None = None) -> Row:
+    """A row of `delivery` as it is born; `received` is when its event was, where that is known in milliseconds."""
+    event, due, first_due = delivery.event, delivery.due, delivery.first_due
+    due_ms = received if received is not None and due is event.received_at else to_ms(due)
     return (
         delivery.id,
-        delivery.event.id,
+        event.id,
         delivery.route,
         shape,
-        delivery.event.description.common.entry_id,
-        to_ms(delivery.due),
-        to_ms(delivery.first_due),
+        event.description.common.entry_id,
+        due_ms,
+        due_ms if first_due is due else to_ms(first_due),
         delivery.attempts,
         delivery.tries,
-        delivery.trigger.value,
+        delivery.trigger._value_,
         moment_ms(delivery.id),
     )
 
@@ -247,7 +247,7 @@ def attempt_row(delivery: DeliveryId, attempt: Attempt) -> Row:
     return (
         delivery,
         attempt.n,
-        attempt.trigger.value,
+        attempt.trigger._value_,
         to_ms(attempt.started_at),
         attempt.duration_ms,
         *((None, None, None) if request is None else (request.method, whole(request.url), dump(request.headers))),
@@ -256,7 +256,7 @@ def attempt_row(delivery: DeliveryId, attempt: Attempt) -> Row:
             if response is None
             else (response.status, dump(response.headers), response.body, int(response.truncated))
         ),
-        *((None, None) if error is None else (error.code.value, whole(error.message))),
+        *((None, None) if error is None else (error.code._value_, whole(error.message))),
     )
 
 

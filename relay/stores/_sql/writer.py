@@ -70,13 +70,13 @@ class Writer:
 
     def add(self, adding: Adding) -> asyncio.Future[Added]:
         """Write an event. Raises Unavailable when too much waits already."""
-        waiting = self._waiting
-        if len(waiting.adds) >= MOST_JOBS or self._bytes > MOST_BYTES:
+        adds = self._waiting.adds
+        if len(adds) >= MOST_JOBS or self._bytes > MOST_BYTES:
             raise Unavailable("the disk does not keep up: too many events wait to be written")
         done: asyncio.Future[Added] = self._future()
         self._bytes += len(adding.content)
         self.added += 1
-        waiting.adds.append(Add(adding, done))
+        adds.append(Add(adding, done))
         self._kick()
         return done
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from functools import partial
@@ -84,11 +84,12 @@ class SqliteStore(SqlStore):
         self._closing = asyncio.Lock()
         self._closed = False
 
-    async def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Added:
-        self._room.look(len(event.body))
-        if self._room.lacking is not None:
-            raise Unavailable(self._room.lacking)
-        return await super().add(event, owed, mark)
+    def add(self, event: Event, owed: Sequence[Owed], mark: Mark | None = None) -> Awaitable[Added]:
+        room = self._room
+        room.look(len(event.body))
+        if room.lacking is not None:
+            raise Unavailable(room.lacking)
+        return super().add(event, owed, mark)
 
     async def forget(self, event: EventId) -> None:
         await self._writer.call(partial(commands.forget, ids=self.ids, event=event), empty_log=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from relay.stores._sql import joining, repeats, rows
 from relay.stores._sql.joining import Adding
 from relay.stores._sql.rows import Row
-from relay.stores.sqlite.bulk import SIZES, Insert, flat, some
+from relay.stores.sqlite.bulk import Insert, sizes, some
 
 _insert_events = Insert("INTO event", f"{rows.EVENT_COLUMNS}, shape")
 _insert_bodies = Insert("INTO body", "event_id, content")
@@ -15,11 +15,12 @@ _insert_mentions = Insert("OR IGNORE INTO mention", "entry_id, event_id")
 _insert_deliveries = Insert("INTO delivery", rows.DELIVERY_COLUMNS)
 _insert_joined = Insert("INTO delivery", rows.JOIN_COLUMNS)
 _insert_seen = Insert("OR REPLACE INTO seen", "key, value, event_id, until")
-_KNOWN = {
-    size: "SELECT s.key, s.value, s.event_id FROM seen s JOIN event e ON e.id = s.event_id"  # noqa: S608 - only places
-    f" WHERE s.key IN ({', '.join('?' * size)}) AND s.until > ?"
-    for size in SIZES
-}
+_KNOWN = sizes(
+    lambda size: (
+        "SELECT s.key, s.value, s.event_id FROM seen s JOIN event e ON e.id = s.event_id"  # noqa: S608
+        f" WHERE s.key IN ({', '.join('?' * size)}) AND s.until > ?"
+    )
+)
 _PRUNE = "DELETE FROM seen WHERE key IN (SELECT key FROM seen INDEXED BY seen_until WHERE until <= ? LIMIT ?)"
 
 
@@ -39,8 +40,8 @@ class Joining(joining.Joining):
 
     def _known(self, adds: Sequence[Adding], now: int) -> dict[bytes, repeats.Seen]:
         found: dict[bytes, repeats.Seen] = {}
-        for piece in some([(add.mark.key,) for add in adds if add.mark is not None]):
-            known = self._connection.execute(_KNOWN[len(piece)], (*flat(piece), now)).fetchall()
+        for size, keys in some([(add.mark.key,) for add in adds if add.mark is not None], (0,)):
+            known = self._connection.execute(_KNOWN[size], [*keys, now]).fetchall()
             found.update((key, repeats.Seen(value, event)) for key, value, event in known)
         return found
 

@@ -14,21 +14,23 @@ from relay.stores._sql import results, rows
 from relay.stores._sql.deltas import Deltas, shift
 from relay.stores._sql.results import Record
 from relay.stores._sql.rows import Row
-from relay.stores.sqlite.bulk import SIZES, Insert, flat, some, values
+from relay.stores.sqlite.bulk import Insert, sizes, some, values
 
 _insert_attempts = Insert("OR IGNORE INTO attempt", f"delivery_id, {rows.ATTEMPT_COLUMNS}")
 _insert_rejections = Insert("OR IGNORE INTO rejection", rows.REJECTION_COLUMNS)
 
 # The common case, many with one statement: nobody touched the delivery while its attempt was made. The row count tells.
-_RECORDS = {
-    size: "UPDATE delivery NOT INDEXED SET state = v.column1, due = coalesce(v.column2, delivery.due),"  # noqa: S608
-    " attempts = v.column3, tries = v.column4, \"trigger\" = 'retry', retried = 1, taken = 0, open = 0,"
-    " code = v.column5, error_code = v.column6, error_message = v.column7, duration_ms = v.column8,"
-    f" updated_at = v.column9 FROM ({values(size, 12)}) AS v"
-    " WHERE delivery.id = v.column10 AND delivery.state = 'pending' AND delivery.attempts < v.column11"
-    " AND delivery.route = v.column12"
-    for size in SIZES
-}
+_RECORDS = sizes(
+    lambda size: (
+        "UPDATE delivery NOT INDEXED SET state = v.column1, due = coalesce(v.column2, delivery.due),"  # noqa: S608
+        " attempts = v.column3, tries = v.column4, \"trigger\" = 'retry', retried = 1, taken = 0, open = 0,"
+        " code = v.column5, error_code = v.column6, error_message = v.column7, duration_ms = v.column8,"
+        f" updated_at = v.column9 FROM ({values(size, 12)}) AS v"
+        " WHERE delivery.id = v.column10 AND delivery.state = 'pending' AND delivery.attempts < v.column11"
+        " AND delivery.route = v.column12"
+    )
+)
+_SPARE = (0,) * 12  # no delivery has this id
 
 
 def record(connection: sqlite3.Connection, records: Sequence[Record], deltas: Deltas) -> None:
@@ -37,7 +39,7 @@ def record(connection: sqlite3.Connection, records: Sequence[Record], deltas: De
     if len(updates) == len(records):
         connection.execute("SAVEPOINT records")
         try:
-            matched = sum([connection.execute(_RECORDS[len(piece)], flat(piece)).rowcount for piece in some(updates)])
+            matched = sum([connection.execute(_RECORDS[size], row).rowcount for size, row in some(updates, _SPARE)])
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK TO records")
