@@ -60,6 +60,22 @@ async def test_one_relay_at_a_time_prunes(desk: Desk, other: psycopg.Connection[
     assert await prune(desk) == Pruned(events=1, deliveries=1)
 
 
+async def test_who_has_pruned_is_in_nobodys_way_also_before_the_server_knows_that_its_connection_is_closed(
+    desk: Desk, other: psycopg.Connection[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing: list[psycopg.AsyncConnection[tuple[object, ...]]] = []
+
+    async def later(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        closing.append(connection)
+
+    with monkeypatch.context() as patching:
+        patching.setattr(psycopg.AsyncConnection, "close", later)
+        await prune(desk)
+    assert other.execute("SELECT pg_try_advisory_lock($1)", [pruning._LOCK]).fetchone() == (True,)
+    for connection in closing:
+        await connection.close()
+
+
 @pytest.mark.parametrize(
     "sql",
     [

@@ -143,7 +143,10 @@ async def prune(
             return await _Pruning(connection, told, haste).run(now, retention, bodies)
         finally:
             with suppress(psycopg.Error):
-                await connection.close()  # which unlocks
+                # To close it unlocks as well, but in the server's own time: whoever prunes next would find it locked.
+                await connection.execute("SELECT pg_advisory_unlock_all()")
+            with suppress(psycopg.Error):
+                await connection.close()
     except psycopg.Error as error:
         raise Unavailable(explain(error)) from error
 
