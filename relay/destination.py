@@ -104,7 +104,7 @@ class Outbound:
     headers: list[tuple[str, str]]
     body: bytes
     wire: Wire = PLAIN
-    heading: Heading | None = None
+    heading: Heading | None = field(default=None, compare=False)
     """What its headers are made of; None where they were not rendered, or were changed since."""
 
 
