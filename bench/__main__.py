@@ -22,6 +22,7 @@ from pathlib import Path
 from bench.breadth import breadth
 from bench.finished import finished
 from bench.footprint import footprint
+from bench.instructions import instructions
 from bench.latency import latency
 from bench.logs import logs
 from bench.machine import about
@@ -49,7 +50,7 @@ BENCHES: dict[str, Bench] = {
 }
 OTHER: dict[str, Bench] = {"postgresql": shared}
 """The whole of what is measured of another store than SQLite."""
-MORE: dict[str, Bench] = {"store": store, "logs": logs, **OTHER}
+MORE: dict[str, Bench] = {"instructions": instructions, "store": store, "logs": logs, **OTHER}
 """Parts on their own; only where they are asked for."""
 
 

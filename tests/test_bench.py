@@ -18,7 +18,8 @@ from bench.place import Goal, Table, in_turns
 from bench.senders import LARGE, TOKEN, post, strapi
 from bench.sink import nginx
 from bench.steps import step_of
-from tests.harness import PATIENCE, sink
+from bench.throughput import SOURCES, route
+from tests.harness import PATIENCE, sink, write_config
 from tests.postgres import needed
 
 ROOT = Path(__file__).parent.parent
@@ -158,6 +159,21 @@ def test_too_few_descriptors_are_said_and_more_are_taken_where_they_may_be_had()
     )
     assert done.stdout == "(400, 500)\n"
     assert "Skipped: needs 501 file descriptors, and 500 may be had (ulimit -Hn)" in done.stderr
+
+
+async def test_relay_in_one_process_takes_in_and_sends_on_all_that_its_simulated_senders_post(tmp_path: Path) -> None:
+    async with sink() as seen:
+        config = write_config(tmp_path, SOURCES + "routes:\n" + route("r", f"{seen.url}/hook"))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.inside", str(config), "70", "1"),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+    assert process.returncode == 0, err
+    assert min(json.loads(out).values()) > 0
+    assert sorted(each.body for each in seen.received) == sorted(strapi(number) for number in range(140))
 
 
 def test_a_goal_that_is_missed_says_so() -> None:
