@@ -19,7 +19,8 @@ _LONGEST = 4096  # bytes of a head
 _SHORT = 512  # bytes of one that is remembered
 _MOST = 100  # headers
 _STATUS = re.compile("HTTP/1\\.1 [2-5][0-9][0-9] [ -~]*")
-_FIELD = re.compile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+): *([ -~]*)\r\n", re.MULTILINE)
+# Possessive: a value of thousands of spaces that is none after all must not be begun anew at each of them.
+_FIELD = re.compile("^([!#$%&'*+.^_`|~0-9A-Za-z-]++): *+([ -~]*+)\r\n", re.MULTILINE)
 _LENGTH = re.compile("[0-9]{1,9}")
 _BODILESS = (204, 304)
 _WRITTEN = {name.lower(): str(name) for name in vars(hdrs).values() if isinstance(name, istr)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import timeit
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,12 @@ OTHERS = {
 @pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS.keys())
 def test_what_may_be_read_in_more_than_one_way_is_left_to_aiohttp(data: bytes) -> None:
     assert plain(data) is None
+
+
+def test_no_answer_holds_up_everybody_else_while_it_is_read() -> None:
+    spaces = b"HTTP/1.1 200 OK\r\nX-Long:" + b" " * 4000 + b"\x01\r\n\r\n"
+    best = min(timeit.repeat(lambda: plain(spaces), number=1, repeat=5))
+    assert best < 0.005, "each space is looked at once, not once for each one before it"
 
 
 names = st.sampled_from(["Server", "date", "X-Id", "content-length", "Content-Length", "Connection", "Retry-After"])
