@@ -25,8 +25,10 @@ def at_hand(request: Asked, limit: int, budget: ByteBudget) -> tuple[bytes, int]
     size = content.total_bytes
     if 0 < size <= _SMALL and len(content._buffer) == 1:
         # aiohttp's read_nowait() takes it out in five calls, for 4 thousand instructions more. For so small a body
-        # reading is never paused, so that nothing waits for it to be taken out.
-        body = content._buffer[0]
+        # reading is never paused, so that nothing waits to be told that it was taken out. But out it must be: a
+        # connection that waits for its next request still has the last one's reader, for as long as it is idle.
+        body = content._buffer.popleft()
+        content._size = 0
     else:
         body = content.read_nowait()
         size = len(body)

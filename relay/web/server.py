@@ -106,6 +106,7 @@ class _Connection(RequestHandler):
                 self._request_in_progress = False
                 if self._handler_waiter is not None:
                     self._handler_waiter.set_result(None)
+            del message, content  # with a body that nobody asked for: the next request may be long in coming
             transport = self.transport
             if transport is None:
                 return False  # the sender went away

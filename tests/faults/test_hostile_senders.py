@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from multidict import CIMultiDict
@@ -86,6 +88,31 @@ async def test_senders_do_not_take_the_descriptors_of_the_store_and_the_destinat
         assert len(list(Path(f"/proc/{relay.process.pid}/fd").iterdir())) < 400 - 100
         for _, writer in pairs:
             writer.close()
+
+
+BODY = b'{"it": "is large"}'.ljust(60_000)
+CHUNKED = b"POST /in/open HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+BROUGHT = {
+    "accepted": post("/in/open", BODY),
+    "accepted, in chunks": b"".join((CHUNKED, b"%x\r\n" % len(BODY), BODY, b"\r\n0\r\n\r\n")),
+    "refused by what it says": post("/in/shut", BODY),
+    "refused unread": post("/in/nowhere", BODY),
+}
+
+
+@pytest.mark.parametrize("request_", BROUGHT.values(), ids=BROUGHT.keys())
+async def test_an_idle_connection_holds_nothing_of_the_body_that_it_has_brought(
+    tmp_path: Path, request_: bytes
+) -> None:
+    shut = "sources: {open: {type: generic, verify: none}, shut: {type: github, secret: 0123456789abcdef}}\n"
+    async with relay_here(tmp_path, shut) as relay, asyncio.timeout(PATIENCE):
+        reader, writer = await _connect(relay)
+        writer.write(request_)
+        await reader.readuntil(b"}")
+        writer.close()
+        readers = [each for each in gc.get_objects() if isinstance(each, aiohttp.StreamReader)]
+        held = [each for each in readers if getattr(each, "_buffer", None)]
+        assert held == [], "bodies are counted, and bounded, only for as long as they are looked at"
 
 
 def _place(url: str) -> tuple[str, int]:
