@@ -177,6 +177,7 @@ class Lease:
             self._deadlines.end(self)
         idle = self._line.idle
         if whole and idle is not None:
+            del self.asked  # it may be large, and is not to wait for the next request
             self.since = asyncio.get_running_loop().time()
             idle.append(self)
         else:

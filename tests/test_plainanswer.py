@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import timeit
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +190,17 @@ async def test_of_a_plain_answer_only_response_body_is_kept() -> None:
     ):
         reply = await transport.send(Outbound("POST", URL(destination.url), [], b""), LIMITS)
         assert (reply.response.body, reply.response.truncated) == (body[:1000], True)
+
+
+async def test_an_idle_connection_holds_nothing_of_the_answer_that_came_on_it() -> None:
+    answer = OK + b"Content-Length: 50000\r\n\r\n" + b"a" * 50_000
+    async with peer(keeps(answer)) as destination, HttpTransport(Egress.of(())) as transport:
+        await transport.send(Outbound("POST", URL(destination.url), [], b""), LIMITS)
+        [[lease]] = transport._pool.direct._idle.values()
+        found: list[object] = [lease]
+        for _ in range(4):  # its parts, and theirs
+            found += gc.get_referents(*found)
+        assert not [each for each in found if isinstance(each, bytes) and len(each) >= 50_000]
 
 
 async def test_a_connection_on_which_something_comes_after_a_plain_answer_is_not_used_again(tmp_path: Path) -> None:
