@@ -16,6 +16,7 @@ import orjson
 # Every digit as 0 and all else as a space: finding a run of digits so takes a tenth of what a pattern takes.
 _AS_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 _LONG_INTEGER = b"0" * 19
+_FOURTHS = b"0000"  # at every fourth place there are four digits in a row where there are nineteen side by side
 _HALF = re.compile("[\ud800-\udfff]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -26,13 +27,19 @@ class Malformed(ValueError):
 
 def parse(body: bytes) -> Any:
     """The document in a body; of repeated keys the last one counts. Raises Malformed."""
-    if _LONG_INTEGER not in body.translate(_AS_DIGITS):
+    if not _may_hold_long_integer(body):
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError as error:
             if _SURROGATE.search(body) is None:
                 raise Malformed(f"the body is not JSON: {error}") from None
     return _parse_slowly(body)
+
+
+def _may_hold_long_integer(body: bytes) -> bool:
+    # A fourth of the body tells it of nearly all. By find: `in` costs an exception that nobody sees.
+    fourths = body[::4].translate(_AS_DIGITS)
+    return fourths.find(_FOURTHS) >= 0 and body.translate(_AS_DIGITS).find(_LONG_INTEGER) >= 0
 
 
 def _parse_slowly(body: bytes) -> Any:
