@@ -27,19 +27,16 @@ class Malformed(ValueError):
 
 def parse(body: bytes) -> Any:
     """The document in a body; of repeated keys the last one counts. Raises Malformed."""
-    if not _may_hold_long_integer(body):
+    # A fourth of the body tells of nearly all that no such integer is in it. By find: `in` costs an exception that
+    # nobody sees.
+    fourths = body[::4].translate(_AS_DIGITS)
+    if fourths.find(_FOURTHS) < 0 or body.translate(_AS_DIGITS).find(_LONG_INTEGER) < 0:
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError as error:
             if _SURROGATE.search(body) is None:
                 raise Malformed(f"the body is not JSON: {error}") from None
     return _parse_slowly(body)
-
-
-def _may_hold_long_integer(body: bytes) -> bool:
-    # A fourth of the body tells it of nearly all. By find: `in` costs an exception that nobody sees.
-    fourths = body[::4].translate(_AS_DIGITS)
-    return fourths.find(_FOURTHS) >= 0 and body.translate(_AS_DIGITS).find(_LONG_INTEGER) >= 0
 
 
 def _parse_slowly(body: bytes) -> Any:

@@ -91,7 +91,8 @@ class Pipeline:
         """Take an event in. Raises Rejected, Malformed, RateLimited or Unavailable, and then nothing was promised."""
         now = self._clock.now()
         source.verify(inbound, now)
-        inbound = without_proofs(inbound, source.adapter.body_proofs)
+        if source.adapter.body_proofs:
+            inbound = without_proofs(inbound, source.adapter.body_proofs)
         description = source.describe(inbound)
         if isinstance(description, Ignored):
             return Accepted(None, now, ignored=description.reason)
@@ -111,7 +112,8 @@ class Pipeline:
         else:
             journal.accepted(event, event_id, added.routes, ended)
             self._metrics.pace.accepted(now)
-        self._say_full(added, routing)
+        if added.full:
+            self._say_full(added, routing)
         return Accepted(event_id, ended, added.routes, added.duplicate, None, added)
 
     async def replay(self, routing: Routing, stored: StoredEvent, route: str | None = None) -> Added:
