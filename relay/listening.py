@@ -70,8 +70,9 @@ class Listening:
 
     def heard(self, source: Source, now: datetime) -> None:
         """A request proved itself."""
-        self._changed.add(source.name)
-        turn = self.of(source.name).saw_event(now)
+        name = source.name
+        self._changed.add(name)
+        turn = (self._states.get(name) or self.of(name)).saw_event(now)
         if turn is not None:
             self._tell(source, turn)
 

@@ -159,7 +159,8 @@ class _Connection(RequestHandler):
         if self in everyone:  # one that had to leave may still say something
             everyone.move_to_end(self)
         super().data_received(data)
-        if not self.idle:
+        waiter = self._waiter
+        if waiter is None or waiter.done():  # it is not idle
             if self._head_timer is not None:
                 self._cancel_head()
         elif self._head_timer is None:
