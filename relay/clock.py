@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _PARTS = tuple(timedelta(microseconds=part) for part in range(1000))
 
 
@@ -44,7 +43,8 @@ class SystemClock:
 
 def to_ms(moment: datetime) -> int:
     """Milliseconds since 1970 of an aware datetime."""
-    return (moment - _EPOCH) // _MILLISECOND
+    since = moment - _EPOCH  # to divide it would take a third longer
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 def from_ms(milliseconds: int) -> datetime:

@@ -17,6 +17,7 @@ from relay.delivery import Mark
 from relay.event import Inbound
 from relay.jsontext import Malformed, canonical
 
+_EMPTY = blake2b(digest_size=16)  # a copy costs less than a new one
 _TIME = 6  # bytes of a key that may be a time
 _MESSAGE_IDS = timedelta(hours=24)  # senders try again for hours, and a person may have them do so for longer
 
@@ -27,7 +28,9 @@ def digest(*parts: bytes) -> bytes:
         whole = _length(len(parts[0])) + parts[0]
     else:
         whole = b"".join([piece for part in parts for piece in (_length(len(part)), part)])
-    return blake2b(whole, digest_size=16).digest()
+    hashing = _EMPTY.copy()
+    hashing.update(whole)
+    return hashing.digest()
 
 
 @lru_cache(128)
@@ -61,15 +64,18 @@ def message_id(sent: str | None) -> Mark | None:
 def of_source(name: str, mark: Mark) -> Mark:
     """The mark as that of one source: what two sources are sent is never compared."""
     key = mark.key
-    own = blake2b(_before(name, len(key)) + key, digest_size=16).digest()
-    return Mark(key[:_TIME] + own[_TIME:], mark.value, mark.window)
+    hashing = _before(name, len(key)).copy()
+    hashing.update(key)
+    return Mark(key[:_TIME] + hashing.digest()[_TIME:], mark.value, mark.window)
 
 
 @lru_cache(256)
-def _before(name: str, length: int) -> bytes:
-    """What `digest` puts before a key of this length that it hashes with a name."""
+def _before(name: str, length: int) -> blake2b:
+    """The hash that `digest` makes, begun with what it puts before a key of this length that it hashes with a name."""
     said = encoded(name)
-    return _length(len(said)) + said + _length(length)
+    hashing = _EMPTY.copy()
+    hashing.update(_length(len(said)) + said + _length(length))
+    return hashing
 
 
 class Key:

@@ -69,6 +69,13 @@ class Counters:
             found = self._known[values] = Counter()
         return found
 
+    def inc(self, *values: str) -> None:
+        """One more in the series of these values."""
+        found = self._known.get(values)
+        if found is None:
+            found = self.labels(*values)
+        found.value += 1
+
     def keep(self, names: Collection[str]) -> None:
         """Drop the series of everything else. What ends later for something that is gone makes a series again, which
         lasts until this is called the next time."""

@@ -155,9 +155,10 @@ def _say(line: dict[str, Any], now: datetime | None = None) -> None:
 # -- events ----------------------------------------------------------------------------------------------------------
 
 
-def accepted(event: Event, event_id: str, routes: Sequence[str]) -> None:
+def accepted(event: Event, event_id: str, routes: Sequence[str], now: datetime) -> None:
     """An event is on disk and answered for."""
-    what, common = event.description, event.description.common
+    what = event.description
+    common = what.common
     _say(
         {
             "event_id": event_id,
@@ -170,7 +171,8 @@ def accepted(event: Event, event_id: str, routes: Sequence[str]) -> None:
             "routes": list(routes),
             "bytes": len(event.body),
             "event": "event_accepted",
-        }
+        },
+        now,
     )
 
 

@@ -16,6 +16,7 @@ import orjson
 # Every digit as 0 and all else as a space: finding a run of digits so takes a tenth of what a pattern takes.
 _AS_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 _LONG_INTEGER = b"0" * 19
+_FOURTHS = b"0000"  # at every fourth place there are four digits in a row where there are nineteen side by side
 _HALF = re.compile("[\ud800-\udfff]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -26,7 +27,10 @@ class Malformed(ValueError):
 
 def parse(body: bytes) -> Any:
     """The document in a body; of repeated keys the last one counts. Raises Malformed."""
-    if _LONG_INTEGER not in body.translate(_AS_DIGITS):
+    # A fourth of the body tells of nearly all that no such integer is in it. By find: `in` costs an exception that
+    # nobody sees.
+    fourths = body[::4].translate(_AS_DIGITS)
+    if fourths.find(_FOURTHS) < 0 or body.translate(_AS_DIGITS).find(_LONG_INTEGER) < 0:
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError as error:

@@ -6,7 +6,7 @@ Like `relay.oversight` for routes: it belongs to no config, and outlives reloads
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from relay.clock import Clock
@@ -68,10 +68,11 @@ class Listening:
             self._changed.add(name)
         return state
 
-    def heard(self, source: Source) -> None:
+    def heard(self, source: Source, now: datetime) -> None:
         """A request proved itself."""
-        self._changed.add(source.name)
-        turn = self.of(source.name).saw_event(self._clock.now())
+        name = source.name
+        self._changed.add(name)
+        turn = (self._states.get(name) or self.of(name)).saw_event(now)
         if turn is not None:
             self._tell(source, turn)
 

@@ -48,7 +48,8 @@ class Pace:
 
     def accepted(self, now: datetime) -> None:
         """An event was stored."""
-        self._minute(now).events += 1
+        minute = self._present if self._from <= now < self._until else self._minute(now)
+        minute.events += 1
 
     def delivered(self, now: datetime) -> None:
         """A delivery was sent."""

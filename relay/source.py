@@ -29,13 +29,14 @@ from relay.delivery import Mark
 from relay.event import Description, Headers, Inbound
 from relay.fieldmap import FieldMap
 from relay.fields import Names, Network, PerTime, PositiveDuration, Section, Unresolved, compiled_by, got
-from relay.headernames import Chosen
 from relay.immutable import immutable
 from relay.jsontext import Malformed, whole
 from relay.limits import TokenBucket
 from relay.problems import did_you_mean
 from relay.secret import MASK, Redactor
 from relay.tally import Tally
+
+_MOST_HARMLESS, _SHORT = 32, 128  # headers that a source remembers, characters of one
 
 
 @immutable
@@ -163,7 +164,8 @@ class Source:
         self._proofs = [getattr(config, key) for key in config.proofs()]
         self._networks = config.allow_ips
         self._fields = FieldMap(config.map, adapter.proof_headers) if config.map else None
-        self._proving = Chosen(lambda name: name.lower() in adapter.proof_headers)
+        self._harmless: set[tuple[str, str]] = set()
+        """Headers that are shown as they are: most are those of the request before."""
         self._auto = config.dedup == "auto"
         self._key: dedup.Key | None = None
         if isinstance(config.dedup, DedupKey):
@@ -216,12 +218,20 @@ class Source:
 
     def shown_headers(self, headers: Headers) -> tuple[tuple[str, str], ...]:
         """The headers as they are stored and shown: what proves the sender is ***."""
-        shown = list(headers.items())
-        for place in self._proving.places(headers):
-            shown[place] = (shown[place][0], MASK)
-        if "".join(headers.values()).isascii():
-            return tuple(shown)
-        return tuple([(name, whole(value)) for name, value in shown])
+        known = self._harmless
+        return tuple([each if each in known else self._shown(each) for each in headers.items()])
+
+    def _shown(self, header: tuple[str, str]) -> tuple[str, str]:
+        name, value = header
+        if name.lower() in self.adapter.proof_headers:
+            return name, MASK
+        if not value.isascii():
+            return name, whole(value)
+        if len(name) + len(value) <= _SHORT:  # strangers choose them
+            if len(self._harmless) >= _MOST_HARMLESS:
+                self._harmless.clear()
+            self._harmless.add(header)
+        return header
 
 
 class _Types(Mapping[str, ModuleType]):

@@ -116,3 +116,10 @@ def test_what_is_too_deep_or_no_json_has_no_canonical_form() -> None:
     for value in (deep, object()):
         with pytest.raises(Malformed):
             jsontext.canonical(value)
+
+
+@pytest.mark.parametrize("before", range(8))
+@pytest.mark.parametrize("digits", [19, 20, 22, 25])
+def test_long_integers_are_whole_wherever_they_stand(before: int, digits: int) -> None:
+    number = int("9" * digits)
+    assert jsontext.parse(b'{"a":"%s","n":%d,"b":"x"}' % (b"x" * before, number))["n"] == number

@@ -619,7 +619,7 @@ async def test_what_could_not_be_saved_over_what_another_saved_at_the_same_momen
         now = first.wait(5)
         [delivery] = await first.add("www")
         overseer.oversight.saw(built.routing.routes["www"], replace(delivered(delivery), at=now), Delivered())
-        overseer.listening.heard(built.sources["any"])
+        overseer.listening.heard(built.sources["any"], now)
         await overseer.oversight.save()
         await overseer.listening.save()
     await until(lambda: len(overseer.saved) == 2)

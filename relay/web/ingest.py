@@ -132,12 +132,12 @@ class Ingest:
 
     def _taken_in(self, source: Source, accepted: Accepted) -> Answer:
         """All that a genuine request brings about besides what is in the store, and its answer."""
-        self._listening.heard(source)
+        self._listening.heard(source, accepted.at)
         if accepted.ignored is not None:
-            self._metrics.events.labels(source.name, "ignored").inc()
+            self._metrics.events.inc(source.name, "ignored")
             journal.ignored(source.name, accepted.ignored)
             return _answer(source.respond, {"id": None, "routes": [], "ignored": accepted.ignored})
-        self._metrics.events.labels(source.name, "duplicate" if accepted.duplicate else "accepted").inc()
+        self._metrics.events.inc(source.name, "duplicate" if accepted.duplicate else "accepted")
         if accepted.added is not None and not accepted.duplicate:
             self._offer(accepted.added)
         shown = {"id": accepted.id, "routes": accepted.routes, "duplicate": accepted.duplicate}

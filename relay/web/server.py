@@ -156,10 +156,14 @@ class _Connection(RequestHandler):
             super().resume_reading(resume_parser)
 
     def data_received(self, data: bytes) -> None:
-        self._server.heard(self)
+        everyone = self._server.open
+        if self in everyone:  # one that had to leave may still say something
+            everyone.move_to_end(self)
         super().data_received(data)
-        if not self.idle:
-            self._cancel_head()
+        waiter = self._waiter
+        if waiter is None or waiter.done():  # it is not idle
+            if self._head_timer is not None:
+                self._cancel_head()
         elif self._head_timer is None:
             self._head_timer = self._loop.call_later(self._server.head_timeout, self._too_slow)
 
@@ -231,11 +235,6 @@ class _Server(web.Server):
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
-
-    def heard(self, connection: _Connection) -> None:
-        """Something came on it."""
-        if connection in self.open:  # one that had to leave may still say something
-            self.open.move_to_end(connection)
 
     def make_room(self, newcomer: _Connection) -> None:
         """Descriptors are one pool: who holds many connections must take them neither from the store and the
