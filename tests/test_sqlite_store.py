@@ -776,5 +776,5 @@ def test_many_rows_are_written_each_once_however_many_there_are(number: int) -> 
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b BLOB, c TEXT) STRICT")
         table = [(n, None if n % 3 else b"x", "") for n in range(number)]
-        bulk.Insert("INTO t", "a, b, c")(connection, table)
+        bulk.insert("INTO t", "a, b, c")(connection, table)
         assert connection.execute("SELECT * FROM t ORDER BY a").fetchall() == table
