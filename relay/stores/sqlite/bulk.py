@@ -10,6 +10,8 @@ from relay.stores._sql.connection import Connection
 from relay.stores._sql.rows import Row
 
 SIZES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+FILL = (1 << 63) - 1
+"""What stands where a statement has room for more rows. No row has this id, and all have a lower one."""
 _SPARE = 3  # of a size a third may be filled up: whatever is no larger than the largest is one statement
 
 
@@ -63,15 +65,15 @@ class Many:
         alike = [names.index(name.strip()) for name in shared.split(",")] if shared else []
         single = [place for place in range(len(names)) if place not in alike]
         self._width, self._single_width, self._counted = len(names), len(single), counted
-        self._shared: Callable[[Row], Row] | None = itemgetter(*alike) if alike else None
-        self._single: Callable[[Row], Row] = itemgetter(*single)
+        self._shared = _values(alike) if alike else None
+        self._single = _values(single)
         every = range(len(names))
         self._any = Statements(lambda size: (write_any or write)(_places((), every, size)))
         self._alike = Statements(lambda size: write(_places(alike, single, size)))
 
     def __call__(self, connection: Connection, table: Sequence[Row]) -> int:
         """Run it; how many rows it inserted or changed. After the values stands, if `counted`, how many there are;
-        the others of the statement's size are 0."""
+        the others of the statement's size are `FILL`."""
         if not table:
             return 0
         statements, values, width = self._any, table, self._width
@@ -82,7 +84,7 @@ class Many:
         for size, start, number in pieces(len(values)):
             bound = [*shared, *chain.from_iterable(values[start : start + number])]
             if number < size:
-                bound += (0,) * (width * (size - number))
+                bound += (FILL,) * (width * (size - number))
             if self._counted:
                 bound.append(number)
             changed += connection.execute(statements[size], bound).rowcount
@@ -112,6 +114,14 @@ def insert(into: str, columns: str, shared: str = "") -> Many:
         return f"INSERT {into} ({columns}) {rows} LIMIT ?"
 
     return Many(columns, shared, write, counted=True)
+
+
+def _values(places: Sequence[int]) -> Callable[[Row], Row]:
+    """What takes these values from a row."""
+    if len(places) == 1:  # Python's own would not make a row of one
+        (place,) = places
+        return lambda row: (row[place],)
+    return itemgetter(*places)
 
 
 def _places(shared: Sequence[int], single: Sequence[int], size: int) -> Places:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from operator import itemgetter
 
 from relay.delivery import State
 from relay.stores._sql import results, rows
@@ -34,13 +35,19 @@ _HERE = "delivery.id {} AND delivery.state = 'pending' AND delivery.attempts < {
 def _update_alike(table: Places) -> str:
     """Of the ways to bring values to many rows the one for which SQLite fills no table of its own."""
     *alike, _, _, _, n, route = table[0]
-    ids, durations, moments = ([row[place] for row in table] for place in (9, 7, 8))
-    each = [
-        f"CASE delivery.id {' '.join([f'WHEN {key} THEN {value}' for key, value in zip(ids, values, strict=True)])} END"
-        for values in (durations, moments)
-    ]
+    ids, durations, moments = ([row[place] for row in table] for place in (_ID, 7, 8))
     keys = ", ".join(ids)
+    each = (_choice(ids, durations), _choice(ids, moments))
     return f"{_SET.format(*alike, *each)} WHERE {_HERE.format(f'IN ({keys})', n, route)}"
+
+
+def _choice(ids: Sequence[str], values: Sequence[str]) -> str:
+    """The value that belongs to a row's id. A tree: to compare with one id after the other would be a tenth of all."""
+    if len(ids) == 1:
+        return values[0]
+    half = len(ids) // 2
+    lower, higher = _choice(ids[:half], values[:half]), _choice(ids[half:], values[half:])
+    return f"CASE WHEN delivery.id < {ids[half]} THEN {lower} ELSE {higher} END"
 
 
 def _update_any(table: Places) -> str:
@@ -49,7 +56,7 @@ def _update_any(table: Places) -> str:
     return f"{_SET.format(*changes)} FROM (VALUES {rows}) AS v WHERE {_HERE.format(f'= {number}', n, route)}"
 
 
-# No delivery has the id 0, with which statements are filled up.
+_ID = 9
 _update = Many(
     "state, due, attempts, tries, code, error_code, error_message, duration_ms, updated_at, id, n, route",
     "state, due, attempts, tries, code, error_code, error_message, n, route",
@@ -67,6 +74,7 @@ class Interfered(Exception):
 def record(connection: sqlite3.Connection, records: Sequence[Record], deltas: Deltas, singly: bool) -> None:
     """Attempts and what they change: all at once, or raise Interfered; or one by one, whatever happened."""
     updates = [record.update for record in records if record.update is not None]
+    updates.sort(key=itemgetter(_ID))
     if singly or len(updates) < len(records):
         for record in records:
             results.record_one(connection, record, deltas)
