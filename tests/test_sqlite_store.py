@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from relay.stores.sqlite import (
     reader,
     schema,
 )
-from tests.contract.desk import Desk, again, delivered
+from tests.contract.desk import Desk, again, attempt, delivered
 from tests.fakes import NOON, ManualClock
 
 
@@ -771,10 +772,52 @@ async def test_reading_makes_no_file(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("shared", ["", "b, c", "c"])
 @pytest.mark.parametrize("number", [0, 1, 3, 7, 13, 28, 49, 64, 65, 127, 200])
-def test_many_rows_are_written_each_once_however_many_there_are(number: int) -> None:
+def test_many_rows_are_written_each_once_however_many_there_are(number: int, shared: str) -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b BLOB, c TEXT) STRICT")
         table = [(n, None if n % 3 else b"x", "") for n in range(number)]
-        bulk.Insert("INTO t", "a, b, c")(connection, table)
+        assert bulk.insert("INTO t", "a, b, c", shared)(connection, table) == number
         assert connection.execute("SELECT * FROM t ORDER BY a").fetchall() == table
+
+
+async def test_results_of_one_batch_are_told_apart_where_one_delivery_was_touched_meanwhile(desk: Desk) -> None:
+    deliveries = [(await desk.add("www"))[0] for _ in range(5)]
+    touched = deliveries[2]
+    await desk.store.cancel(touched.id, NOON)
+    results = [replace(delivered(each), at=NOON + timedelta(seconds=number)) for number, each in enumerate(deliveries)]
+    # Together with a new event, which must not be stored twice, nor be lost.
+    recorded = asyncio.gather(*(desk.store.record(result) for result in results))
+    added = await desk.add("www")
+    await recorded
+    assert await desk.states(*deliveries, *added) == [
+        "delivered",
+        "delivered",
+        "cancelled",
+        "delivered",
+        "delivered",
+        "pending",
+    ]
+    details = [await desk.detail(each) for each in deliveries]
+    assert [detail.item.updated_at for detail in details if detail.item.status == "delivered"] == [
+        NOON + timedelta(seconds=number) for number in (0, 1, 3, 4)
+    ]
+    assert [len(detail.attempts) for detail in details] == [1] * 5
+    assert len((await desk.store.search(LogQuery())).items) == 6
+    assert desk.counts() == {"www": (1, 0)}
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 9, 64, 100])
+async def test_each_of_many_results_has_its_own_time_whatever_their_order(desk: Desk, number: int) -> None:
+    deliveries = [(await desk.add("www"))[0] for _ in range(number)]
+    results = [
+        replace(delivered(each), at=NOON + timedelta(seconds=place), attempt=replace(attempt(), duration_ms=place))
+        for place, each in enumerate(deliveries)
+    ]
+    await asyncio.gather(*(desk.store.record(result) for result in reversed(results)))
+    items = [(await desk.detail(each)).item for each in deliveries]
+    assert [(item.duration_ms, item.updated_at) for item in items] == [
+        (place, NOON + timedelta(seconds=place)) for place in range(number)
+    ]
+    assert {item.status for item in items} == {"delivered"}

@@ -120,13 +120,14 @@ class Joining(ABC):
         """A row of `JOIN_COLUMNS`, and whether it is handed over at once."""
 
     @abstractmethod
-    def _known(self, adds: Sequence[Adding], now: int) -> dict[bytes, repeats.Seen]:
-        """What may be repeated of the keys of these marks. An event that was pruned meanwhile is none that could be."""
+    def _known(self, adds: Sequence[Adding], now: int) -> dict[bytes, repeats.Seen] | None:
+        """What may be repeated of the keys of these marks, or None where none repeats anything, not even another one of
+        them, and all are remembered. An event that was pruned meanwhile is none that could be repeated. Also forgets
+        some of what no longer can be."""
 
     @abstractmethod
     def _remember(self, seen: Sequence[Row], now: int) -> None:
-        """Rows of `repeats.row`: a newer event takes the place of an older one with its key. Also forgets some of what
-        can no longer be repeated."""
+        """Rows of `repeats.row`: a newer event takes the place of an older one with its key."""
 
     def _in_hand(self, owed: Owed) -> bool:
         """Whether a delivery that waits for nothing but its time is handed over as soon as it is stored."""
@@ -144,6 +145,8 @@ class Joining(ABC):
         """The places of events that repeat another one, and that one's id. The others are remembered."""
         now = max([add.event[rows.RECEIVED_AT] for add in adds])
         seen = self._known([add for add in adds if add.mark is not None], now)
+        if seen is None:
+            return {}
         found: dict[int, int] = {}
         remembered: dict[bytes, Row] = {}
         for place, add in enumerate(adds):

@@ -18,7 +18,7 @@ from relay.stores._sql.rows import Row
 from relay.stores._sql.shapes import Shapes
 from relay.stores.sqlite import changes, transaction
 from relay.stores.sqlite.connection import Replaced, connect, explain, identity
-from relay.stores.sqlite.joining import Joining
+from relay.stores.sqlite.joining import Forgetting, Joining
 
 _EMPTYING_MS = 1000  # for which senders may wait while something is being forgotten
 
@@ -52,11 +52,12 @@ class Committer(committing.Committer):
         self._connection: sqlite3.Connection | None = connection
         self._file = identity(path)
         self._recount = False
+        self._forgetting = Forgetting()
         self._noting: sqlite3.Connection | None = None
         """The connection that notes changes."""
 
     def _joining(self, connection: Connection, deltas: Deltas) -> Joining:
-        return Joining(connection, self.unfinished, deltas, self.shapes)
+        return Joining(connection, self.unfinished, deltas, self.shapes, self._forgetting)
 
     def _explain(self, error: BaseException) -> str:
         return explain(error)
@@ -77,7 +78,21 @@ class Committer(committing.Committer):
         rejections: Sequence[Row],
         batch: Batch,
     ) -> None:
-        """Write and commit, or raise with nothing written. Only then does `batch` learn of it."""
+        try:
+            self._try(adds, records, calls, rejections, batch)
+        except transaction.Interfered:
+            self._try(adds, records, calls, rejections, batch, singly=True)
+
+    def _try(
+        self,
+        adds: Sequence[Add],
+        records: Sequence[Record],
+        calls: Sequence[Call],
+        rejections: Sequence[Row],
+        batch: Batch,
+        singly: bool = False,
+    ) -> None:
+        """As `_transaction`; `singly` records results one by one."""
         connection = self._open()
         self._note_changes(connection)
         deltas: Deltas = {}
@@ -93,7 +108,7 @@ class Committer(committing.Committer):
                 added = self._joining(connection, deltas).add([add.adding for add in adds])
                 results.extend(zip((add.done for add in adds), added, strict=True))
             if records:
-                transaction.record(connection, records, deltas)
+                transaction.record(connection, records, deltas, singly)
                 results.extend((record.done, None) for record in records)
             for call in calls:
                 try:

@@ -13,6 +13,9 @@ sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]  # one of
 sqlite3.register_adapter(bytes, bytes.__bytes__)
 
 
+_STATEMENTS = 256  # kept compiled: the ten of each batch have one for each size (`bulk`)
+
+
 class Replaced(Exception):
     """The file at the database's path is no longer the one that is open."""
 
@@ -20,7 +23,9 @@ class Replaced(Exception):
 def connect(path: Path) -> sqlite3.Connection:
     """The writing connection. Never creates a file."""
     uri = f"{path.as_uri()}?mode=rw"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=_STATEMENTS
+    )
     try:
         set_up(connection)
     except BaseException:
