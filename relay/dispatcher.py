@@ -187,11 +187,12 @@ class Dispatcher:
         self.hurry(route)
 
     def rerun(self, delivery: DeliveryId) -> None:
-        """A delivery was retried by hand at another relay: if it is being sent here, it is due again when that has
-        failed."""
+        """The same at another relay, which is heard a moment later: by then it may have failed already."""
         for courier in self._couriers.values():
             if delivery in courier.sending:
                 courier.rerun.add(delivery)
+        if (failed := self._attempts.just_failed(delivery)) is not None:
+            self.begin(self._attempts.rerun(failed, delivery))
 
     def hurry(self, route: str) -> None:
         """A person wants something of this route to be sent now: an unhealthy one is probed without waiting."""
