@@ -71,6 +71,7 @@ class Dispatcher:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        self._loop = asyncio.get_running_loop()  # to ask which one runs is a call of the system each time
         self._scheduler = self._group.create_task(self._keep_time(), name="scheduler")
         return self
 
@@ -267,7 +268,7 @@ class Dispatcher:
             self.begin(self._reading.claim(courier))
 
     def _start(self, coroutine: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
+        task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -292,7 +293,7 @@ class Dispatcher:
                 journal.crashed("dispatcher")
             if self.stopping or len(self._spare) >= _MOST_SPARE:
                 return
-            called: asyncio.Future[Courier | None] = asyncio.get_running_loop().create_future()
+            called: asyncio.Future[Courier | None] = self._loop.create_future()
             self._spare.append(called)
             courier = await called
 
