@@ -271,7 +271,7 @@ class Destination:
         else:
             at = len(heading.before)
             own = outbound.headers[at : at + 2]
-            if self.redact.finds(f"{own[0][1]}\n{own[1][1]}"):
+            if self.redact.in_ids and self.redact.finds(f"{own[0][1]}\n{own[1][1]}"):
                 own = [(name, self.redact(value)) for name, value in own]
             signatures = [(name, MASK) for name, _ in outbound.headers[heading.length :]]
             headers = (*heading.shown_before, *own, *heading.shown_after, *signatures)

@@ -48,11 +48,11 @@ class Pace:
 
     def accepted(self, now: datetime) -> None:
         """An event was stored."""
-        self._minute(now).events += 1
+        (self._present if self._from <= now < self._until else self._minute(now)).events += 1
 
     def delivered(self, now: datetime) -> None:
         """A delivery was sent."""
-        self._minute(now).delivered += 1
+        (self._present if self._from <= now < self._until else self._minute(now)).delivered += 1
 
     def failed(self, now: datetime) -> None:
         """A delivery was given up."""
@@ -65,8 +65,7 @@ class Pace:
         return [found.get(number) or Minute(number) for number in range(newest - MINUTES + 1, newest + 1)]
 
     def _minute(self, now: datetime) -> Minute:
-        if self._from <= now < self._until:
-            return self._present
+        """Where it is not the present one."""
         number = _number(now)
         minute = self._ring[number % MINUTES]
         if minute.number != number:  # an hour ago it stood for another one

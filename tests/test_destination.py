@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -242,6 +242,14 @@ def test_the_quick_look_overlooks_no_echo(before: str, written: Callable[[str], 
     for told in (signature, f"it was {signature}", signature.partition("/")[0]):
         assert may_echo(Response(200, (*plain, ("X-Echo", told)), b"ok", truncated=False), [signature])
     assert may_echo(Response(200, plain, b"ok 1/abc/ef", truncated=False), ["v1,1/abc/ef"])
+
+
+@pytest.mark.parametrize("secret", ["01JD7B3KTQ9X", "dlv_01JD7B", "_01JD7B3", "QZ4Y5V6W7X", "1794657600", "7946576"])
+def test_a_secret_that_an_id_or_a_moment_holds_is_masked_there(secret: str) -> None:
+    made = destination(redact=Redactor([secret]))
+    moment = datetime.fromtimestamp(1794657600, UTC)
+    shown = made.shown(made.render(delivery(), "dlv_01JD7B3KTQ9XQZ4Y5V6W7XABCD", "evt_1", moment))
+    assert secret not in repr(shown)
 
 
 def test_an_answer_is_kept_without_the_signature_that_it_echoes() -> None:
