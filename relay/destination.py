@@ -203,9 +203,11 @@ class Destination:
         except Unsendable as error:
             raise Unsendable(self.told(error.failure)) from None
         what = event.description
-        message = Message(delivery_id, now, _sendable(what.environment) if what.environment is not None else None)
+        seconds = int(now.timestamp())
+        environment = _sendable(what.environment) if what.environment is not None else None
+        message = Message(delivery_id, now, seconds, environment)
         body = filled(content.body, self.signers) if self._fills else content.body
-        own = [("webhook-id", delivery_id), ("webhook-timestamp", str(message.timestamp))]
+        own = [("webhook-id", delivery_id), ("webhook-timestamp", str(seconds))]
         signatures: list[tuple[str, str]] = []
         for signer in self.signers:
             signatures += signer.sign(message, body)

@@ -29,12 +29,9 @@ class Message:
     id: str
     now: datetime
     """The moment of the attempt."""
+    timestamp: int
+    """The same in seconds, as `webhook-timestamp` says it."""
     environment: str | None
-
-    @property
-    def timestamp(self) -> int:
-        """The moment in seconds, as `webhook-timestamp` says it."""
-        return int(self.now.timestamp())
 
 
 class Signer(Protocol):
