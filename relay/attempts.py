@@ -20,6 +20,8 @@ from relay.stock import Stock
 from relay.store import Store, Unavailable, WrongState
 
 _RECORD_AGAIN = 0.5  # seconds between tries to record a result that the store could not take
+_LATE = 10.0  # seconds after a failure within which it may be heard that somebody had asked for another try before
+_MOST_FAILED = 1000
 
 # See health: names of a module, for the hot path.
 _HEALTHY, _PENDING, _NO_ORDER = RouteState.HEALTHY, State.PENDING, Order.NONE
@@ -50,6 +52,7 @@ class Attempts:
         self._schedule = schedule
         self._settling = settling
         self._stock = stock
+        self._failed: dict[DeliveryId, tuple[Courier, float]] = {}  # and when, the oldest first
 
     async def send(self, route: Route, courier: Courier, delivery: Delivery, probe: bool = False) -> Result | None:
         """Make an attempt and record it. None where there was nothing to be sent after all. Raises Unavailable where it
@@ -122,17 +125,31 @@ class Attempts:
         if delivery.id in courier.rerun:
             courier.rerun.discard(delivery.id)
             if result.state is State.PENDING:
-                await self._rerun(courier, delivery.id)
+                await self.rerun(courier, delivery.id)
+        elif result.state is State.PENDING and self._shared is not None:
+            self._failed.pop(delivery.id, None)
+            self._failed[delivery.id] = courier, self.progress_at
+            if len(self._failed) > _MOST_FAILED:
+                del self._failed[next(iter(self._failed))]
         if self._oversight.urgent:
             await self._oversight.save()
         if self._oversight.paused(courier.name):
             self._stock.forget(courier)
             self._settling.soon()
 
-    async def _rerun(self, courier: Courier, delivery: DeliveryId) -> None:
+    def just_failed(self, delivery: DeliveryId) -> Courier | None:
+        """Whose it is, if its result was recorded only now: that may have put off what somebody had asked for meanwhile
+        at another relay, which is in the store at once, but is heard of here a moment later. Told once."""
+        courier, at = self._failed.pop(delivery, (None, 0.0))
+        return courier if self._clock.monotonic() - at <= _LATE else None
+
+    async def rerun(self, courier: Courier, delivery: DeliveryId) -> None:
+        """It was retried by hand while it was being sent, and that has failed: it is due now."""
+        now = self._clock.now()
         try:
-            await self._store.retry(delivery, self._clock.now())
+            await self._store.retry(delivery, now)
             courier.look()
+            self._schedule.expect(now, courier.name)
         except (WrongState, KeyError):
             return  # something else was done by hand since
         except Unavailable as error:

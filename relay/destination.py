@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from relay.clock import Clock
 
 _NOTHING = Content(b"", None)
+_DELIVERED = Delivered()
 _USER_AGENT = ("User-Agent", f"relay/{__version__}")
 
 MOST_HOPS = 5
@@ -202,9 +203,11 @@ class Destination:
         except Unsendable as error:
             raise Unsendable(self.told(error.failure)) from None
         what = event.description
-        message = Message(delivery_id, now, _sendable(what.environment) if what.environment is not None else None)
+        seconds = int(now.timestamp())
+        environment = _sendable(what.environment) if what.environment is not None else None
+        message = Message(delivery_id, now, seconds, environment)
         body = filled(content.body, self.signers) if self._fills else content.body
-        own = [("webhook-id", delivery_id), ("webhook-timestamp", str(message.timestamp))]
+        own = [("webhook-id", delivery_id), ("webhook-timestamp", str(seconds))]
         signatures: list[tuple[str, str]] = []
         for signer in self.signers:
             signatures += signer.sign(message, body)
@@ -270,7 +273,7 @@ class Destination:
         else:
             at = len(heading.before)
             own = outbound.headers[at : at + 2]
-            if self.redact.finds(f"{own[0][1]}\n{own[1][1]}"):
+            if self.redact.in_ids and self.redact.finds(f"{own[0][1]}\n{own[1][1]}"):
                 own = [(name, self.redact(value)) for name, value in own]
             signatures = [(name, MASK) for name, _ in outbound.headers[heading.length :]]
             headers = (*heading.shown_before, *own, *heading.shown_after, *signatures)
@@ -292,8 +295,16 @@ class Destination:
             body = signer.hide(body)
         return body
 
-    def masked(self, response: Response) -> Response:
-        """An answer as it may be kept: receivers echo what they were sent, secrets too."""
+    def masked(self, response: Response, outbound: Outbound) -> Response:
+        """Its answer as it may be kept: receivers echo what they were sent, secrets and signatures too."""
+        if self._hidden:
+            headers, heading = outbound.headers, outbound.heading
+            if heading is not None:
+                headers = headers[heading.length :]
+            sent = [value for name, value in headers if len(value) >= _TELLING and name.lower() in self._hidden]
+            if may_echo(response, sent):
+                parts = [part for value in sent for part in _DIGEST.findall(value)]
+                response = without_secrets(response, Redactor([*sent, *parts]))
         return without_secrets(response, self.redact, self._hidden)
 
     def told(self, failure: Failure) -> Failure:
@@ -304,7 +315,7 @@ class Destination:
         """What an answer means. The status decides."""
         status = response.status
         if status in self.success:
-            return Delivered()
+            return _DELIVERED
         if status == 410:
             return Refused(Failure(Code.GONE, "HTTP 410: the destination is gone for good"))
         if status in self.give_up_on:
@@ -322,26 +333,6 @@ def filled(body: bytes, signers: Iterable[Signer]) -> bytes:
         message = f"no secret can be put into the payload: {error}"
         raise Unsendable(Failure(Code.TEMPLATE_ERROR, message)) from None
     return body
-
-
-def unechoed(exchange: Exchanging, signers: Sequence[Signer]) -> Exchanging:
-    """The exchange, after which an answer has nothing left of the signatures that were sent: receivers echo them."""
-    signed = frozenset().union(*(signer.headers for signer in signers))
-    if not signed:
-        return exchange
-
-    async def exchanged(request: Outbound, limits: Limits, transport: Transport, clock: Clock) -> Reply:
-        reply = await exchange(request, limits, transport, clock)
-        headers, heading = request.headers, request.heading
-        if heading is not None:
-            headers = headers[heading.length :]
-        sent = [value for name, value in headers if len(value) >= _TELLING and name.lower() in signed]
-        if not may_echo(reply.response, sent):
-            return reply
-        parts = [part for value in sent for part in _DIGEST.findall(value)]
-        return reply._replace(response=without_secrets(reply.response, Redactor([*sent, *parts])))
-
-    return exchanged
 
 
 def expired(delivery: Delivery, max_age: timedelta | None, now: datetime) -> Failure | None:

@@ -41,11 +41,11 @@ class _Line(ClientRequest):
     used = True
     """Whether it was, since the last sweep."""
 
-    def free(self) -> Lease | None:
+    def free(self, now: float) -> Lease | None:
         """One that can be used."""
         if not self.idle:
             return None
-        oldest = asyncio.get_running_loop().time() - _IDLE  # which the sweep may not have come to yet
+        oldest = now - _IDLE  # which the sweep may not have come to yet
         while self.idle:
             lease = self.idle.pop()
             if lease.usable and lease.since > oldest:
@@ -80,10 +80,11 @@ class _Deadlines:
     """When the exchanges end at the latest that may all take equally long: who began first is due first. So one timer
     does for all of them; one for each would be a tenth of what an exchange costs."""
 
-    __slots__ = ("_once", "_running", "_seconds", "_timer")
+    __slots__ = ("_loop", "_once", "_running", "_seconds", "_timer")
 
-    def __init__(self, seconds: float, once: bool = False) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, once: bool = False) -> None:
         """`once`: for a single exchange."""
+        self._loop = loop
         self._once = once
         self._seconds = seconds
         self._running: dict[Lease, float] = {}
@@ -93,12 +94,11 @@ class _Deadlines:
     def unused(self) -> bool:
         return self._timer is None
 
-    def begin(self, lease: Lease) -> None:
+    def begin(self, lease: Lease, now: float) -> None:
         """An exchange begins."""
-        loop = asyncio.get_running_loop()
-        self._running[lease] = deadline = loop.time() + self._seconds
+        self._running[lease] = deadline = now + self._seconds
         if self._timer is None:
-            self._timer = loop.call_at(deadline, self._look)
+            self._timer = self._loop.call_at(deadline, self._look)
 
     def end(self, lease: Lease) -> None:
         """It is over."""
@@ -107,12 +107,11 @@ class _Deadlines:
             self._timer.cancel()
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         while self._running:
             lease, deadline = next(iter(self._running.items()))
             if deadline > now:
-                self._timer = loop.call_at(deadline, self._look)
+                self._timer = self._loop.call_at(deadline, self._look)
                 return
             del self._running[lease]
             lease.protocol.expire()
@@ -145,10 +144,10 @@ class Lease:
         transport = protocol.transport
         return transport is not None and not transport.is_closing() and not protocol.should_close
 
-    def ask(self, data: bytes, deadlines: _Deadlines) -> None:
+    def ask(self, data: bytes, deadlines: _Deadlines, now: float) -> None:
         """Send a request. Past its deadline the answer, or its body, is a TimeoutError."""
         self._deadlines = deadlines
-        deadlines.begin(self)
+        deadlines.begin(self, now)
         try:
             self.asked = self.protocol.ask()
             transport = self.protocol.transport
@@ -178,7 +177,7 @@ class Lease:
         idle = self._line.idle
         if whole and idle is not None:
             del self.asked  # it may be large, and is not to wait for the next request
-            self.since = asyncio.get_running_loop().time()
+            self.since = self._line.loop.time()
             idle.append(self)
         else:
             self.close()
@@ -192,6 +191,8 @@ class Direct:
     """Plain POSTs by one session's connector."""
 
     def __init__(self, session: ClientSession, connector: BaseConnector) -> None:
+        # Kept: to ask which loop runs is a call of the system each time, and was one part in thirty of an event.
+        self._loop = asyncio.get_running_loop()
         self._session = session
         self._connector = connector
         self._lines: dict[tuple[object, object], _Line] = {}
@@ -209,9 +210,10 @@ class Direct:
         line = self._lines.get((request.url, tls)) or self._line(request.url, tls)
         line.used = True
         data = _head(line.opening, request) + request.body
-        lease = line.free()
+        now = self._loop.time()
+        lease = line.free(now)
         if lease is not None:
-            lease.ask(data, self._deadlines.get(limits.total) or self._within(limits.total))
+            lease.ask(data, self._deadlines.get(limits.total) or self._within(limits.total), now)
         return lease
 
     async def connect(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Lease:
@@ -219,18 +221,18 @@ class Direct:
         line = self._line(request.url, tls)
         data = _head(line.opening, request) + request.body
         lease, left = await self._connected(line, limits)
-        lease.ask(data, _Deadlines(left, once=True))
+        lease.ask(data, _Deadlines(self._loop, left, once=True), self._loop.time())
         return lease
 
     def _within(self, seconds: float) -> _Deadlines:
         if len(self._deadlines) >= _MOST_DEADLINES:  # where some of the time has gone for a token, say
             self._deadlines = {known: each for known, each in self._deadlines.items() if not each.unused}
-        made = self._deadlines[seconds] = _Deadlines(seconds)
+        made = self._deadlines[seconds] = _Deadlines(self._loop, seconds)
         return made
 
     async def _connected(self, line: _Line, limits: Limits) -> tuple[Lease, float]:
         """A new connection, and what time is left."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         deadline = loop.time() + limits.total
         try:
             async with asyncio.timeout_at(deadline):
@@ -250,7 +252,7 @@ class Direct:
             if len(self._lines) >= _MOST_LINES:  # of destinations whose URL depends on the event
                 self._forget()
             context = tls if tls is not None else True
-            line = _Line("POST", url, session=self._session, loop=asyncio.get_running_loop(), ssl=context)
+            line = _Line("POST", url, session=self._session, loop=self._loop, ssl=context)
             line.idle = self._idle.setdefault(line.connection_key, deque())
             self._lines[key] = line
         return line
@@ -258,8 +260,7 @@ class Direct:
     def _sweep(self) -> None:
         """Close what has been idle for long, and let go of what nobody asks for any more: a TLS context is large, and
         whenever a certificate is renewed there is another one."""
-        loop = asyncio.get_running_loop()
-        self._close_idle(loop.time() - _IDLE)
+        self._close_idle(self._loop.time() - _IDLE)
         for key, line in list(self._lines.items()):
             if not line.used and not line.idle:
                 del self._lines[key]
@@ -268,7 +269,7 @@ class Direct:
         known = {line.connection_key for line in self._lines.values()}
         for connection_key in self._idle.keys() - known:
             del self._idle[connection_key]
-        self._sweeper = loop.call_later(_IDLE, self._sweep)
+        self._sweeper = self._loop.call_later(_IDLE, self._sweep)
 
     def _close_idle(self, before: float) -> None:
         for idle in self._idle.values():
@@ -299,18 +300,22 @@ def _head(opening: str, request: Outbound) -> bytes:
         if heading.lines is None:
             heading.lines = _lines(heading.before), _lines(heading.after)
         before, after = heading.lines
-        own = len(heading.before)
-        text = f"{before}{_lines(headers[own : own + 2])}{after}{_lines(headers[heading.length :])}"
+        at = len(heading.before)
+        own, moment, *signatures = _said([headers[at], headers[at + 1], *headers[heading.length :]])
+        text = f"{before}{own}{moment}{after}{''.join(signatures)}"
     return f"{opening}{text}Content-Length: {len(request.body)}\r\n\r\n".encode()
 
 
-def _lines(headers: Sequence[tuple[str, str]]) -> str:
-    lines = [f"{name}: {value}" for name, value in headers]
+def _said(headers: Sequence[tuple[str, str]]) -> list[str]:
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
     text = "".join(lines)
-    if "\n" in text or "\r" in text or "\0" in text:
+    if text.count("\n") + text.count("\r") != 2 * len(lines) or "\0" in text:
         raise ValueError("a header holds a line's end, or a NUL")
-    lines.append("")
-    return "\r\n".join(lines)
+    return lines
+
+
+def _lines(headers: Sequence[tuple[str, str]]) -> str:
+    return "".join(_said(headers))
 
 
 @lru_cache(256)

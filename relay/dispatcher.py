@@ -71,6 +71,7 @@ class Dispatcher:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        self._loop = asyncio.get_running_loop()  # to ask which one runs is a call of the system each time
         self._scheduler = self._group.create_task(self._keep_time(), name="scheduler")
         return self
 
@@ -187,11 +188,12 @@ class Dispatcher:
         self.hurry(route)
 
     def rerun(self, delivery: DeliveryId) -> None:
-        """A delivery was retried by hand at another relay: if it is being sent here, it is due again when that has
-        failed."""
+        """The same at another relay, which is heard a moment later: by then it may have failed already."""
         for courier in self._couriers.values():
             if delivery in courier.sending:
                 courier.rerun.add(delivery)
+        if (failed := self._attempts.just_failed(delivery)) is not None:
+            self.begin(self._attempts.rerun(failed, delivery))
 
     def hurry(self, route: str) -> None:
         """A person wants something of this route to be sent now: an unhealthy one is probed without waiting."""
@@ -266,7 +268,7 @@ class Dispatcher:
             self.begin(self._reading.claim(courier))
 
     def _start(self, coroutine: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
+        task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -291,7 +293,7 @@ class Dispatcher:
                 journal.crashed("dispatcher")
             if self.stopping or len(self._spare) >= _MOST_SPARE:
                 return
-            called: asyncio.Future[Courier | None] = asyncio.get_running_loop().create_future()
+            called: asyncio.Future[Courier | None] = self._loop.create_future()
             self._spare.append(called)
             courier = await called
 

@@ -21,6 +21,7 @@ from relay.routing import Route
 from relay.store import Store, Unavailable
 
 _KIND = "route"
+_PAUSED = RouteState.PAUSED  # see health: for the hot path
 _BY_HAND = {"paused_by": PausedBy.HAND.value}
 _OPEN = {RouteState.UNHEALTHY: Kind.UNHEALTHY, RouteState.PAUSED: Kind.PAUSED}
 _TOLD = {Turn.UNHEALTHY: Kind.UNHEALTHY, Turn.RECOVERED: Kind.RECOVERED, Turn.PAUSED: Kind.PAUSED}
@@ -113,7 +114,7 @@ class Oversight:
 
     def paused(self, name: str) -> bool:
         """Whether its deliveries are held."""
-        return self.of(name).state is RouteState.PAUSED
+        return (self._states.get(name) or self.of(name)).state is _PAUSED
 
     def slots(self, route: Route) -> int:
         """How many ordinary attempts may be under way at once."""
@@ -122,7 +123,7 @@ class Oversight:
     def saw(self, route: Route, result: Result, outcome: Outcome) -> None:
         """An attempt has ended."""
         name, attempt = route.name, result.attempt
-        health = self.of(name)
+        health = self._states.get(name) or self.of(name)
         assert attempt is not None
         if isinstance(outcome, Delivered) and health.was_well(attempt.trigger, result.at):
             self._changed.add(name)

@@ -53,7 +53,7 @@ class Pace:
 
     def delivered(self, now: datetime) -> None:
         """A delivery was sent."""
-        self._minute(now).delivered += 1
+        (self._present if self._from <= now < self._until else self._minute(now)).delivered += 1
 
     def failed(self, now: datetime) -> None:
         """A delivery was given up."""
@@ -66,8 +66,7 @@ class Pace:
         return [found.get(number) or Minute(number) for number in range(newest - MINUTES + 1, newest + 1)]
 
     def _minute(self, now: datetime) -> Minute:
-        if self._from <= now < self._until:
-            return self._present
+        """Where it is not the present one."""
         number = _number(now)
         minute = self._ring[number % MINUTES]
         if minute.number != number:  # an hour ago it stood for another one

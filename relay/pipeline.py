@@ -179,7 +179,7 @@ class Pipeline:
             request = destination.shown(outbound)
             reply = await destination.exchange(outbound, destination.limits, self._transport, clock)
             ended = clock.now()
-            response = destination.masked(reply.response)
+            response = destination.masked(reply.response, outbound)
             outcome = destination.judge(response, reply.retry_after, ended)
         except Unsendable as error:
             outcome = Refused(error.failure)

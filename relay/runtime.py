@@ -11,7 +11,7 @@ from hashlib import blake2b
 from relay.auth import Tokens
 from relay.authschema import OAuth2
 from relay.config import Loaded
-from relay.destination import Destination, Exchanging, Limits, Wire, at_once, unechoed
+from relay.destination import Destination, Exchanging, Limits, Wire, at_once
 from relay.effective import is_secret_header
 from relay.lane import Order
 from relay.problems import ConfigError, Path, Problem, path_text
@@ -176,7 +176,7 @@ def _destination(section: RouteSection, config: Config, redact: Redactor, wire: 
         give_up_on=section.retry.give_up_on,
         redact=redact,
         wire=wire,
-        exchange=unechoed(exchange, signers),
+        exchange=exchange,
         aim=to.aim(),
         show=to.show,
         long=section.apart,

@@ -15,6 +15,7 @@ from urllib.parse import quote, quote_plus
 MASK = "***"
 
 _PLAIN = re.compile("[A-Za-z0-9]+")
+_OF_IDS, _ID = re.compile("[a-z]{0,3}_?[0-9A-Z]*"), 30
 _SHORTEST_SOUGHT = 6  # seeking shorter values in foreign text would mask innocent words
 _SHORTEST_CUT = 4  # as for the beginning of a secret at the end of a text that was cut off
 _IN_URLS = str.maketrans("+/", "-_")  # base64 as URLs write it
@@ -117,6 +118,12 @@ class Redactor:
         """For `relay.destination`, headers in which there was nothing to mask, by those that are hidden besides."""
         self.harmless_words: set[tuple[object, ...]] = set()
         """For `relay.event`, what many events say, and in which no secret stands."""
+
+    @cached_property
+    def in_ids(self) -> bool:
+        """Whether there may be something to mask in an id of ours, or in a moment in seconds: words of nothing but what
+        these are written with, which hardly any config has."""
+        return any(len(form) <= _ID and _OF_IDS.fullmatch(form) is not None for form in self._forms)
 
     @cached_property
     def _in_order(self) -> list[str]:

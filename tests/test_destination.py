@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +15,7 @@ from yarl import URL
 
 from relay import __version__
 from relay.delivery import Code, Delivered, Delivery, Outcome, Refused, Response, Retryable
-from relay.destination import Destination, Limits, Unsendable, expired
+from relay.destination import Destination, Limits, Outbound, Unsendable, expired
 from relay.event import Change, Description, Event
 from relay.ids import DeliveryId, EventId
 from relay.masking import may_echo
@@ -27,6 +27,7 @@ from tests.fakes import NOON
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 OTHER = "whsec_" + base64.b64encode(b"another-key-another-key!").decode()
 BODY = '{"event":"entry.publish","title":"Über <b>&</b> 日本","n":1.0}'.encode()
+SENT = Outbound("POST", URL("https://hook.example/"), [], b"")
 
 
 def event(**given: Any) -> Event:
@@ -180,7 +181,9 @@ def test_what_is_shown_has_no_credential_signature_or_secret() -> None:
 
 def test_an_answer_that_echoes_a_secret_is_kept_without_it() -> None:
     made = destination(redact=Redactor(["s3cret-token"]))
-    kept = made.masked(Response(200, (("Set-Cookie", "a=b"), ("X-Echo", "s3cret-token")), b"\xffs3cret-token", False))
+    kept = made.masked(
+        Response(200, (("Set-Cookie", "a=b"), ("X-Echo", "s3cret-token")), b"\xffs3cret-token", False), SENT
+    )
     assert kept == Response(200, (("Set-Cookie", "***"), ("X-Echo", "***")), b"\xff***", False)
 
 
@@ -235,6 +238,29 @@ def test_the_quick_look_overlooks_no_echo(before: str, written: Callable[[str], 
     assert may_echo(Response(200, (), echo.encode(), truncated=False), [signature])
     plain = (("Date", "Thu, 26 Nov 2026 02:41:58 GMT"), ("Server", "nginx"))
     assert not may_echo(Response(200, plain, b'{"status":"taken in with thanks"}', truncated=False), [signature])
+    assert not may_echo(Response(200, plain, b"ok", truncated=False), [signature])
+    for told in (signature, f"it was {signature}", signature.partition("/")[0]):
+        assert may_echo(Response(200, (*plain, ("X-Echo", told)), b"ok", truncated=False), [signature])
+    assert may_echo(Response(200, plain, b"ok 1/abc/ef", truncated=False), ["v1,1/abc/ef"])
+
+
+@pytest.mark.parametrize("secret", ["01JD7B3KTQ9X", "dlv_01JD7B", "_01JD7B3", "QZ4Y5V6W7X", "1794657600", "7946576"])
+def test_a_secret_that_an_id_or_a_moment_holds_is_masked_there(secret: str) -> None:
+    made = destination(redact=Redactor([secret]))
+    moment = datetime.fromtimestamp(1794657600, UTC)
+    shown = made.shown(made.render(delivery(), "dlv_01JD7B3KTQ9XQZ4Y5V6W7XABCD", "evt_1", moment))
+    assert secret not in repr(shown)
+
+
+def test_an_answer_is_kept_without_the_signature_that_it_echoes() -> None:
+    made = destination(signers=(StandardSigner([SECRET]),))
+    sent = made.render(delivery(), "dlv_1", "evt_1", NOON)
+    [signature] = [value for name, value in sent.headers if name == "webhook-signature"]
+    for headers, body in (((("X-Echo", signature),), b""), ((), f"no {signature}".encode())):
+        assert signature not in repr(made.masked(Response(200, headers, body, truncated=False), sent))
+        assert signature not in repr(
+            made.masked(Response(200, headers, body, truncated=False), replace(sent, heading=None))
+        )
 
 
 def test_a_request_is_the_same_whether_or_not_there_was_one_like_it() -> None:
@@ -294,7 +320,7 @@ def test_an_answer_is_masked_also_where_all_else_in_it_was_there_before() -> Non
     made = destination(redact=Redactor(["a-secret-of-ours"]), signers=(StandardSigner([SECRET]),))
     fine = Response(200, (("Server", "a"), ("X-Id", "1")), b"ok", truncated=False)
     for _ in range(2):
-        assert made.masked(fine) == fine
+        assert made.masked(fine, SENT) == fine
         for headers, body, truncated in (
             ((("Server", "a"), ("X-Id", "a-secret-of-ours")), b"ok", False),
             ((("Server", "a"), ("webhook-signature", "1")), b"ok", False),
@@ -302,11 +328,11 @@ def test_an_answer_is_masked_also_where_all_else_in_it_was_there_before() -> Non
             ((("Server", "a"), ("X-Id", "1")), b"a-secret-of-ours", False),
             ((("Server", "a"), ("X-Id", "1")), b"a-secret-of", True),
         ):
-            shown = made.masked(Response(200, headers, body, truncated))
+            shown = made.masked(Response(200, headers, body, truncated), SENT)
             assert str(shown).count("***") == 1
             assert "secret" not in str(shown)
             assert "('Server', 'a')" in str(shown)
     for n in range(1000):
-        made.masked(Response(200, (("X-Id", str(n)),), str(n).encode(), truncated=False))
+        made.masked(Response(200, (("X-Id", str(n)),), str(n).encode(), truncated=False), SENT)
     [known] = made.redact.harmless.values()
     assert len(known) <= 66

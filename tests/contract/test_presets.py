@@ -485,7 +485,8 @@ def test_of_a_hooks_url_only_the_host_is_shown(name: str) -> None:
 )
 def test_a_hook_that_its_service_echoes_is_masked(name: str, path: str, echo: str) -> None:
     answer = Response(404, (("X-Path", echo),), echo.encode(), truncated=False)
-    masked = destination(built(to(name, hook=f"https://hooks.example.com/{path}"))).masked(answer)
+    sent = Outbound("POST", URL(f"https://hooks.example.com/{path}"), [], b"")
+    masked = destination(built(to(name, hook=f"https://hooks.example.com/{path}"))).masked(answer, sent)
     assert "canary" not in repr(masked)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,6 +16,7 @@ import psycopg
 import pytest
 
 from relay import health
+from relay.peers import Peers
 from relay.stores.postgresql import membership
 from relay.stores.postgresql.ahead import Ahead
 from tests.daemon.test_stream import following
@@ -252,6 +255,37 @@ async def test_what_one_relay_is_sending_is_retried_at_another_when_that_has_fai
             assert (await relays[1].ask("POST", f"/logs/{request.id}/retry"))[0] == 200
             busy.set()
             await destination.wait_count(2)
+            [item] = await done(relays[2], 1)
+            assert (item["status"], item["attempts"]) == ("delivered", 2)
+
+
+async def test_a_retry_at_another_relay_is_not_lost_that_is_heard_of_after_the_failure(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it put into the store was overwritten by then: due in an hour."""
+    busy = asyncio.Event()
+    heard: list[Callable[[], None]] = []
+
+    async def answer(request: Received) -> int:
+        if request.n > 1:
+            return 200
+        await busy.wait()
+        return 500
+
+    again = Peers.again
+    monkeypatch.setattr(Peers, "again", lambda self, delivery: heard.append(partial(again, self, delivery)))
+    async with sink(answer) as destination:
+        text = routes(f"name: r, to: {{url: '{destination.url}'}}, retry: {{policy: fixed, every: 1h, attempts: 5}}")
+        async with several_here(tmp_path, database.url, text) as relays:
+            await post(relays[0], 1)
+            [request] = await destination.wait_count(1)
+            assert (await relays[1].ask("POST", f"/logs/{request.id}/retry"))[0] == 200
+            busy.set()
+            await relays[2].logs_when(lambda items: [item["attempts"] for item in items] == [1])
+            await until(lambda: asyncio.sleep(0, len(heard)), lambda count: count == 2)
+            monkeypatch.undo()
+            for each in heard:
+                each()
             [item] = await done(relays[2], 1)
             assert (item["status"], item["attempts"]) == ("delivered", 2)
 

@@ -16,12 +16,12 @@ from relay.stores.sqlite.bulk import Statements, insert, pieces
 _insert_events = insert(
     "OR ROLLBACK INTO event",
     f"{rows.EVENT_COLUMNS}, shape",
-    "source, type, event, environment, branch, locale, model, stage, action, changes, extra, matched, shape",
+    "type, event, environment, branch, locale, model, stage, action, changes, extra, matched",
 )
 _insert_bodies = insert("OR ROLLBACK INTO body", "event_id, content")
 _insert_mentions = insert("OR IGNORE INTO mention", "entry_id, event_id")
 _insert_deliveries = insert(
-    "OR ROLLBACK INTO delivery", rows.DELIVERY_COLUMNS, 'route, shape, attempts, tries, "trigger"'
+    "OR ROLLBACK INTO delivery", rows.DELIVERY_COLUMNS, 'route, attempts, tries, "trigger"'
 )
 _insert_joined = insert("INTO delivery", rows.JOIN_COLUMNS)
 _insert_fresh = insert("OR IGNORE INTO seen", "key, value, event_id, until")
