@@ -20,9 +20,7 @@ _insert_events = insert(
 )
 _insert_bodies = insert("OR ROLLBACK INTO body", "event_id, content")
 _insert_mentions = insert("OR IGNORE INTO mention", "entry_id, event_id")
-_insert_deliveries = insert(
-    "OR ROLLBACK INTO delivery", rows.DELIVERY_COLUMNS, 'route, attempts, tries, "trigger"'
-)
+_insert_deliveries = insert("OR ROLLBACK INTO delivery", rows.DELIVERY_COLUMNS, 'route, attempts, tries, "trigger"')
 _insert_joined = insert("INTO delivery", rows.JOIN_COLUMNS)
 _insert_fresh = insert("OR IGNORE INTO seen", "key, value, event_id, until")
 _insert_seen = insert("OR REPLACE INTO seen", "key, value, event_id, until")
