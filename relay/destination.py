@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
@@ -48,7 +49,8 @@ HOP_BY_HOP = frozenset(
 
 _TELLING = 16  # characters of a signature's header: what is shorter may stand in an answer by chance
 _DIGEST = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{27,}")  # without scheme and prefix: SHA-1 has 27 in base64
-_MOST_HEADINGS = 8  # for each route
+_numbers = itertools.count()
+_MOST_HEADINGS = 1024  # of all routes of a config
 _SHORT = 128  # characters of what is remembered of it
 _UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -173,9 +175,8 @@ class Destination:
     """Something is put into the body."""
     _mixed: bool = field(init=False, repr=False, compare=False)
     """Some headers are the event's own, or are written twice, or not beside each other: there is no Heading."""
-    _headings: dict[tuple[str | None, str, str | None, int, int], Heading] = field(
-        init=False, repr=False, compare=False
-    )
+    _number: int = field(init=False, repr=False, compare=False)
+    """Which destination it is, among all that there ever were."""
 
     def __post_init__(self) -> None:
         signed = [name for signer in self.signers for name in signer.headers]
@@ -185,7 +186,7 @@ class Destination:
         object.__setattr__(self, "_hidden", hidden)
         object.__setattr__(self, "_fills", any(signer.fills for signer in self.signers))
         object.__setattr__(self, "_mixed", bool(mixed or written & OWN_HEADERS))
-        object.__setattr__(self, "_headings", {})
+        object.__setattr__(self, "_number", next(_numbers))
 
     def render(self, delivery: Delivery, delivery_id: str, event_id: str, now: datetime) -> Outbound:
         """The request for the next attempt of a delivery. Raises Unsendable."""
@@ -211,13 +212,13 @@ class Destination:
         signatures: list[tuple[str, str]] = []
         for signer in self.signers:
             signatures += signer.sign(message, body)
-        about = content.type, event.source, what.event, delivery.attempts, hops
         if self._mixed:
-            headers = self._merged(About(*about), event, own, signatures)
-            return Outbound(method, url, headers, body, self.wire)
-        heading = self._headings.get(about)
+            about = About(content.type, event.source, what.event, delivery.attempts, hops)
+            return Outbound(method, url, self._merged(about, event, own, signatures), body, self.wire)
+        known = self._number, content.type, event.source, what.event, delivery.attempts, hops
+        heading: Heading | None = self.redact.headings.get(known)
         if heading is None:
-            heading = self._heading(About(*about), event)
+            heading = self._heading(About(*known[1:]), event)
         headers = [*heading.before, *own, *heading.after, *signatures]
         return Outbound(method, url, headers, body, self.wire, heading)
 
@@ -228,9 +229,10 @@ class Destination:
         at = headers.index(("webhook-id", ""))
         made = Heading(tuple(headers[:at]), tuple(headers[at + 2 :]), shown[:at], shown[at + 2 :], len(headers))
         if len(about.type or "") + len(about.event or "") <= _SHORT:
-            if len(self._headings) >= _MOST_HEADINGS:
-                self._headings.clear()
-            self._headings[about] = made
+            headings = self.redact.headings
+            if len(headings) >= _MOST_HEADINGS:
+                headings.clear()
+            headings[self._number, *about] = made
         return made
 
     def _merged(

@@ -116,6 +116,8 @@ class Redactor:
         self._written = _Sieve({form for each in forms for form in _shortest(each)})
         self.harmless: dict[frozenset[str], set[tuple[str, str]]] = {}
         """For `relay.destination`, headers in which there was nothing to mask, by those that are hidden besides."""
+        self.headings: dict[tuple[object, ...], Any] = {}
+        """For `relay.destination`, the headers that many requests have in common, as they are and as they are shown."""
         self.harmless_words: set[tuple[object, ...]] = set()
         """For `relay.event`, what many events say, and in which no secret stands."""
 
