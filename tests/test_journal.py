@@ -18,6 +18,12 @@ from relay.journal import LEVELS, Log
 from relay.outlet import Outlet
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_on_its_way() -> None:
+    """What tests before have logged in this process is not to be written where a test looks."""
+    journal.outlet.drain(10)
+
+
 class Written(io.BytesIO):
     """What was written, how often, and told when enough has come."""
 
