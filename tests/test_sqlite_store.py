@@ -25,12 +25,14 @@ from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
 from relay.stores import open_store as open_by_url
 from relay.stores._sql import commands, committing, joining, lanes, writer
 from relay.stores._sql import reader as queries
+from relay.stores._sql.changes import Changed
 from relay.stores._sql.connection import Connection
 from relay.stores._sql.deltas import Deltas, shift
 from relay.stores.sqlite import (
     SqliteStore,
     affected_by_wal_reset_bug,
     bulk,
+    changes,
     committer,
     open_reader,
     open_store,
@@ -821,3 +823,27 @@ async def test_each_of_many_results_has_its_own_time_whatever_their_order(desk: 
         (place, NOON + timedelta(seconds=place)) for place in range(number)
     ]
     assert {item.status for item in items} == {"delivered"}
+
+
+async def test_what_was_noted_and_could_not_be_read_is_in_no_later_result_s_way(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement's OR ROLLBACK counts in the triggers that it fires too, whatever these say themselves."""
+    heard: list[Changed] = []
+    assert isinstance(desk.store, SqliteStore)
+    await desk.store._writer.follow(heard.append)
+    with monkeypatch.context() as patching:
+        patching.setattr(changes, "collect", lambda connection: Changed(more=True))
+        [delivery] = await desk.add("www")
+    await desk.store.record(delivered(delivery))
+    assert await desk.state(delivery) == "delivered"
+    assert any(change.more for change in heard)
+    assert [item.status for change in heard for item in change.items(desk.store.ids)] == ["delivered"]
+
+
+def test_what_cannot_be_read_of_a_change_is_not_tried_again_with_the_next() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TEMP TABLE changed (id INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO changed VALUES (1)")
+        assert changes.collect(connection).more  # there is no delivery, nor anything else
+        assert connection.execute("SELECT count(*) FROM changed").fetchone() == (0,)

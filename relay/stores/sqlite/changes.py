@@ -7,21 +7,21 @@ this costs anything.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 
 from relay.stores._sql import rows
 from relay.stores._sql.changes import MOST, Changed
 
+# Not OR IGNORE: what the statement says that fires a trigger, such as OR ROLLBACK, holds in the trigger as well.
+_NOTE = "INSERT INTO changed SELECT new.id WHERE NOT EXISTS (SELECT 1 FROM changed WHERE id = new.id)"
+_CHANGING = "UPDATE OF state, due, attempts, error_code, merged_into"
 _FOLLOW = (
     "CREATE TEMP TABLE changed (id INTEGER PRIMARY KEY)",  # ids are unique over all kinds
-    "CREATE TEMP TRIGGER tell_born AFTER INSERT ON main.delivery BEGIN"
-    " INSERT OR IGNORE INTO changed VALUES (new.id); END",
-    "CREATE TEMP TRIGGER tell_changed AFTER UPDATE OF state, due, attempts, error_code, merged_into ON main.delivery"
-    " BEGIN INSERT OR IGNORE INTO changed VALUES (new.id); END",
-    "CREATE TEMP TRIGGER tell_unmatched AFTER INSERT ON main.event WHEN new.matched = 0 BEGIN"
-    " INSERT OR IGNORE INTO changed VALUES (new.id); END",
-    "CREATE TEMP TRIGGER tell_rejected AFTER INSERT ON main.rejection BEGIN"
-    " INSERT OR IGNORE INTO changed VALUES (new.id); END",
+    f"CREATE TEMP TRIGGER tell_born AFTER INSERT ON main.delivery BEGIN {_NOTE}; END",
+    f"CREATE TEMP TRIGGER tell_changed AFTER {_CHANGING} ON main.delivery BEGIN {_NOTE}; END",
+    f"CREATE TEMP TRIGGER tell_unmatched AFTER INSERT ON main.event WHEN new.matched = 0 BEGIN {_NOTE}; END",
+    f"CREATE TEMP TRIGGER tell_rejected AFTER INSERT ON main.rejection BEGIN {_NOTE}; END",
 )
 _UNFOLLOW = (
     "DROP TRIGGER IF EXISTS temp.tell_born",
@@ -73,5 +73,7 @@ def collect(connection: sqlite3.Connection) -> Changed:
         changed = Changed(deliveries, unmatched, rejected)
         connection.execute("DELETE FROM temp.changed")
     except sqlite3.Error:
+        with contextlib.suppress(sqlite3.Error):  # what cannot be read is not to be tried for ever
+            connection.execute("DELETE FROM temp.changed")
         return Changed(more=True)
     return changed
