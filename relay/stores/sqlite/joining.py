@@ -84,7 +84,7 @@ class Joining(joining.Joining):
             if mark.key not in first:
                 first[mark.key] = repeats.row(mark, add.event[0], now)
         if self._forgetting.due(len(first), now):
-            self._connection.execute(_PRUNE, (now, repeats.PRUNED_AT_ONCE))
+            self._connection.execute(_PRUNE, (now, max(repeats.PRUNED_AT_ONCE, 2 * len(first))))
         # Mostly none is known, and nothing need be read. What is written here beside others that are known nobody finds
         # before its event is stored, and `_remember` writes it again.
         if _insert_fresh(self._connection, list(first.values())) == len(adds):
