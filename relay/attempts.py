@@ -52,7 +52,7 @@ class Attempts:
         self._schedule = schedule
         self._settling = settling
         self._stock = stock
-        self._failed: dict[DeliveryId, tuple[Courier, float]] = {}  # and when, the oldest first
+        self._failed: dict[DeliveryId, tuple[Courier, int, float]] = {}  # which attempt, and when; the oldest first
 
     async def send(self, route: Route, courier: Courier, delivery: Delivery, probe: bool = False) -> Result | None:
         """Make an attempt and record it. None where there was nothing to be sent after all. Raises Unavailable where it
@@ -89,6 +89,8 @@ class Attempts:
             raise Unavailable("this relay's lease on what it has in hand has ended: it cannot reach the database")
         if probe and delivery.trigger is not Trigger.MANUAL:
             delivery.trigger = Trigger.PROBE
+        if self._failed:
+            self._failed.pop(delivery.id, None)
         result = await self._attempt(route, delivery)
         if courier.route is not None and courier.route.order is not _NO_ORDER and not result.ordered:
             result = replace(result, ordered=True)
@@ -126,9 +128,9 @@ class Attempts:
             courier.rerun.discard(delivery.id)
             if result.state is State.PENDING:
                 await self.rerun(courier, delivery.id)
-        elif result.state is State.PENDING and self._shared is not None:
+        elif result.state is State.PENDING and self._shared is not None and result.attempt is not None:
             self._failed.pop(delivery.id, None)
-            self._failed[delivery.id] = courier, self.progress_at
+            self._failed[delivery.id] = courier, result.attempt.n, self.progress_at
             if len(self._failed) > _MOST_FAILED:
                 del self._failed[next(iter(self._failed))]
         if self._oversight.urgent:
@@ -137,17 +139,18 @@ class Attempts:
             self._stock.forget(courier)
             self._settling.soon()
 
-    def just_failed(self, delivery: DeliveryId) -> Courier | None:
-        """Whose it is, if its result was recorded only now: that may have put off what somebody had asked for meanwhile
-        at another relay, which is in the store at once, but is heard of here a moment later. Told once."""
-        courier, at = self._failed.pop(delivery, (None, 0.0))
-        return courier if self._clock.monotonic() - at <= _LATE else None
+    def just_failed(self, delivery: DeliveryId) -> tuple[Courier, int] | None:
+        """Whose it is and which attempt has failed, if that was recorded only now: it may have put off what somebody
+        had asked for at another relay, which is in the store at once, but heard of here a moment later. Told once."""
+        failed = self._failed.pop(delivery, None)
+        return failed[:2] if failed is not None and self._clock.monotonic() - failed[2] <= _LATE else None
 
-    async def rerun(self, courier: Courier, delivery: DeliveryId) -> None:
-        """It was retried by hand while it was being sent, and that has failed: it is due now."""
+    async def rerun(self, courier: Courier, delivery: DeliveryId, after: int | None = None) -> None:
+        """It was retried by hand while it was being sent, and that has failed: it is due now. `after`: only where
+        nothing has become of it since this attempt, for it may have been retried after that as well."""
         now = self._clock.now()
         try:
-            await self._store.retry(delivery, now)
+            await self._store.retry(delivery, now, after)
             courier.look()
             self._schedule.expect(now, courier.name)
         except (WrongState, KeyError):

@@ -189,11 +189,12 @@ class Dispatcher:
 
     def rerun(self, delivery: DeliveryId) -> None:
         """The same at another relay, which is heard a moment later: by then it may have failed already."""
+        if (failed := self._attempts.just_failed(delivery)) is not None:
+            self.begin(self._attempts.rerun(failed[0], delivery, after=failed[1]))
+            return
         for courier in self._couriers.values():
             if delivery in courier.sending:
                 courier.rerun.add(delivery)
-        if (failed := self._attempts.just_failed(delivery)) is not None:
-            self.begin(self._attempts.rerun(failed, delivery))
 
     def hurry(self, route: str) -> None:
         """A person wants something of this route to be sent now: an unhealthy one is probed without waiting."""

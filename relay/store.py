@@ -482,11 +482,12 @@ class Store(LogReader, Protocol):
         """Give what is held for a removed route to another one, which sends it; how many."""
         ...
 
-    async def retry(self, delivery: DeliveryId, now: datetime) -> str:
+    async def retry(self, delivery: DeliveryId, now: datetime, after: int | None = None) -> str:
         """A failed or cancelled delivery becomes pending, due now: same id, attempt numbers go on, the policy's count
         and age start anew, the trigger of its next attempt is `manual`. A pending one becomes due now. Returns its
         route. Raises WrongState for the others (held, merged, delivered) and for one whose lane under `order: latest`
-        has been told something newer, KeyError for an unknown id."""
+        has been told something newer, KeyError for an unknown id. `after`: only where it waits as this attempt has
+        left it, and nothing was done by hand since; else WrongState."""
         ...
 
     async def retry_all(self, query: LogQuery, now: datetime, dry_run: bool = False) -> Retried:

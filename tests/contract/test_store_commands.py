@@ -432,3 +432,30 @@ async def test_a_clock_that_is_set_back_puts_nothing_off(desk: Desk) -> None:
     assert [found.id for found in await desk.store.claim("www", None, NOON - day + 60 * SECOND, 9, ())] == [soon.id]
     assert await desk.store.next_due("www", NOON - day + 60 * SECOND) == NOON - day + 7200 * SECOND
     assert await desk.store.set_back(day, NOON) == 0, "nothing waits for so long"
+
+
+async def test_a_retry_after_an_attempt_is_of_what_waits_as_that_attempt_left_it(desk: Desk) -> None:
+    [delivery] = await desk.add("www")
+    hour = desk.clock.now() + timedelta(hours=1)
+    await desk.store.record(again(delivery, hour))
+    for attempt in (0, 2):
+        with pytest.raises(WrongState):
+            await desk.store.retry(delivery.id, desk.clock.now(), after=attempt)
+    assert await desk.claim() == []
+    assert await desk.store.retry(delivery.id, desk.clock.now(), after=1) == "www"
+    assert [each.id for each in await desk.claim()] == [delivery.id]
+
+
+@pytest.mark.parametrize("since", ["retried", "cancelled", "failed"])
+async def test_nothing_is_retried_after_an_attempt_once_something_else_has_become_of_it(desk: Desk, since: str) -> None:
+    [delivery] = await desk.add("www")
+    await desk.store.record(again(delivery, desk.clock.now() + timedelta(hours=1)))
+    match since:
+        case "retried":
+            await desk.store.retry(delivery.id, desk.clock.now())
+        case "cancelled":
+            await desk.store.cancel(delivery.id, desk.clock.now())
+        case _:
+            await desk.store.record(failed(delivery, 2))
+    with pytest.raises(WrongState):
+        await desk.store.retry(delivery.id, desk.clock.now(), after=1)

@@ -168,19 +168,23 @@ class Retry:
     orders: Mapping[str, Order]
     """What routes keep now, whatever it was when a delivery ended."""
     now: int
+    after: int | None = None
 
     def one(self, connection: Connection, deltas: Deltas, delivery: DeliveryId, dry: bool = False) -> str:
         """Returns the route."""
         found = connection.execute(
-            f'SELECT d.state, d.route, d.lane, d."window", {rows.event_columns("e")}'  # noqa: S608
+            f'SELECT d.state, d.route, d.lane, d."window", d.retried, d.attempts, {rows.event_columns("e")}'  # noqa: S608
             f" FROM delivery d JOIN event e ON e.id = d.event_id WHERE d.id = ? {LOCK}",
             (delivery,),
         ).fetchone()
         if found is None:
             raise KeyError(delivery)
         state, route, lane, window = State(found[0]), str(found[1]), found[2], found[3]
-        event, order = rows.to_event(found[4:], b"", False), self.orders.get(route)
+        event, order = rows.to_event(found[6:], b"", False), self.orders.get(route)
         trigger, now = Trigger.MANUAL.value, self.now
+        # Recording an attempt marks its delivery as retried, asking for another by hand takes the mark away.
+        if self.after is not None and (state is not State.PENDING or not found[4] or found[5] != self.after):
+            raise WrongState(state, f"{self.ids.text(DELIVERY, delivery)} was seen to since attempt {self.after}")
         match state:
             case State.FAILED | State.CANCELLED:
                 if order is not None:

@@ -161,8 +161,8 @@ class SqlStore:
         delivery.reserved = True
         return await self._claims.collected(delivery)
 
-    async def retry(self, delivery: DeliveryId, now: datetime) -> str:
-        retrying = commands.Retry(self.ids, self._orders, to_ms(now))
+    async def retry(self, delivery: DeliveryId, now: datetime, after: int | None = None) -> str:
+        retrying = commands.Retry(self.ids, self._orders, to_ms(now), after)
         return await self._writer.call(partial(retrying.one, delivery=delivery))
 
     async def retry_all(self, query: LogQuery, now: datetime, dry_run: bool = False) -> Retried:

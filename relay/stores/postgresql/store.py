@@ -138,8 +138,8 @@ class PostgresStore(SqlStore):
         await self._recall(window)
         return route
 
-    async def retry(self, delivery: DeliveryId, now: datetime) -> str:
-        route = await super().retry(delivery, now)
+    async def retry(self, delivery: DeliveryId, now: datetime, after: int | None = None) -> str:
+        route = await super().retry(delivery, now, after)
         await self._say(f"again {self._member.id} {delivery}")
         return route
 
