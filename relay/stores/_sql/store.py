@@ -262,11 +262,6 @@ class SqlStore:
         return self._writer.commits
 
     @property
-    def commit_seconds(self) -> float:
-        """How long the last one took."""
-        return self._writer.seconds
-
-    @property
     def waiting(self) -> int:
         """How many writes wait for the next one."""
         return self._writer.waiting

@@ -51,8 +51,6 @@ class Writer:
         self.commits = 0
         self.added = 0
         """How many events were to be written."""
-        self.seconds = 0.0
-        """How long the last commit took."""
         self.on_commit: Callable[[float], None] | None = None
         self.on_change: Callable[[Changed], None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -180,7 +178,6 @@ class Writer:
         self.trouble = batch.trouble
         if batch.trouble is None:
             self.commits += 1
-            self.seconds = batch.seconds
             if self.on_commit is not None:
                 self.on_commit(batch.seconds)
         self._count(batch)
