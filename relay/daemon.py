@@ -12,6 +12,7 @@ import contextlib
 import gc
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ from relay.web.server import Listener, application_server, ingest_server, listen
 
 _PATIENCE = 15.0  # seconds
 _ANSWERS = 5.0  # seconds for answers that are being written when relay stops
+_SWITCH_INTERVAL = 0.0002  # seconds for which one thread may keep Python's lock from another
 _LAST_REQUESTS = 0.2  # seconds for what is on its way on connections that were just made
 _KEEP_EVERY = 5.0
 _LOOK_EVERY = 1.0
@@ -110,6 +112,9 @@ async def run(
         heap.give_back()
         gc.freeze()
         gc.set_threshold(20_000, 50, 50)
+        # The writer's thread asks for Python's lock but a few times for each commit. As long as it waits for it, nobody
+        # who waits for that commit is answered, and in the end the loop has nothing to do.
+        sys.setswitchinterval(_SWITCH_INTERVAL)
         async with asyncio.TaskGroup() as group:
             tasks = (
                 group.create_task(_reload_on(hangup, relay.reloader), name="reload"),

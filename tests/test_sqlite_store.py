@@ -269,7 +269,7 @@ async def test_a_full_disk_refuses_everything_and_heals(desk: Desk, path: Path) 
     assert "SQLITE_FULL" in (desk.store.trouble() or "")
     assert desk.counts() == {"www": (1, 0)}
     assert len(await desk.claimed()) == 1, "reading goes on"
-    thread_of(desk)._connection.execute("PRAGMA max_page_count = 1000000")  # type: ignore[union-attr]
+    thread_of(desk)._open().execute("PRAGMA max_page_count = 1000000")
     await desk.store.record(again(delivery, NOON))
     assert desk.store.trouble() is None
     await desk.add("www", body=big)

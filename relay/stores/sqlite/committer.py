@@ -16,7 +16,7 @@ from relay.stores._sql.deltas import Deltas, shift
 from relay.stores._sql.results import Record, count
 from relay.stores._sql.rows import Row
 from relay.stores._sql.shapes import Shapes
-from relay.stores.sqlite import changes, transaction
+from relay.stores.sqlite import changes, staging, transaction
 from relay.stores.sqlite.connection import Replaced, connect, explain, identity
 from relay.stores.sqlite.joining import Forgetting, Joining
 
@@ -53,6 +53,7 @@ class Committer(committing.Committer):
         self._file = identity(path)
         self._recount = False
         self._forgetting = Forgetting()
+        self._staging = staging.Staging()
         self._noting: sqlite3.Connection | None = None
         """The connection that notes changes."""
 
@@ -78,10 +79,34 @@ class Committer(committing.Committer):
         rejections: Sequence[Row],
         batch: Batch,
     ) -> None:
+        if not (calls or rejections or self._recount) and self._at_once(adds, records, batch):
+            return
         try:
             self._try(adds, records, calls, rejections, batch)
         except transaction.Interfered:
             self._try(adds, records, calls, rejections, batch, singly=True)
+
+    def _at_once(self, adds: Sequence[Add], records: Sequence[Record], batch: Batch) -> bool:
+        """Write an ordinary batch; False, with nothing written, where this is none."""
+        connection = self._open()
+        self._note_changes(connection)
+        if identity(self._path) != self._file:
+            raise Replaced
+        deltas: Deltas = {}
+        try:
+            added = self._staging.write(
+                connection, adds, records, self.unfinished, deltas, self.shapes, self._forgetting
+            )
+        except staging.Unusual:
+            return False
+        except BaseException as error:
+            if not _waited(error):  # what a failed commit left behind, only the file knows
+                self._close(connection)
+            raise
+        batch.results.extend(zip((add.done for add in adds), added, strict=True))
+        batch.results.extend([(record.done, None) for record in records])
+        self._committed(connection, deltas, batch)
+        return True
 
     def _try(
         self,
@@ -141,10 +166,13 @@ class Committer(committing.Committer):
             batch.counts, batch.deltas = counts, {}
             self.unfinished.clear()
             self.unfinished.update(committing.sums(counts))
-        else:
-            for route, (pending, held) in deltas.items():
-                shift(batch.deltas, route, pending, held)
-                self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
+            deltas = {}
+        self._committed(connection, deltas, batch)
+
+    def _committed(self, connection: sqlite3.Connection, deltas: Deltas, batch: Batch) -> None:
+        for route, (pending, held) in deltas.items():
+            shift(batch.deltas, route, pending, held)
+            self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
         if self._noting is not None and (changed := changes.collect(connection)):
             batch.changed.append(changed)
 
@@ -205,7 +233,12 @@ def _is_the_disks(error: BaseException) -> bool:
 
 def _passes(error: BaseException) -> bool:
     """True for what a connection survives: no space, or somebody else's lock."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+    return _waited(error) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
+def _waited(error: BaseException) -> bool:
+    """True for somebody else's lock, before which nothing is written."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 class _suppressed:  # noqa: N801 - used as a statement
