@@ -49,6 +49,16 @@ class Adding:
         return number
 
 
+def bodies(adds: Sequence[Adding]) -> list[Row]:
+    """Rows of `body`."""
+    return [(add.event[0], add.content) for add in adds]
+
+
+def mentions(adds: Sequence[Adding]) -> list[Row]:
+    """Rows of `mention`."""
+    return [(entry, add.event[0]) for add in adds for entry in add.mentions]
+
+
 class _Outcome:
     """What becomes of one event's deliveries."""
 
@@ -85,11 +95,7 @@ class Joining(ABC):
         """Store events with what is owed for them; what became of each."""
         repeated = self._repeated(adds) if any(add.mark is not None for add in adds) else {}
         fresh = [add for place, add in enumerate(adds) if place not in repeated] if repeated else adds
-        self._write_events(
-            [self._event(add.event) for add in fresh],
-            [(add.event[0], add.content) for add in fresh],
-            [(entry, add.event[0]) for add in fresh for entry in add.mentions],
-        )
+        self._write_events(fresh)
         outcomes = self._join(fresh)
         made = [
             # What no route wants is all that there is to some sources.
@@ -108,7 +114,7 @@ class Joining(ABC):
     # -- what each engine does in its own way --------------------------------------------------------------------------
 
     @abstractmethod
-    def _write_events(self, events: Sequence[Row], bodies: Sequence[Row], mentions: Sequence[Row]) -> None:
+    def _write_events(self, adds: Sequence[Adding]) -> None:
         """Rows of `event` with their shapes, of `body` and of `mention`."""
 
     @abstractmethod
@@ -135,9 +141,13 @@ class Joining(ABC):
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def _event(self, row: Row) -> Row:
+    def _events(self, adds: Sequence[Adding]) -> list[Row]:
+        """Rows of `event`."""
+        return [(*add.event, self._shape(add.event)) for add in adds]
+
+    def _shape(self, event: Row) -> int | None:
         """An event that no route wants is found by its own shape, others by their deliveries'."""
-        return (*row, None if row[rows.MATCHED] else self._shapes.unmatched(self._connection, row))
+        return None if event[rows.MATCHED] else self._shapes.unmatched(self._connection, event)
 
     # -- repeats -----------------------------------------------------------------------------------------------------
 

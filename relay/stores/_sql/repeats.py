@@ -25,7 +25,12 @@ class Seen:
 
 def row(mark: Mark, event: int, now: int) -> Row:
     """A row of `seen`."""
-    return mark.key, mark.value, event, now + _whole_ms(mark.window)
+    return mark.key, mark.value, event, until(mark, now)
+
+
+def until(mark: Mark, now: int) -> int:
+    """Up to when a repeat is known."""
+    return now + _whole_ms(mark.window)
 
 
 @lru_cache(64)

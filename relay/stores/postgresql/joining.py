@@ -69,16 +69,16 @@ class Joining(joining.Joining):
         self._session = session
         self._process = process
         self._hands: dict[DeliveryId, bool] = {}
-        self._events: tuple[Sequence[Row], Sequence[Row]] = ((), ())
+        self._written: tuple[Sequence[Row], Sequence[Row]] = ((), ())
         self._remembered: dict[bytes, Row] = {}
 
-    def _write_events(self, events: Sequence[Row], bodies: Sequence[Row], mentions: Sequence[Row]) -> None:
-        self._events = (events, bodies)
-        if mentions:
+    def _write_events(self, adds: Sequence[Adding]) -> None:
+        self._written = (self._events(adds), joining.bodies(adds))
+        if mentions := joining.mentions(adds):
             self._session.bulk(_MENTION, columns(mentions, _MENTION_TYPES), [])
 
     def _write_deliveries(self, table: Sequence[Row]) -> None:
-        events, bodies = self._events
+        events, bodies = self._written
         if not (events or table):
             return
         owned = [(*row, self._process if self._hands.get(row[0]) else None) for row in table]

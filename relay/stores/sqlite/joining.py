@@ -65,10 +65,10 @@ class Joining(joining.Joining):
         super().__init__(connection, waiting, deltas, shapes)
         self._forgetting = forgetting
 
-    def _write_events(self, events: Sequence[Row], bodies: Sequence[Row], mentions: Sequence[Row]) -> None:
-        _insert_events(self._connection, events)
-        _insert_bodies(self._connection, bodies)
-        _insert_mentions(self._connection, mentions)
+    def _write_events(self, adds: Sequence[Adding]) -> None:
+        _insert_events(self._connection, self._events(adds))
+        _insert_bodies(self._connection, joining.bodies(adds))
+        _insert_mentions(self._connection, joining.mentions(adds))
 
     def _write_deliveries(self, table: Sequence[Row]) -> None:
         _insert_deliveries(self._connection, table)

@@ -12,9 +12,11 @@ the batch goes table by table (`joining`, `transaction`).
 
 from __future__ import annotations
 
+import operator
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from itertools import combinations
+from typing import NoReturn
 
 from relay.delivery import Added, State
 from relay.stores._sql import repeats, rows
@@ -25,7 +27,7 @@ from relay.stores._sql.results import Record
 from relay.stores._sql.rows import Row
 from relay.stores._sql.shapes import Shapes
 from relay.stores.sqlite import joining
-from relay.stores.sqlite.bulk import insert
+from relay.stores.sqlite.bulk import Many, insert
 from relay.stores.sqlite.joining import Forgetting
 
 MOST_BYTES = 1 << 20
@@ -46,14 +48,23 @@ _RESULT = _columns("result", "state, due, attempts, tries, code, error_code, err
 _FOUND = _columns("result", "id, n, route")
 _ATTEMPT = _columns("attempt", f"delivery_id, {rows.ATTEMPT_COLUMNS}")
 _PARTS = ([*_EVENT, *_BODY], _DELIVERY, [*_RESULT, *_FOUND, *_ATTEMPT])
-_EMPTY: tuple[Row, ...] = tuple((None,) * len(part) for part in _PARTS)
-_SHARED = [
-    *_columns("event", "type, event, environment, branch, locale, model, stage, action, changes, extra, matched"),
-    *_columns("delivery", "route, attempts, tries, trigger"),
-    *_columns("result", "state, due, attempts, tries, code, error_code, error_message, n, route"),
-    *_columns("attempt", "n, trigger, method, url, status, truncated, error_code, error_message"),
-]
-_stage = insert("INTO temp.staged", ", ".join(name for part in _PARTS for name in part), ", ".join(_SHARED))
+_SHARED = (
+    _columns("event", "type, event, environment, branch, locale, model, stage, action, changes, extra, matched"),
+    _columns("delivery", "route, attempts, tries, trigger"),
+    [
+        *_columns("result", "state, due, attempts, tries, code, error_code, error_message, n, route"),
+        *_columns("attempt", "n, trigger, method, url, status, truncated, error_code, error_message"),
+    ],
+)
+
+
+def _stage(parts: Sequence[int]) -> Many:
+    """Lays out rows that have these parts."""
+    columns, shared = (", ".join([name for part in parts for name in of[part]]) for of in (_PARTS, _SHARED))
+    return insert("INTO temp.staged", columns, shared)
+
+
+_STAGE = {parts: _stage(parts) for number in (1, 2, 3) for parts in combinations(range(len(_PARTS)), number)}
 
 
 def _taken(into: str, names: str, columns: Sequence[str], number: str) -> str:
@@ -111,12 +122,8 @@ class _Nothing:
 class _Collected(joining.Joining):
     """Collects what joins the queue, as if nothing of it were a repeat."""
 
-    def __init__(
-        self, waiting: Mapping[str, int], deltas: Deltas, shapes: Shapes, forgetting: Forgetting, adds: Sequence[Adding]
-    ) -> None:
+    def __init__(self, waiting: Mapping[str, int], deltas: Deltas, shapes: Shapes, forgetting: Forgetting) -> None:
         super().__init__(_Nothing(), waiting, deltas, shapes, forgetting)
-        self._adds = adds
-        self._until: list[int | None] = []
         self.events: list[Row] = []
         self.deliveries: Sequence[Row] = ()
         self.marks = self.now = self.forgotten = 0
@@ -126,16 +133,15 @@ class _Collected(joining.Joining):
         if self._forgetting.due(self.marks, now):
             self.forgotten = max(repeats.PRUNED_AT_ONCE, 2 * self.marks)
 
-    def _write_events(self, events: Sequence[Row], bodies: Sequence[Row], mentions: Sequence[Row]) -> None:
-        if mentions:
-            raise Unusual
-        for add, event in zip(self._adds, events, strict=True):
-            mark = add.mark
+    def _write_events(self, adds: Sequence[Adding]) -> None:
+        for add in adds:
+            event, mark = add.event, add.mark
+            shape = self._shape(event)
             if mark is None:
-                self.events.append((*event, add.content, None, None, None))
+                self.events.append((*event, shape, add.content, None, None, None))
             else:
-                key, value, _, until = repeats.row(mark, add.event[0], self.now)
-                self.events.append((*event, add.content, key, value, until))
+                until = repeats.until(mark, self.now)
+                self.events.append((*event, shape, add.content, mark.key, mark.value, until))
 
     def _write_deliveries(self, table: Sequence[Row]) -> None:
         self.deliveries = table
@@ -166,13 +172,13 @@ class Staging:
         """
         adding = [add.adding for add in adds]
         _look(adding, records)
-        collected = _Collected(waiting, deltas, shapes, forgetting, adding)
+        collected = _Collected(waiting, deltas, shapes, forgetting)
         added = collected.add(adding) if adding else []
         events, deliveries = collected.events, collected.deliveries
         results = [(*record.update, *record.attempt) for record in records if record.update and record.attempt]
         self._set_up(connection)
         try:
-            _stage(connection, _beside(events, deliveries, results))
+            _lay_out(connection, events, deliveries, results)
         except (sqlite3.Error, OverflowError, ValueError, TypeError) as error:
             # Mostly a value that cannot be written: whose, shows when they are written one by one.
             self._connection = None
@@ -206,6 +212,8 @@ def _look(adds: Sequence[Adding], records: Sequence[Record]) -> None:
     size = 0
     for add in adds:
         size += len(add.content)
+        if add.mentions:
+            raise Unusual
         for owed in add.owed:
             if not owed.plain:
                 raise Unusual
@@ -223,11 +231,12 @@ def _look(adds: Sequence[Adding], records: Sequence[Record]) -> None:
             raise Unusual
 
 
-def _beside(events: Sequence[Row], deliveries: Sequence[Row], results: Sequence[Row]) -> list[Any]:
-    """The rows of the table. What fills up is like the rest, so that what all have in common is bound but once."""
-    longest = max(len(events), len(deliveries), len(results))
-    filled: list[Sequence[Row]] = []
-    for part, empty in zip((events, deliveries, results), _EMPTY, strict=True):
-        lacking = longest - len(part)
-        filled.append([*part, *[part[0] if part else empty] * lacking] if lacking else part)
-    return [event + delivery + result for event, delivery, result in zip(*filled, strict=True)]
+def _lay_out(connection: sqlite3.Connection, *lists: Sequence[Row]) -> None:
+    """Events, deliveries and results beside each other. What fills up is like the rest, so that what all have in common
+    is bound but once."""
+    parts = tuple([part for part, rows in enumerate(lists) if rows])
+    number = max(map(len, lists))
+    first, *others = [[*lists[part], *[lists[part][0]] * (number - len(lists[part]))] for part in parts]
+    for other in others:
+        first = list(map(operator.add, first, other))
+    _STAGE[parts](connection, first)
