@@ -21,7 +21,7 @@ from relay.lane import Order
 from relay.store import Unavailable
 from relay.stores._sql import tables
 from relay.stores._sql.changes import Changed
-from relay.stores.sqlite import SqliteStore, committer, open_store, staging
+from relay.stores.sqlite import SqliteStore, committer, open_store, schema, staging
 from tests.contract.desk import MOST, Desk, again, delivered, expired, failed
 from tests.fakes import NOON, ManualClock
 
@@ -174,6 +174,32 @@ async def test_who_follows_hears_of_what_was_written_at_once(desk: Desk) -> None
         ("pending", "www"),
     ]
     assert [item.status for item in items if item.route is None] == ["unmatched"]
+
+
+@pytest.mark.parametrize("deliveries", [0, 3, 1000])
+async def test_results_find_their_deliveries_by_their_ids_whatever_statistics_say(
+    tmp_path: Path, deliveries: int
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "statistics.db", isolation_level=None)) as connection:
+        schema.create(connection)
+        for statement in staging._SET_UP:
+            connection.execute(statement)
+        how = steps(connection)
+        for number in range(deliveries):
+            connection.execute(
+                'INSERT INTO delivery (id, event_id, route, due, first_due, attempts, tries, "trigger", updated_at)'
+                " VALUES (?, 1, 'www', 1, 1, 0, 0, 'initial', 1)",
+                (number,),
+            )
+        connection.execute("ANALYZE main")
+        assert steps(connection) == how
+    assert "SeekRowid" in how
+    assert not {"OpenAutoindex", "FilterAdd"} & set(how)
+
+
+def steps(connection: sqlite3.Connection) -> list[str]:
+    """What SQLite does to write a batch."""
+    return [row[1] for row in connection.execute(f"EXPLAIN {staging._WRITE}", (0,) * 6)]
 
 
 # -- what is not -----------------------------------------------------------------------------------------------------
