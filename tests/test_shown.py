@@ -61,11 +61,27 @@ def test_a_secret_is_masked_after_the_same_words_were_harmless(place: str) -> No
         assert described(**{place: f"a {SECRET} b"}).masked(redact) == described(**{place: "a *** b"})
 
 
-def test_a_secret_in_extra_is_masked_after_the_same_words_were_harmless() -> None:
+@pytest.mark.parametrize(
+    ("harmless", "odd", "expected"),
+    [
+        ({"a": "b"}, {"a": SECRET}, {"a": "***"}),
+        ({"a": "b"}, {"a": [SECRET]}, {"a": ["***"]}),
+        ({"a": "b"}, {SECRET: "b"}, {"***": "b"}),
+        ({"a": "b", "c": "d"}, {"a": "b", "c": SECRET}, {"a": "b", "c": "***"}),
+        ({"a": ["b"]}, {"a": [SECRET]}, {"a": ["***"]}),
+        ({}, {"a": SECRET}, {"a": "***"}),
+        ({"a": "b"}, {"a": "b", "c": SECRET}, {"a": "b", "c": "***"}),
+    ],
+)
+def test_a_secret_in_extra_is_masked_after_the_same_words_were_harmless(
+    harmless: dict[str, object], odd: dict[str, object], expected: dict[str, object]
+) -> None:
     redact = Redactor([SECRET])
     for _ in range(2):
-        assert Description("e", extra={"a": "b"}).masked(redact).extra == {"a": "b"}
-        assert Description("e", extra={"a": SECRET}).masked(redact).extra == {"a": "***"}
+        assert Description("e", extra=harmless).masked(redact).extra == harmless
+        assert Description("e", extra=odd).masked(redact).extra == expected
+    with_entry = Description("e", (Change(entry_id=f"an {SECRET}"),), extra=harmless)
+    assert with_entry.masked(redact).changes == (Change(entry_id="an ***"),)
 
 
 def test_words_that_senders_make_up_are_not_kept_without_end() -> None:
