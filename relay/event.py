@@ -130,11 +130,18 @@ class Description:
         if len(self.changes) == 1:
             # Most events say the same words of another entry, and where there is but one extra the same as well.
             one, extra = self.changes[0], self.extra
-            words = self.event, self.environment, self.branch, self.locale, one.model, one.stage, one.action
-            if len(extra) == 1:
-                [(name, value)] = extra.items()
-                if type(value) is str:
-                    sole, words = True, (*words, name, value)
+            pair = next(iter(extra.items())) if len(extra) == 1 else None
+            sole = pair is not None and type(pair[1]) is str
+            words = (
+                self.event,
+                self.environment,
+                self.branch,
+                self.locale,
+                one.model,
+                one.stage,
+                one.action,
+                pair if sole else None,
+            )
             if words in redact.harmless_words:
                 entry = one.entry_id or ""
                 return redact.finds_raw(f"{entry}\n{self._extra_text}" if extra and not sole else entry)
@@ -187,6 +194,8 @@ class Event:
     body: bytes
     sha256: bytes
     document: Any = None  # the parsed body, None where it is not JSON; not stored
+    received_ms: int | None = field(default=None, compare=False)
+    """`received_at` in milliseconds, where it was made of them: to find them again costs 3 thousand instructions."""
 
     def as_json(self, id_text: str) -> dict[str, Any]:
         """The description as users see it; `id_text` is the event's id as users see it."""

@@ -220,6 +220,8 @@ class Pipeline:
             source.shown_headers(inbound.headers),
             inbound.body,
             inbound.sha256,
+            None,
+            moment,
         )
 
     def _owe(self, event: Event, routes: Sequence[Route], moment: int) -> list[Owed]:
