@@ -41,8 +41,8 @@ def test_headers_that_senders_make_up_are_not_kept_without_end() -> None:
     for n in range(5000):
         assert one.shown_headers(CIMultiDict({"X-Id": str(n), "X": "a"})) == (("X-Id", str(n)), ("X", "a"))
         one.shown_headers(CIMultiDict({"X-Long": f"{n}{'x' * 500}"}))
-    assert len(one._harmless) <= 32
-    assert all(len(name) + len(value) <= 128 for name, value in one._harmless)
+    assert len(one._shown) <= 32
+    assert all(len(name) + len(value) <= 128 for name, value in one._shown)
 
 
 @pytest.mark.parametrize("place", ["event", "environment", "branch", "locale", "model", "stage", "action", "entry_id"])
