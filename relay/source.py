@@ -162,7 +162,8 @@ class Source:
         self.notify = config.notify
         self.tally = Tally()
         self._proofs = [getattr(config, key) for key in config.proofs()]
-        self._networks = config.allow_ips
+        self.networks = config.allow_ips
+        """From where it may be sent to; None for anywhere."""
         self._fields = FieldMap(config.map, adapter.proof_headers) if config.map else None
         self._shown = _Shown(adapter.proof_headers)
         self._auto = config.dedup == "auto"
@@ -182,10 +183,10 @@ class Source:
 
     def allows(self, client: str) -> bool:
         """Whether a client address may send here."""
-        if self._networks is None:
+        if self.networks is None:
             return True
         address = parse_address(client)
-        return address is not None and any(address in network for network in self._networks)
+        return address is not None and any(address in network for network in self.networks)
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         """Check the proofs, then the rate. Raises Rejected, Malformed or RateLimited."""
