@@ -242,6 +242,16 @@ async def test_marks_are_forgotten_when_their_time_is_over(desk: Desk, path: Pat
     assert {key for (key,) in peek(path, "SELECT key FROM seen")} == {mark.key for mark in marks[4:]}
 
 
+async def test_marks_are_forgotten_also_where_no_batch_is_ordinary(desk: Desk, path: Path) -> None:
+    desk.most["www"] = 0
+    for number in range(8):
+        desk.wait(6)
+        with said(desk) as statements:
+            await desk.tell(mark=Mark(bytes([number]) * 16, b"v", timedelta(seconds=5)))
+        assert ONE_BY_ONE in statements
+    assert peek(path, "SELECT key FROM seen") == [(bytes([7]) * 16,)]
+
+
 async def test_a_result_whose_delivery_was_touched_meanwhile_is_recorded_by_itself(desk: Desk) -> None:
     (first,), (second,) = await desk.add("www"), await desk.add("www")
     await desk.store.settle(["search"], {"www": HeldReason.PAUSED})

@@ -92,6 +92,7 @@ class Committer(committing.Committer):
         self._note_changes(connection)
         if identity(self._path) != self._file:
             raise Replaced
+        self._forgetting.begun()
         deltas: Deltas = {}
         try:
             added = self._staging.write(
@@ -120,6 +121,7 @@ class Committer(committing.Committer):
         """As `_transaction`; `singly` records results one by one."""
         connection = self._open()
         self._note_changes(connection)
+        self._forgetting.begun()
         deltas: Deltas = {}
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         results: list[tuple[asyncio.Future[Any], Any]] = []
@@ -170,6 +172,7 @@ class Committer(committing.Committer):
         self._committed(connection, deltas, batch)
 
     def _committed(self, connection: sqlite3.Connection, deltas: Deltas, batch: Batch) -> None:
+        self._forgetting.committed()
         for route, (pending, held) in deltas.items():
             shift(batch.deltas, route, pending, held)
             self.unfinished[route] = self.unfinished.get(route, 0) + pending + held

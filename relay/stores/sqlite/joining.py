@@ -37,18 +37,27 @@ _FORGET_EVERY_MS = 1000
 class Forgetting:
     """When to forget some of what can no longer be repeated: not in each transaction, yet faster than more is known."""
 
-    __slots__ = ("_last", "_unasked")
+    __slots__ = ("_last", "_next", "_unasked")
 
     def __init__(self) -> None:
-        self._unasked, self._last = 0, 0
+        self._unasked, self._last = self._next = 0, 0
+
+    def begun(self) -> None:
+        """A transaction: what one before it forgot and did not commit is still to be forgotten."""
+        self._next = self._unasked, self._last
 
     def due(self, more: int, now: int) -> bool:
-        """Whether it is time to, now that so many more are remembered."""
-        self._unasked += more
-        if self._unasked < repeats.PRUNED_AT_ONCE // 2 and 0 <= now - self._last < _FORGET_EVERY_MS:
+        """Whether it is time to, now that so many more are remembered. Asked once in a transaction."""
+        unasked = self._unasked + more
+        if unasked < repeats.PRUNED_AT_ONCE // 2 and 0 <= now - self._last < _FORGET_EVERY_MS:
+            self._next = unasked, self._last
             return False
-        self._unasked, self._last = 0, now
+        self._next = 0, now
         return True
+
+    def committed(self) -> None:
+        """What the transaction forgot is forgotten."""
+        self._unasked, self._last = self._next
 
 
 class Joining(joining.Joining):
