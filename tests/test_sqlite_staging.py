@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from relay.delivery import HeldReason, Mark, Owed
+from relay.delivery import HeldReason, Mark, Owed, Response
 from relay.event import Change, Description
 from relay.ids import Ids
 from relay.lane import Order
@@ -157,6 +157,30 @@ async def test_events_that_have_little_in_common_are_ordinary_too(desk: Desk, pa
         assert stored is not None
         assert stored.description["model"] == event.description.common.model
         assert stored.description["event"] == event.description.event
+
+
+@pytest.mark.parametrize("large", ["body", "extra", "answers"])
+async def test_what_is_large_is_not_copied_into_each_row(desk: Desk, large: str) -> None:
+    """What the table once took of memory it keeps."""
+    many = 100
+    added = await asyncio.gather(*(desk.add("www") for _ in range(many)))
+    results = [delivered(delivery) for (delivery,) in added]
+    event = desk.event(body=b"x" * (staging.MOST_BYTES // 2 if large == "body" else 1))
+    if large == "extra":
+        event = desk.event(description=replace(event.description, extra={"a": "x" * (staging.MOST_BYTES // 2)}))
+    elif large == "answers":
+        answer = Response(200, (), b"x" * (staging.MOST_BYTES // 8), truncated=False)
+        results = [
+            replace(result, attempt=replace(result.attempt, response=answer)) for result in results if result.attempt
+        ]
+    with said(desk) as statements:
+        await asyncio.gather(
+            desk.store.add(event, [desk.owed(event)]), *(desk.store.record(result) for result in results)
+        )
+    assert (ONE_BY_ONE in statements) == (large != "body")
+    connection = connection_of(desk)
+    pages, size = (connection.execute(f"PRAGMA temp.{name}").fetchone()[0] for name in ("page_count", "page_size"))
+    assert pages * size < 2 * staging.MOST_BYTES
 
 
 async def test_who_follows_hears_of_what_was_written_at_once(desk: Desk) -> None:

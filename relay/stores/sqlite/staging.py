@@ -31,7 +31,8 @@ from relay.stores.sqlite.bulk import Many, insert
 from relay.stores.sqlite.joining import Forgetting
 
 MOST_BYTES = 1 << 20
-"""Of the bodies of a batch: they are copied into the table and out of it."""
+"""Of the bodies of a batch, of what was answered, and of what is written again in each row. They are copied into the
+table and out of it, and what memory the table once took it keeps."""
 
 
 def _columns(prefix: str, names: str) -> list[str]:
@@ -56,6 +57,10 @@ _SHARED = (
         *_columns("attempt", "n, trigger, method, url, status, truncated, error_code, error_message"),
     ],
 )
+# What of a part is bound but once.
+_ALIKE = tuple(tuple(name in shared for name in part) for part, shared in zip(_PARTS, _SHARED, strict=True))
+_LONG = [rows.EVENT_COLUMNS.split(", ").index(name) for name in ("changes", "extra")]
+_ANSWER = 1 + rows.ATTEMPT_COLUMNS.split(", ").index("response_body")
 
 
 def _stage(parts: Sequence[int]) -> Many:
@@ -211,16 +216,18 @@ def _look(adds: Sequence[Adding], records: Sequence[Record]) -> None:
     """Raise Unusual where that can be seen at once."""
     if not (adds or records):
         raise Unusual  # it is written to see whether one can
-    size = 0
+    size = longest = deliveries = 0
     for add in adds:
         size += len(add.content)
+        deliveries += len(add.owed)
+        for place in _LONG:
+            if add.event[place] is not None:
+                longest = max(longest, len(add.event[place]))
         if add.mentions:
             raise Unusual
         for owed in add.owed:
             if not owed.plain:
                 raise Unusual
-    if size > MOST_BYTES:
-        raise Unusual
     for record in records:
         result = record.result
         if (
@@ -231,14 +238,25 @@ def _look(adds: Sequence[Adding], records: Sequence[Record]) -> None:
             or result.delivery.lane is not None
         ):
             raise Unusual
+        size += len(record.attempt[_ANSWER] or b"")
+    # What many events have in common each row has, also those that are of deliveries and results alone.
+    if size + longest * max(len(adds), deliveries, len(records)) > MOST_BYTES:
+        raise Unusual
 
 
 def _lay_out(connection: sqlite3.Connection, *lists: Sequence[Row]) -> None:
-    """Events, deliveries and results beside each other. What fills up is like the rest, so that what all have in common
-    is bound but once."""
+    """Events, deliveries and results beside each other. What fills up is like the rest in what all have in common,
+    which is bound but once, and has nothing else: a body may be large."""
     parts = tuple([part for part, rows in enumerate(lists) if rows])
     number = max(map(len, lists))
-    first, *others = [[*lists[part], *[lists[part][0]] * (number - len(lists[part]))] for part in parts]
+    first, *others = [_filled(part, lists[part], number) for part in parts]
     for other in others:
         first = list(map(operator.add, first, other))
     _STAGE[parts](connection, first)
+
+
+def _filled(part: int, table: Sequence[Row], number: int) -> Sequence[Row]:
+    if len(table) == number:
+        return table
+    filler = tuple([value if alike else None for value, alike in zip(table[0], _ALIKE[part], strict=True)])
+    return [*table, *[filler] * (number - len(table))]
