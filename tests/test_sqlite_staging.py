@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -21,6 +21,7 @@ from relay.lane import Order
 from relay.store import Unavailable
 from relay.stores._sql import tables
 from relay.stores._sql.changes import Changed
+from relay.stores._sql.rows import Row
 from relay.stores.sqlite import SqliteStore, committer, open_store, schema, staging
 from tests.contract.desk import MOST, Desk, again, delivered, expired, failed
 from tests.fakes import NOON, ManualClock
@@ -444,3 +445,24 @@ async def test_a_connection_that_lost_its_table_gets_no_wrong_rows(desk: Desk, s
     await desk.add("www")
     assert desk.counts()["www"] == (before + 1, 0)
     assert desk.store.trouble() is None
+
+
+async def test_nothing_is_promised_of_a_file_that_is_replaced_meanwhile(
+    desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_out = staging._lay_out
+
+    def replaced(connection: sqlite3.Connection, *lists: Sequence[Row]) -> None:
+        lay_out(connection, *lists)
+        path.rename(path.with_name("elsewhere.db"))
+
+    monkeypatch.setattr(staging, "_lay_out", replaced)
+    with pytest.raises(Unavailable, match="replaced or removed"):
+        await desk.add("www")
+    monkeypatch.undo()
+    with pytest.raises(Unavailable, match="replaced or removed"):
+        await desk.add("www")
+    path.with_name("elsewhere.db").rename(path)
+    await desk.add("www")
+    assert desk.store.trouble() is None
+    assert desk.counts()["www"] == (4, 0), "the file has what it was told before it went away"

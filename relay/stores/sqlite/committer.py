@@ -87,7 +87,10 @@ class Committer(committing.Committer):
             self._try(adds, records, calls, rejections, batch, singly=True)
 
     def _at_once(self, adds: Sequence[Add], records: Sequence[Record], batch: Batch) -> bool:
-        """Write an ordinary batch; False, with nothing written, where this is none."""
+        """Write an ordinary batch; False, with nothing written, where this is none.
+
+        There is nothing between its writes and its commit: whether it went into the right file shows before and after.
+        """
         connection = self._open()
         self._note_changes(connection)
         if identity(self._path) != self._file:
@@ -104,6 +107,9 @@ class Committer(committing.Committer):
             if not _waited(error):  # what a failed commit left behind, only the file knows
                 self._close(connection)
             raise
+        if identity(self._path) != self._file:
+            self._recount = True  # it may come back, with what is promised to nobody
+            raise Replaced
         batch.results.extend(zip((add.done for add in adds), added, strict=True))
         batch.results.extend([(record.done, None) for record in records])
         self._committed(connection, deltas, batch)
