@@ -79,15 +79,15 @@ class Committer(committing.Committer):
         rejections: Sequence[Row],
         batch: Batch,
     ) -> None:
-        if not (calls or rejections or self._recount) and self._at_once(adds, records, batch):
-            return
         try:
+            if not (calls or rejections or self._recount) and self._at_once(adds, records, batch):
+                return
             self._try(adds, records, calls, rejections, batch)
         except transaction.Interfered:
             self._try(adds, records, calls, rejections, batch, singly=True)
 
     def _at_once(self, adds: Sequence[Add], records: Sequence[Record], batch: Batch) -> bool:
-        """Write an ordinary batch; False, with nothing written, where this is none.
+        """Write an ordinary batch; False, or Interfered, with nothing written, where this is none.
 
         There is nothing between its writes and its commit: whether it went into the right file shows before and after.
         """
@@ -103,6 +103,8 @@ class Committer(committing.Committer):
             )
         except staging.Unusual:
             return False
+        except transaction.Interfered:
+            raise
         except BaseException as error:
             if not _waited(error):  # what a failed commit left behind, only the file knows
                 self._close(connection)

@@ -29,6 +29,7 @@ from relay.stores._sql.shapes import Shapes
 from relay.stores.sqlite import joining
 from relay.stores.sqlite.bulk import Many, insert
 from relay.stores.sqlite.joining import Forgetting
+from relay.stores.sqlite.transaction import Interfered
 
 MOST_BYTES = 1 << 20
 """Of the bodies of a batch, of what was answered, and of what is written again in each row. They are copied into the
@@ -76,6 +77,7 @@ def _taken(into: str, names: str, columns: Sequence[str], number: str) -> str:
     return f"INSERT {into} ({names}) SELECT {', '.join(columns)} FROM staged WHERE id <= new.{number}"  # noqa: S608
 
 
+_INTERFERED = "interfered"
 _SET_UP = (
     "PRAGMA temp.secure_delete = OFF",  # it is in memory alone
     "DROP VIEW IF EXISTS temp.batch",
@@ -102,7 +104,7 @@ _SET_UP = (
             error_message = result_error_message, duration_ms = result_duration_ms, updated_at = result_updated_at
         FROM staged WHERE likelihood(staged.id <= new.results, 0.000001) AND delivery.id = result_id
             AND +delivery.state = 'pending' AND delivery.attempts < result_n AND delivery.route = result_route;
-        SELECT RAISE(ROLLBACK, 'interfered') WHERE changes() <> new.results;
+        SELECT RAISE(ROLLBACK, '{_INTERFERED}') WHERE changes() <> new.results;
         {_taken("OR IGNORE INTO attempt", f"delivery_id, {rows.ATTEMPT_COLUMNS}", _ATTEMPT, "results")};
         DELETE FROM staged;
     END
@@ -175,7 +177,7 @@ class Staging:
     ) -> list[Added]:
         """Write these and commit, note in `deltas` what they changed; what became of each event.
 
-        Raises Unusual with nothing written; else what SQLite raises, and then only the file knows.
+        Raises Unusual or Interfered with nothing written; else what SQLite raises, and then only the file knows.
         """
         adding = [add.adding for add in adds]
         _look(adding, records)
@@ -195,7 +197,7 @@ class Staging:
         try:
             connection.execute(_WRITE, counts)
         except sqlite3.IntegrityError as error:
-            raise Unusual from error
+            raise (Interfered if str(error) == _INTERFERED else Unusual) from error
         self._dirty = False
         for record in records:
             if record.result.state is not State.PENDING:
