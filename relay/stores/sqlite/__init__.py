@@ -2,8 +2,8 @@
 
 What it has in common with other stores on SQL lies in `stores/_sql`.
 
-- `committer` owns the only connection that writes: group commit; `joining` and `transaction` are what one commit
-  writes, many rows at once (`bulk`); `changes` tells who follows the log
+- `committer` owns the only connection that writes: group commit; `staging` writes an ordinary batch in one go,
+  `joining` and `transaction` all others, many rows at once (`bulk`); `changes` tells who follows the log
 - `reader` asks, on connections that cannot write
 - `survey` looks at a file as a whole, `copying` makes backups
 - `opening` finds out whose a file is; `schema` has the tables and their versions; `lock` lets one relay in

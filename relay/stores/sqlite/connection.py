@@ -13,7 +13,9 @@ sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]  # one of
 sqlite3.register_adapter(bytes, bytes.__bytes__)
 
 
-_STATEMENTS = 256  # kept compiled: the ten of each batch have one for each size (`bulk`)
+# Kept compiled: each of the ten that write tables, and of those that lay out an ordinary batch, is one for each size
+# (`bulk`). Of all that there could be, a relay that meets each kind of batch uses some 200.
+_STATEMENTS = 256
 
 
 class Replaced(Exception):

@@ -1,5 +1,5 @@
-"""An ordinary batch with two statements: the first lays its rows out in a table of the connection's own, the second
-fires a trigger that writes them all and is the whole transaction.
+"""An ordinary batch with two statements: the first lays its rows out in a table of the connection's own (of more than
+64 rows each 64), the second fires a trigger that writes them all and is the whole transaction.
 
 Python's module lets go of Python's lock whenever SQLite has something to do. The event loop takes it then, and the
 writer waits for it again: with a statement for each table, `BEGIN` and `COMMIT` the lock changed hands some ten times
