@@ -23,6 +23,7 @@ from relay.stores._sql import tables
 from relay.stores._sql.changes import Changed
 from relay.stores._sql.rows import Row
 from relay.stores.sqlite import SqliteStore, committer, open_store, schema, staging
+from relay.stores.sqlite.connection import identity
 from tests.contract.desk import MOST, Desk, again, delivered, expired, failed
 from tests.fakes import NOON, ManualClock
 
@@ -466,3 +467,21 @@ async def test_nothing_is_promised_of_a_file_that_is_replaced_meanwhile(
     await desk.add("www")
     assert desk.store.trouble() is None
     assert desk.counts()["www"] == (4, 0), "the file has what it was told before it went away"
+
+
+async def test_nothing_is_promised_of_a_file_that_cannot_be_looked_at(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [identity(thread_of(desk)._path)]
+
+    def look(_: Path) -> tuple[int, int] | None:
+        if not answers:
+            raise PermissionError("no way")
+        return answers.pop()
+
+    monkeypatch.setattr(committer, "identity", look)
+    with pytest.raises(Unavailable, match="no way"):
+        await desk.add("www")
+    monkeypatch.undo()
+    await desk.add("www")
+    assert desk.counts()["www"] == (4, 0), "what was written though nobody was told is counted"

@@ -109,9 +109,12 @@ class Committer(committing.Committer):
             if not _waited(error):  # what a failed commit left behind, only the file knows
                 self._close(connection)
             raise
+        self._recount = (
+            True  # where it went elsewhere, or nobody can tell: it may come back, with what nobody was promised
+        )
         if identity(self._path) != self._file:
-            self._recount = True  # it may come back, with what is promised to nobody
             raise Replaced
+        self._recount = False
         batch.results.extend(zip((add.done for add in adds), added, strict=True))
         batch.results.extend([(record.done, None) for record in records])
         self._committed(connection, deltas, batch)
