@@ -22,18 +22,23 @@ _TIME = 6  # bytes of a key that may be a time
 _MESSAGE_IDS = timedelta(hours=24)  # senders try again for hours, and a person may have them do so for longer
 
 
-def digest(*parts: bytes) -> bytes:
+def digest(first: bytes, *others: bytes) -> bytes:
     """A hash of all parts, none of which can run into the next."""
-    if len(parts) == 1:
-        whole = _length(len(parts[0])) + parts[0]
-    else:
-        whole = b"".join([piece for part in parts for piece in (_length(len(part)), part)])
-    hashing = _EMPTY.copy()
-    hashing.update(whole)
+    hashing = _begun(len(first)).copy()
+    hashing.update(first)
+    if others:
+        hashing.update(b"".join([piece for part in others for piece in (_length(len(part)), part)]))
     return hashing.digest()
 
 
-@lru_cache(128)
+@lru_cache(32)
+def _begun(length: int) -> blake2b:
+    """The hash that `digest` makes, begun with the length of the first part."""
+    hashing = _EMPTY.copy()
+    hashing.update(_length(length))
+    return hashing
+
+
 def _length(number: int) -> bytes:
     return number.to_bytes(8)
 
@@ -43,13 +48,13 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def known_by(*parts: bytes, window: timedelta, at: datetime | None = None) -> Mark:
+def known_by(first: bytes, *others: bytes, window: timedelta, at: datetime | None = None) -> Mark:
     """A repeat is what has all of these in common with an earlier request; `at` is a time that is among them.
 
     A key begins with it: stores keep keys in order, and what is written at the end of them costs a tenth of what is
     strewn all over.
     """
-    key = digest(*parts)
+    key = digest(first, *others) if others else digest(first)
     if at is not None:
         time = to_ms(at)
         key = (time if time > 0 else 0).to_bytes(_TIME) + key[_TIME:]

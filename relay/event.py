@@ -20,7 +20,7 @@ Headers = CIMultiDictProxy[str] | CIMultiDict[str]
 
 _UNPARSED: Any = object()
 
-_Words = tuple[str | None, str | None, str | None, str | None, str | None, str | None, str | None]
+_Words = tuple[object, ...]
 _MOST_WORDS, _LONGEST_WORDS = 256, 256  # what is remembered, and characters of it
 
 
@@ -107,8 +107,7 @@ class Description:
     def masked(self, redact: Redactor) -> Description:
         """The same without the config's secrets: whoever sends one as an entry's id must not have it shown and logged
         from then on."""
-        extra = jsontext.dumps(dict(self.extra)).decode() if self.extra else ""
-        if not self._shows_secret(redact, extra):
+        if not self._shows_secret(redact):
             return self
 
         def mask(text: str | None) -> str | None:
@@ -121,29 +120,47 @@ class Description:
             branch=mask(self.branch),
             locale=mask(self.locale),
             changes=tuple(Change(*(mask(text) for text in change.texts)) for change in self.changes),
-            extra=jsontext.parse(redact(extra).encode()) if extra else {},
+            extra=jsontext.parse(redact(self._extra_text).encode()) if self.extra else {},
         )
 
-    def _shows_secret(self, redact: Redactor, extra: str) -> bool:
-        """Whether a secret stands in what it says; `extra` as JSON."""
+    def _shows_secret(self, redact: Redactor) -> bool:
+        """Whether a secret stands in what it says."""
         words: _Words | None = None
+        sole = False
         if len(self.changes) == 1:
-            # Most events say the same words of another entry.
-            one = self.changes[0]
-            words = self.event, self.environment, self.branch, self.locale, one.model, one.stage, one.action
+            # Most events say the same words of another entry, and where there is but one extra the same as well.
+            one, extra = self.changes[0], self.extra
+            pair = next(iter(extra.items())) if len(extra) == 1 else None
+            sole = pair is not None and type(pair[1]) is str
+            words = (
+                self.event,
+                self.environment,
+                self.branch,
+                self.locale,
+                one.model,
+                one.stage,
+                one.action,
+                pair if sole else None,
+            )
             if words in redact.harmless_words:
-                return redact.finds_raw(f"{one.entry_id or ''}\n{extra}")
+                entry = one.entry_id or ""
+                return redact.finds_raw(f"{entry}\n{self._extra_text}" if extra and not sole else entry)
         # All that it says as one text, which is looked through once. (To write None costs more than all else of it.)
         said = f"{self.event or ''}\n{self.environment or ''}\n{self.branch or ''}\n{self.locale or ''}"
         for each in self.changes:
             said += f"\n{each.model or ''}\n{each.stage or ''}\n{each.action or ''}\n{each.entry_id or ''}"
-        if redact.finds_raw(f"{said}\n{extra}"):
+        extra_text = self._extra_text
+        if redact.finds_raw(f"{said}\n{extra_text}"):
             return True
-        if words is not None and len(said) <= _LONGEST_WORDS:
+        if words is not None and len(said) + (len(extra_text) if sole else 0) <= _LONGEST_WORDS:
             if len(redact.harmless_words) >= _MOST_WORDS:  # senders make them up
                 redact.harmless_words.clear()
             redact.harmless_words.add(words)
         return False
+
+    @property
+    def _extra_text(self) -> str:
+        return jsontext.dumps(dict(self.extra)).decode() if self.extra else ""
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -177,6 +194,8 @@ class Event:
     body: bytes
     sha256: bytes
     document: Any = None  # the parsed body, None where it is not JSON; not stored
+    received_ms: int | None = field(default=None, compare=False)
+    """`received_at` in milliseconds, where it was made of them: to find them again costs 3 thousand instructions."""
 
     def as_json(self, id_text: str) -> dict[str, Any]:
         """The description as users see it; `id_text` is the event's id as users see it."""

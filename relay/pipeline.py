@@ -19,7 +19,7 @@ import orjson
 from relay import journal, rendering
 from relay.bodyproof import without_proofs
 from relay.client import Transport, Unreachable
-from relay.clock import Clock, to_ms, whole_ms
+from relay.clock import Clock, from_ms, to_ms, whole_ms
 from relay.delivery import (
     Added,
     Attempt,
@@ -89,14 +89,14 @@ class Pipeline:
 
     async def accept(self, source: Source, routing: Routing, inbound: Inbound) -> Accepted:
         """Take an event in. Raises Rejected, Malformed, RateLimited or Unavailable, and then nothing was promised."""
-        now = self._clock.now()
+        moment = self._clock.now_ms()
+        now = from_ms(moment)
         source.verify(inbound, now)
         if source.adapter.body_proofs:
             inbound = without_proofs(inbound, source.adapter.body_proofs)
         description = source.describe(inbound)
         if isinstance(description, Ignored):
             return Accepted(None, now, ignored=description.reason)
-        moment = to_ms(now)
         event = self._event(source, inbound, description.masked(source.redact), now, moment)
         event_id = self._store.ids.text(EVENT, event.id)
         owed = self._owe(event, routing.wanting(event, event_id, inbound.document_or_none), moment)
@@ -215,11 +215,13 @@ class Pipeline:
             EventId(self._store.ids.draw(moment)),
             source.name,
             source.type,
-            whole_ms(now),
+            now,
             description,
             source.shown_headers(inbound.headers),
             inbound.body,
             inbound.sha256,
+            None,
+            moment,
         )
 
     def _owe(self, event: Event, routes: Sequence[Route], moment: int) -> list[Owed]:

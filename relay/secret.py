@@ -68,11 +68,12 @@ class _Sieve:
     found the words are sought one by one.
     """
 
-    __slots__ = ("_all", "_lower", "_pieces", "_step", "_width")
+    __slots__ = ("_all", "_lower", "_pieces", "_shortest", "_step", "_width")
 
     def __init__(self, words: Iterable[str]) -> None:
         words = sorted(words, key=len)
         self._all = words, [len(word) for word in words]
+        self._shortest = len(words[0]) if words else 0
         lower = [word for word in words if f"{word}a".islower()]
         self._lower = lower, [len(word) for word in lower]
         self._pieces: frozenset[str] | None = None
@@ -84,6 +85,8 @@ class _Sieve:
 
     def finds(self, text: str) -> bool:
         """Whether one of them is in a text."""
+        if len(text) < self._shortest:  # as an entry's id
+            return False
         if self._pieces is not None:
             width, last = self._width, len(text) - self._width + 1
             if self._pieces.isdisjoint(text[at : at + width] for at in range(0, last, self._step)):

@@ -162,10 +162,10 @@ class Source:
         self.notify = config.notify
         self.tally = Tally()
         self._proofs = [getattr(config, key) for key in config.proofs()]
-        self._networks = config.allow_ips
+        self.networks = config.allow_ips
+        """From where it may be sent to; None for anywhere."""
         self._fields = FieldMap(config.map, adapter.proof_headers) if config.map else None
-        self._harmless: set[tuple[str, str]] = set()
-        """Headers that are shown as they are: most are those of the request before."""
+        self._shown = _Shown(adapter.proof_headers)
         self._auto = config.dedup == "auto"
         self._key: dedup.Key | None = None
         if isinstance(config.dedup, DedupKey):
@@ -183,10 +183,10 @@ class Source:
 
     def allows(self, client: str) -> bool:
         """Whether a client address may send here."""
-        if self._networks is None:
+        if self.networks is None:
             return True
         address = parse_address(client)
-        return address is not None and any(address in network for network in self._networks)
+        return address is not None and any(address in network for network in self.networks)
 
     def verify(self, inbound: Inbound, now: datetime) -> Proof:
         """Check the proofs, then the rate. Raises Rejected, Malformed or RateLimited."""
@@ -218,19 +218,25 @@ class Source:
 
     def shown_headers(self, headers: Headers) -> tuple[tuple[str, str], ...]:
         """The headers as they are stored and shown: what proves the sender is ***."""
-        known = self._harmless
-        return tuple([each if each in known else self._shown(each) for each in headers.items()])
+        return tuple(map(self._shown.__getitem__, headers.items()))
 
-    def _shown(self, header: tuple[str, str]) -> tuple[str, str]:
+
+class _Shown(dict[tuple[str, str], tuple[str, str]]):
+    """Headers as they are shown. Those shown as they came are remembered: most are those of the request before."""
+
+    def __init__(self, proofs: frozenset[str]) -> None:
+        self._proofs = proofs
+
+    def __missing__(self, header: tuple[str, str]) -> tuple[str, str]:
         name, value = header
-        if name.lower() in self.adapter.proof_headers:
+        if name.lower() in self._proofs:
             return name, MASK
         if not value.isascii():
             return name, whole(value)
         if len(name) + len(value) <= _SHORT:  # strangers choose them
-            if len(self._harmless) >= _MOST_HARMLESS:
-                self._harmless.clear()
-            self._harmless.add(header)
+            if len(self) >= _MOST_HARMLESS:
+                self.clear()
+            self[header] = header
         return header
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay.client import Reply
+from relay.clock import to_ms
 from relay.delivery import Response
 from relay.destination import Limits, Outbound
 
@@ -26,6 +27,9 @@ class ManualClock:
 
     def now(self) -> datetime:
         return self._now
+
+    def now_ms(self) -> int:
+        return to_ms(self._now)
 
     def monotonic(self) -> float:
         return self._monotonic

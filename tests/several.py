@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from relay.clock import SystemClock
+from relay.clock import SystemClock, to_ms
 from tests.harness import LISTEN, PATIENCE, Relay, RelayProcess, relay_here
 
 HEADER = "X-Relay"
@@ -160,6 +160,9 @@ class Ahead(SystemClock):
 
     def now(self) -> datetime:
         return super().now() + self._by
+
+    def now_ms(self) -> int:
+        return to_ms(self.now())
 
 
 @contextlib.asynccontextmanager

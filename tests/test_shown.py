@@ -41,8 +41,8 @@ def test_headers_that_senders_make_up_are_not_kept_without_end() -> None:
     for n in range(5000):
         assert one.shown_headers(CIMultiDict({"X-Id": str(n), "X": "a"})) == (("X-Id", str(n)), ("X", "a"))
         one.shown_headers(CIMultiDict({"X-Long": f"{n}{'x' * 500}"}))
-    assert len(one._harmless) <= 32
-    assert all(len(name) + len(value) <= 128 for name, value in one._harmless)
+    assert len(one._shown) <= 32
+    assert all(len(name) + len(value) <= 128 for name, value in one._shown)
 
 
 @pytest.mark.parametrize("place", ["event", "environment", "branch", "locale", "model", "stage", "action", "entry_id"])
@@ -61,11 +61,27 @@ def test_a_secret_is_masked_after_the_same_words_were_harmless(place: str) -> No
         assert described(**{place: f"a {SECRET} b"}).masked(redact) == described(**{place: "a *** b"})
 
 
-def test_a_secret_in_extra_is_masked_after_the_same_words_were_harmless() -> None:
+@pytest.mark.parametrize(
+    ("harmless", "odd", "expected"),
+    [
+        ({"a": "b"}, {"a": SECRET}, {"a": "***"}),
+        ({"a": "b"}, {"a": [SECRET]}, {"a": ["***"]}),
+        ({"a": "b"}, {SECRET: "b"}, {"***": "b"}),
+        ({"a": "b", "c": "d"}, {"a": "b", "c": SECRET}, {"a": "b", "c": "***"}),
+        ({"a": ["b"]}, {"a": [SECRET]}, {"a": ["***"]}),
+        ({}, {"a": SECRET}, {"a": "***"}),
+        ({"a": "b"}, {"a": "b", "c": SECRET}, {"a": "b", "c": "***"}),
+    ],
+)
+def test_a_secret_in_extra_is_masked_after_the_same_words_were_harmless(
+    harmless: dict[str, object], odd: dict[str, object], expected: dict[str, object]
+) -> None:
     redact = Redactor([SECRET])
     for _ in range(2):
-        assert Description("e", extra={"a": "b"}).masked(redact).extra == {"a": "b"}
-        assert Description("e", extra={"a": SECRET}).masked(redact).extra == {"a": "***"}
+        assert Description("e", extra=harmless).masked(redact).extra == harmless
+        assert Description("e", extra=odd).masked(redact).extra == expected
+    with_entry = Description("e", (Change(entry_id=f"an {SECRET}"),), extra=harmless)
+    assert with_entry.masked(redact).changes == (Change(entry_id="an ***"),)
 
 
 def test_words_that_senders_make_up_are_not_kept_without_end() -> None:

@@ -80,9 +80,8 @@ class Ingest:
         source = runtime.by_path.get(path)
         if source is None:
             return self._no_source(request, path)
-        client = client_address(request.remote, request.headers, runtime.trusted_proxies)
         try:
-            self._admit(request, source, client)
+            self._admit(request, runtime, source)
             server = runtime.config.server
             body, held = at_hand(request, server.max_body, self._budget) or await read(
                 request, server.max_body, server.read_timeout.total_seconds(), self._budget
@@ -93,8 +92,9 @@ class Ingest:
                 self._budget.give_back(held)
             return self._taken_in(source, accepted)
         except Refusal as refusal:
-            return self._refuse(request, runtime, source, client, refusal)
+            return self._refuse(request, runtime, source, _client(request, runtime), refusal)
         except (Rejected, RateLimited, Malformed, Unavailable) as error:
+            client = _client(request, runtime)
             return self._refuse(request, runtime, source, client, self._refusal(source, client, error))
         except ConnectionError:  # the sender went away: there is nobody to answer
             raise
@@ -102,11 +102,11 @@ class Ingest:
             journal.crashed("ingest")
             return _answer(503, {"error": "unavailable"}, {"Retry-After": "5"})
 
-    def _admit(self, request: Asked, source: Source, client: str) -> None:
+    def _admit(self, request: Asked, runtime: Runtime, source: Source) -> None:
         """What is decided before anything of the body is looked at. Raises Refusal."""
         if request.method != "POST":
             raise Refusal(405, "method_not_allowed", None)
-        if not source.allows(client):
+        if source.networks is not None and not source.allows(_client(request, runtime)):
             raise Refusal(403, "forbidden", "the address is not in allow_ips")
         if self.closing:
             raise Refusal(503, "unavailable", None, retry_after=1)
@@ -191,6 +191,11 @@ class Ingest:
             body["detail"] = refusal.detail
         # The rest of a body is not wanted.
         return _answer(refusal.status, body, headers, close=refusal.close or not request.content.is_eof())
+
+
+def _client(request: Asked, runtime: Runtime) -> str:
+    """Who sends it: of most requests nobody asks."""
+    return client_address(request.remote, request.headers, runtime.trusted_proxies)
 
 
 def _fault(request: Asked) -> str | None:

@@ -87,14 +87,14 @@ def event_columns(alias: str) -> str:
 
 def event_row(event: Event, matched: int) -> Row:
     """A row of `event`."""
-    what = event.description
+    what, received = event.description, event.received_ms
     common = what.common
     return (
         event.id,
         event.source,
         event.type,
         what.event,
-        to_ms(event.received_at),
+        to_ms(event.received_at) if received is None else received,
         None if what.occurred_at is None else to_ms(what.occurred_at),
         what.environment,
         what.branch,
