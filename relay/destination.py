@@ -18,7 +18,7 @@ from relay.delivery import Unsendable as Unsendable
 from relay.event import Event
 from relay.immutable import immutable
 from relay.jsontext import Malformed
-from relay.masking import may_echo, without_proofs, without_secrets
+from relay.masking import is_harmless, may_echo, without_proofs, without_secrets
 from relay.payload import Content, Payload
 from relay.retry import parse_retry_after
 from relay.secret import MASK, Redactor
@@ -299,14 +299,17 @@ class Destination:
 
     def masked(self, response: Response, outbound: Outbound) -> Response:
         """Its answer as it may be kept: receivers echo what they were sent, secrets and signatures too."""
+        sent: Sequence[str] = ()
         if self._hidden:
             headers, heading = outbound.headers, outbound.heading
             if heading is not None:
                 headers = headers[heading.length :]
             sent = [value for name, value in headers if len(value) >= _TELLING and name.lower() in self._hidden]
-            if may_echo(response, sent):
-                parts = [part for value in sent for part in _DIGEST.findall(value)]
-                response = without_secrets(response, Redactor([*sent, *parts]))
+        if is_harmless(response, sent, self.redact, self._hidden):
+            return response
+        if sent and may_echo(response, sent):
+            parts = [part for value in sent for part in _DIGEST.findall(value)]
+            response = without_secrets(response, Redactor([*sent, *parts]))
         return without_secrets(response, self.redact, self._hidden)
 
     def told(self, failure: Failure) -> Failure:
