@@ -22,8 +22,8 @@ from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
 from relay.answering import Answering
+from relay.delivery import Reply
 from relay.destination import Limits, Outbound
-from relay.plainanswer import Plain
 
 LARGEST = 64 << 10
 """Bytes of a body that may be given to a connection in one go."""
@@ -124,7 +124,7 @@ class Lease:
 
     __slots__ = ("_connection", "_deadlines", "_line", "asked", "protocol", "since")
 
-    asked: asyncio.Future[Plain | None]
+    asked: asyncio.Future[Reply | None]
     """All of a plain answer; None for another one, of which the head is to be read."""
 
     def __init__(self, connection: Connection, line: _Line) -> None:
