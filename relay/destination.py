@@ -299,14 +299,14 @@ class Destination:
 
     def masked(self, response: Response, outbound: Outbound) -> Response:
         """Its answer as it may be kept: receivers echo what they were sent, secrets and signatures too."""
-        sent: Sequence[str] = ()
-        if self._hidden:
-            headers, heading = outbound.headers, outbound.heading
-            if heading is not None:
-                headers = headers[heading.length :]
-            sent = [value for name, value in headers if len(value) >= _TELLING and name.lower() in self._hidden]
-        if is_harmless(response, sent, self.redact, self._hidden):
+        headers, heading = outbound.headers, outbound.heading
+        if heading is not None:
+            signatures = headers[heading.length :]
+        else:
+            signatures = [header for header in headers if header[0].lower() in self._hidden]
+        if is_harmless(response, signatures, self.redact, self._hidden):
             return response
+        sent = [value for _, value in signatures if len(value) >= _TELLING]
         if sent and may_echo(response, sent):
             parts = [part for value in sent for part in _DIGEST.findall(value)]
             response = without_secrets(response, Redactor([*sent, *parts]))

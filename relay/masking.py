@@ -21,12 +21,12 @@ _MOST_HIDDEN, _MOST_HARMLESS, _SHORT = 32, 64, 128
 _MOST_ANSWERS, _SHORT_ANSWER = 64, 512
 
 
-def is_harmless(response: Response, sent: Iterable[str], redact: Redactor, hidden: frozenset[str]) -> bool:
-    """Whether an answer is known to hold neither secrets nor room for these values: most are, to the second, the one
-    before."""
+def is_harmless(response: Response, sent: Iterable[tuple[str, str]], redact: Redactor, hidden: frozenset[str]) -> bool:
+    """Whether an answer is known to hold neither secrets nor room for the values of these headers: most are, to the
+    second, the one before."""
     if (hidden, response.headers, response.body) not in redact.harmless_answers or response.truncated:
         return False
-    for value in sent:  # noqa: SIM110 - see Redactor
+    for _, value in sent:  # noqa: SIM110 - see Redactor
         if _LONG_RUN.search(value) is None:
             return False
     return True
