@@ -205,13 +205,14 @@ class Destination:
             raise Unsendable(self.told(error.failure)) from None
         what = event.description
         seconds = int(now.timestamp())
-        environment = _sendable(what.environment) if what.environment is not None else None
-        message = Message(delivery_id, now, seconds, environment)
         body = filled(content.body, self.signers) if self._fills else content.body
         own = [("webhook-id", delivery_id), ("webhook-timestamp", str(seconds))]
         signatures: list[tuple[str, str]] = []
-        for signer in self.signers:
-            signatures += signer.sign(message, body)
+        if self.signers:
+            environment = _sendable(what.environment) if what.environment is not None else None
+            message = Message(delivery_id, now, seconds, environment)
+            for signer in self.signers:
+                signatures += signer.sign(message, body)
         if self._mixed:
             about = About(content.type, event.source, what.event, delivery.attempts, hops)
             return Outbound(method, url, self._merged(about, event, own, signatures), body, self.wire)
