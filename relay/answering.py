@@ -10,7 +10,8 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.helpers import _EXC_SENTINEL
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 
-from relay.plainanswer import Plain, plain
+from relay.delivery import Reply
+from relay.plainanswer import plain
 
 _MOST_ANSWERS = 32  # to one request, unread: all but the last are interim ones
 
@@ -18,12 +19,12 @@ _MOST_ANSWERS = 32  # to one request, unread: all but the last are interim ones
 class Answering(ResponseHandler):
     """What aiohttp 3.14 leaves without a bound, or a reason; and a short way for a plain answer."""
 
-    _asked: asyncio.Future[Plain | None] | None = None
+    _asked: asyncio.Future[Reply | None] | None = None
     """Of whoever waits for the first piece of an answer."""
     _over = False
     """A plain answer was the last that anyone waits for: no parser is there for what comes now."""
 
-    def ask(self) -> asyncio.Future[Plain | None]:
+    def ask(self) -> asyncio.Future[Reply | None]:
         """Have the next answer read, by a parser of its own: part of an answer that nobody asked for would be read as
         the beginning of this one. What the future tells is the answer if it is a plain one, else None: then it is to be
         read as aiohttp has it."""
@@ -38,7 +39,7 @@ class Answering(ResponseHandler):
     def _parse(self) -> None:
         self.set_response_params(read_until_eof=True, auto_decompress=False)
 
-    def _tell(self, answer: Plain | None) -> None:
+    def _tell(self, answer: Reply | None) -> None:
         asked, self._asked = self._asked, None
         if asked is not None and not asked.done():
             asked.set_result(answer)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
 import aiohttp
 from aiohttp import (
@@ -29,7 +29,7 @@ from aiohttp.tracing import Trace
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay.answering import Answering
-from relay.delivery import Code, Response
+from relay.delivery import Code, Reply, Response
 from relay.destination import Limits, Outbound
 from relay.direct import Answer, Direct
 from relay.egress import Egress
@@ -49,13 +49,6 @@ from relay.unreachable import (
 )
 
 __all__ = ["HttpTransport", "Reply", "Transport", "Unreachable"]
-
-
-class Reply(NamedTuple):
-    """An answer and what it says of when to come back."""
-
-    response: Response
-    retry_after: str | None
 
 
 class Transport(Protocol):
@@ -222,11 +215,11 @@ class HttpTransport:
             pool.users -= 1
             if pool is not self._pool:
                 await self._close_unused(pool)
-        status, headers, body, retry_after = answer
-        most = limits.response_body
-        if len(body) <= most:
-            return Reply(Response(status, headers, body, truncated=False), retry_after)
-        return Reply(Response(status, headers, body[:most], truncated=True), retry_after)
+        response, most = answer.response, limits.response_body
+        if len(response.body) <= most:
+            return answer
+        cut = Response(response.status, response.headers, response.body[:most], truncated=True)
+        return Reply(cut, answer.retry_after)
 
     async def _by_session(self, pool: _Pool, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Reply:
         wire = request.wire

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.event import Event
 from relay.ids import DeliveryId, EventId
@@ -194,6 +194,13 @@ class Response:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     truncated: bool
+
+
+class Reply(NamedTuple):
+    """An answer and what it says of when to come back."""
+
+    response: Response
+    retry_after: str | None
 
 
 @immutable

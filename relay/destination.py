@@ -18,7 +18,7 @@ from relay.delivery import Unsendable as Unsendable
 from relay.event import Event
 from relay.immutable import immutable
 from relay.jsontext import Malformed
-from relay.masking import may_echo, without_proofs, without_secrets
+from relay.masking import is_harmless, may_echo, without_proofs, without_secrets
 from relay.payload import Content, Payload
 from relay.retry import parse_retry_after
 from relay.secret import MASK, Redactor
@@ -205,13 +205,14 @@ class Destination:
             raise Unsendable(self.told(error.failure)) from None
         what = event.description
         seconds = int(now.timestamp())
-        environment = _sendable(what.environment) if what.environment is not None else None
-        message = Message(delivery_id, now, seconds, environment)
         body = filled(content.body, self.signers) if self._fills else content.body
         own = [("webhook-id", delivery_id), ("webhook-timestamp", str(seconds))]
         signatures: list[tuple[str, str]] = []
-        for signer in self.signers:
-            signatures += signer.sign(message, body)
+        if self.signers:
+            environment = _sendable(what.environment) if what.environment is not None else None
+            message = Message(delivery_id, now, seconds, environment)
+            for signer in self.signers:
+                signatures += signer.sign(message, body)
         if self._mixed:
             about = About(content.type, event.source, what.event, delivery.attempts, hops)
             return Outbound(method, url, self._merged(about, event, own, signatures), body, self.wire)
@@ -299,14 +300,17 @@ class Destination:
 
     def masked(self, response: Response, outbound: Outbound) -> Response:
         """Its answer as it may be kept: receivers echo what they were sent, secrets and signatures too."""
-        if self._hidden:
-            headers, heading = outbound.headers, outbound.heading
-            if heading is not None:
-                headers = headers[heading.length :]
-            sent = [value for name, value in headers if len(value) >= _TELLING and name.lower() in self._hidden]
-            if may_echo(response, sent):
-                parts = [part for value in sent for part in _DIGEST.findall(value)]
-                response = without_secrets(response, Redactor([*sent, *parts]))
+        headers, heading = outbound.headers, outbound.heading
+        if heading is not None:
+            signatures = headers[heading.length :]
+        else:
+            signatures = [header for header in headers if header[0].lower() in self._hidden]
+        if is_harmless(response, signatures, self.redact, self._hidden):
+            return response
+        sent = [value for _, value in signatures if len(value) >= _TELLING]
+        if sent and may_echo(response, sent):
+            parts = [part for value in sent for part in _DIGEST.findall(value)]
+            response = without_secrets(response, Redactor([*sent, *parts]))
         return without_secrets(response, self.redact, self._hidden)
 
     def told(self, failure: Failure) -> Failure:

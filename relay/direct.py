@@ -22,8 +22,8 @@ from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
 from relay.answering import Answering
+from relay.delivery import Reply
 from relay.destination import Limits, Outbound
-from relay.plainanswer import Plain
 
 LARGEST = 64 << 10
 """Bytes of a body that may be given to a connection in one go."""
@@ -124,7 +124,7 @@ class Lease:
 
     __slots__ = ("_connection", "_deadlines", "_line", "asked", "protocol", "since")
 
-    asked: asyncio.Future[Plain | None]
+    asked: asyncio.Future[Reply | None]
     """All of a plain answer; None for another one, of which the head is to be read."""
 
     def __init__(self, connection: Connection, line: _Line) -> None:
@@ -294,28 +294,31 @@ class Direct:
 def _head(opening: str, request: Outbound) -> bytes:
     """The head of a request. Raises ValueError where a name or value would make it another one."""
     headers, heading = request.headers, request.heading
+    length = f"Content-Length: {len(request.body)}\r\n\r\n"
     if heading is None:
-        text = _lines(headers)
+        text = f"{_lines(headers)}{length}"
     else:
         if heading.lines is None:
             heading.lines = _lines(heading.before), _lines(heading.after)
         before, after = heading.lines
         at = len(heading.before)
         own, moment, *signatures = _said([headers[at], headers[at + 1], *headers[heading.length :]])
-        text = f"{before}{own}{moment}{after}{''.join(signatures)}"
-    return f"{opening}{text}Content-Length: {len(request.body)}\r\n\r\n".encode()
+        end = "\r\n".join((*signatures, length))
+        text = f"{before}{own}\r\n{moment}\r\n{after}{end}"
+    return f"{opening}{text}".encode()
 
 
 def _said(headers: Sequence[tuple[str, str]]) -> list[str]:
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    """Each as a line, without its end."""
+    lines = [f"{name}: {value}" for name, value in headers]
     text = "".join(lines)
-    if text.count("\n") + text.count("\r") != 2 * len(lines) or "\0" in text:
+    if "\n" in text or "\r" in text or "\0" in text:  # a third of the time that it takes to count them
         raise ValueError("a header holds a line's end, or a NUL")
     return lines
 
 
 def _lines(headers: Sequence[tuple[str, str]]) -> str:
-    return "".join(_said(headers))
+    return "".join([f"{line}\r\n" for line in _said(headers)])
 
 
 @lru_cache(256)

@@ -125,11 +125,11 @@ class Dispatcher:
         """Hand over what was just committed. What does not fit now is found in the store later."""
         for delivery in added.ready:
             courier = self._couriers.get(delivery.route)
-            if courier is None or courier.route is None:  # its route went away between match and commit
+            if courier is None or (route := courier.route) is None:  # it went away between match and commit
                 self._settling.left(delivery.route)
                 self._settling.soon()
                 continue
-            queue, slots = courier.first, courier.slots
+            queue, slots = courier.first, courier.health.slots(route.concurrency)
             if (
                 not slots
                 or queue.behind
@@ -143,7 +143,7 @@ class Dispatcher:
                 queue.behind = True
             else:
                 queue.ready.append(delivery)
-            self.pump(courier)
+            self.pump(courier, slots)
         for name, due in added.later:
             self._schedule.expect(due, name)
         for name in added.looks:
@@ -243,12 +243,13 @@ class Dispatcher:
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    def pump(self, courier: Courier) -> None:
-        """Start what the courier has room for."""
+    def pump(self, courier: Courier, slots: int | None = None) -> None:
+        """Start what the courier has room for; who has just asked for its slots says them."""
         route = courier.route
         if self.stopping or route is None or courier.relaning:
             return
-        slots = courier.health.slots(route.concurrency)
+        if slots is None:
+            slots = courier.health.slots(route.concurrency)
         if not slots:
             self._probes.in_time(courier)
             return

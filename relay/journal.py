@@ -149,7 +149,9 @@ def _say(line: dict[str, Any], now: datetime | None = None) -> None:
         line["timestamp"] = _written(now)
         logline.bounded(line)
         data = logline.as_json(line)
-    outlet.write(_before + data + b"\n")
+        outlet.write(_before + data + b"\n")
+        return
+    outlet.write(_before + data)
 
 
 # -- events ----------------------------------------------------------------------------------------------------------
@@ -209,15 +211,16 @@ def not_stored(source: str, reason: str) -> None:
 def attempted(delivery: Delivery, ids: tuple[str, str], result: Result, outcome: Outcome) -> None:
     """An attempt ended: the one line about it. `ids` are those of delivery and event."""
     attempt, failure = result.attempt, result.failure
+    response = attempt.response if attempt else None
     facts: dict[str, Any] = {
         "delivery_id": ids[0],
         "event_id": ids[1],
         "route": delivery.route,
         "n": attempt.n if attempt else None,
-        "trigger": attempt.trigger.value if attempt else None,
-        "status": attempt.response.status if attempt and attempt.response else None,
+        "trigger": attempt.trigger._value_ if attempt else None,
+        "status": response.status if response else None,
         "ms": attempt.duration_ms if attempt else None,
-        "state": result.state.value,
+        "state": result.state._value_,
         "code": failure.code.value if failure else None,
         "error": failure.message if failure else None,
         "next": rfc3339(result.due) if result.due else None,

@@ -18,6 +18,18 @@ _LONG, _FEW = 12, 16
 _LONG_RUN = re.compile(f"[A-Za-z0-9]{{{_LONG}}}")
 _MOST_HIDDEN, _MOST_HARMLESS, _SHORT = 32, 64, 128
 """For how many sets of hidden headers how many others are remembered, and how long these are."""
+_MOST_ANSWERS, _SHORT_ANSWER = 64, 512
+
+
+def is_harmless(response: Response, sent: Iterable[tuple[str, str]], redact: Redactor, hidden: frozenset[str]) -> bool:
+    """Whether an answer is known to hold neither secrets nor room for the values of these headers: most are, to the
+    second, the one before."""
+    if (hidden, response.headers, response.body) not in redact.harmless_answers or response.truncated:
+        return False
+    for _, value in sent:  # noqa: SIM110 - see Redactor
+        if _LONG_RUN.search(value) is None:
+            return False
+    return True
 
 
 def may_echo(response: Response, sent: Iterable[str]) -> bool:
@@ -29,7 +41,7 @@ def may_echo(response: Response, sent: Iterable[str]) -> bool:
     if response.truncated:
         return True  # half of one may stand at the end
     body = response.body
-    short = len(body) < _LONG and len(response.headers) <= _FEW and _longest(response.headers) < _LONG
+    short = _has_no_room(response)
     for value in sent:
         if short and _LONG_RUN.search(value) is not None:
             continue  # there is no room for it
@@ -46,6 +58,11 @@ def may_echo(response: Response, sent: Iterable[str]) -> bool:
     return False
 
 
+def _has_no_room(response: Response) -> bool:
+    """Whether no long run of letters and digits can stand in it."""
+    return len(response.body) < _LONG and len(response.headers) <= _FEW and _longest(response.headers) < _LONG
+
+
 @lru_cache(16)
 def _longest(headers: tuple[tuple[str, str], ...]) -> int:
     """How long a run of letters and digits is at most that stands in a value of these headers."""
@@ -60,6 +77,8 @@ def without_secrets(response: Response, redact: Redactor, hidden: frozenset[str]
     known = redact.harmless.get(hidden, ())
     new = [header for header in (*response.headers, ("", text)) if header not in known]
     if (not new or _are_harmless(new, redact, hidden)) and not response.truncated:
+        if _has_no_room(response):
+            _remember(response, redact, hidden)
         return response
     headers = without_proofs(response.headers, hidden)
     if redact.finds("\n".join([*[value for _, value in headers], text])):
@@ -81,6 +100,15 @@ def _are_harmless(headers: list[tuple[str, str]], redact: Redactor, hidden: froz
         known.clear()
     known.update([header for header in headers[:_MOST_HARMLESS] if len(header[0]) + len(header[1]) <= _SHORT])
     return True
+
+
+def _remember(response: Response, redact: Redactor, hidden: frozenset[str]) -> None:
+    """Within bounds, as above."""
+    if sum([len(name) + len(value) for name, value in response.headers]) <= _SHORT_ANSWER:
+        known = redact.harmless_answers
+        if len(known) >= _MOST_ANSWERS:
+            known.clear()
+        known.add((hidden, response.headers, response.body))
 
 
 def without_proofs(headers: Iterable[tuple[str, str]], hidden: frozenset[str]) -> tuple[tuple[str, str], ...]:

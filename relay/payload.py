@@ -189,8 +189,9 @@ def failed(message: str) -> Unsendable:
 
 def header(event: Event, lower_name: str) -> str | None:
     """The first value of an event's header."""
+    length = len(lower_name)
     for name, value in event.headers:
-        if name.lower() == lower_name:
+        if len(name) == length and name.lower() == lower_name:
             return value
     return None
 

@@ -172,7 +172,7 @@ def _destination(section: RouteSection, config: Config, redact: Redactor, wire: 
         payload=section.content(),
         signers=signers,
         limits=Limits(to.timeout.total_seconds(), to.connect_timeout.total_seconds(), config.store.response_body),
-        success=to.success,
+        success=to.success.codes,
         give_up_on=section.retry.give_up_on,
         redact=redact,
         wire=wire,

@@ -119,6 +119,8 @@ class Redactor:
         self._written = _Sieve({form for each in forms for form in _shortest(each)})
         self.harmless: dict[frozenset[str], set[tuple[str, str]]] = {}
         """For `relay.destination`, headers in which there was nothing to mask, by those that are hidden besides."""
+        self.harmless_answers: set[tuple[object, ...]] = set()
+        """The same for whole answers, in which there is besides no room for an echo."""
         self.headings: dict[tuple[object, ...], Any] = {}
         """For `relay.destination`, the headers that many requests have in common, as they are and as they are shown."""
         self.harmless_words: set[tuple[object, ...]] = set()

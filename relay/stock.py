@@ -25,11 +25,11 @@ class Stock:
 
     def take(self, courier: Courier, size: int) -> bool:
         """Hold so many bytes more for a courier, if they fit."""
-        fits = self.memory.fits(courier.bytes, size)
-        if fits:
-            courier.bytes += size
-            self.memory.taken += size
-        return fits
+        if not self.memory.fits(courier.bytes, size):
+            return False
+        courier.bytes += size
+        self.memory.taken += size
+        return True
 
     def hold(self, courier: Courier, size: int) -> None:
         """So many bytes more are there, whether they fit or not."""

@@ -263,6 +263,22 @@ def test_an_answer_is_kept_without_the_signature_that_it_echoes() -> None:
         )
 
 
+def test_an_answer_that_was_harmless_before_is_not_where_it_echoes_another_signature() -> None:
+    made = destination(signers=(StandardSigner([SECRET]),))
+    sent = made.render(delivery(), "dlv_1", "evt_1", NOON)
+    words = "v1,1/abc/efg/hij"
+    answer = Response(200, (("X-Echo", words), ("Date", "now")), b"ok", truncated=False)
+    for _ in range(2):
+        assert made.masked(answer, sent) is answer
+        other = replace(sent, heading=None, headers=[("webhook-signature", words)])
+        assert made.masked(answer, other).headers == (("X-Echo", "***"), ("Date", "now"))
+        cut = replace(answer, truncated=True)
+        assert made.masked(cut, sent) is not cut
+    for n in range(1000):
+        made.masked(Response(200, (("X-Id", str(n)),), b"", truncated=False), sent)
+    assert len(made.redact.harmless_answers) <= 64
+
+
 def test_a_request_is_the_same_whether_or_not_there_was_one_like_it() -> None:
     given: dict[str, Any] = {
         "headers": {"X-Own": "a-secret-of-ours"},

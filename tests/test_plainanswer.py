@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from relay.client import HttpTransport, Unreachable
+from relay.client import HttpTransport, Reply, Unreachable
+from relay.delivery import Response
 from relay.destination import Heading, Limits, Outbound
 from relay.egress import Egress
-from relay.plainanswer import Plain, plain
+from relay.plainanswer import plain
 from tests.faults.peers import OK, peer, says
 from tests.faults.routes import ended, one_route
 from tests.harness import PATIENCE, relay_here
@@ -27,10 +28,10 @@ LIMITS = Limits(PATIENCE, PATIENCE, 1000)
 FINE = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Length: 2\r\n\r\nok"
 
 
-def by_aiohttp(data: bytes) -> Plain | None:
+def by_aiohttp(data: bytes) -> Reply | None:
     """What its parser makes of it: one whole answer, after which the connection could be used again; else None."""
 
-    async def read() -> Plain | None:
+    async def read() -> Reply | None:
         protocol = ResponseHandler(asyncio.get_running_loop())
         protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         protocol.data_received(data)
@@ -45,11 +46,12 @@ def by_aiohttp(data: bytes) -> Plain | None:
         if len(protocol) != 1 or protocol.exception() is not None:
             return None
         told = tuple((str(name), value) for name, value in message.headers.items())
-        return Plain(message.code, told, body, message.headers.get("Retry-After"))
+        return Reply(Response(message.code, told, body, truncated=False), message.headers.get("Retry-After"))
 
     return asyncio.run(read())
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 PLAIN = [
     FINE,
     b"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n",
@@ -59,6 +61,10 @@ PLAIN = [
     b"HTTP/1.1 503 \r\nretry-AFTER: 7\r\nRetry-After: 9\r\ncontent-length: 2\r\nconnection: Keep-Alive\r\n\r\n\0\xff",
     b'HTTP/1.1 301 Moved\r\nlocation: /else:where "~"\r\nX-Empty:\r\nx-odd!#$: : :\r\nContent-Length:02\r\n\r\n\r\n',
     b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nContent-Length: 1\r\n\r\nz",
+    CHUNKED + b"0\r\n\r\n",
+    CHUNKED + b"2\r\nok\r\n0\r\n\r\n",
+    CHUNKED + b"2\r\nok\r\n000B\r\n0\r\n\r\n0\r\n\r\n\xff\r\n00\r\n\r\n",
+    CHUNKED.replace(b"Transfer-E", b"retry-after: 5\r\ntransfer-e") + b"0a\r\n0123456789\r\n0\r\n\r\n",
 ]
 
 
@@ -93,8 +99,27 @@ OTHERS = {
     "a long length": headed(b"Content-Length: 0000000000000000000000000002"),
     "no length said": headed(b"Content-Length:"),
     "a list of lengths": headed(b"Content-Length: 2, 2"),
-    "chunks": headed(b"Transfer-Encoding: chunked", body=b"2\r\nok\r\n0\r\n\r\n"),
     "chunks and a length": headed(b"Transfer-Encoding: chunked", b"Content-Length: 2"),
+    "chunks that a length fits": headed(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    "chunks said twice": headed(*[b"Transfer-Encoding: chunked"] * 2, body=b"0\r\n\r\n"),
+    "chunks of another encoding": headed(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"),
+    "chunks where no body may be": CHUNKED.replace(b"200", b"204"),
+    "no chunk": CHUNKED,
+    "part of a chunk": CHUNKED + b"2\r\no",
+    "a chunk without its end": CHUNKED + b"2\r\nok0\r\n\r\n",
+    "a chunk that is longer": CHUNKED + b"1\r\nok\r\n0\r\n\r\n",
+    "no last chunk": CHUNKED + b"2\r\nok\r\n",
+    "part of a last chunk": CHUNKED + b"2\r\nok\r\n0\r\n\r",
+    "more than a last chunk": CHUNKED + b"0\r\n\r\nH",
+    "a trailer": CHUNKED + b"0\r\nX-A: b\r\n\r\n",
+    "what a chunk says besides": CHUNKED + b"2;a=b\r\nok\r\n0\r\n\r\n",
+    "a chunk's size with a sign": CHUNKED + b"+2\r\nok\r\n0\r\n\r\n",
+    "a chunk's size as Python writes it": CHUNKED + b"0x2\r\nok\r\n0\r\n\r\n",
+    "a chunk's size with a space": CHUNKED + b"2 \r\nok\r\n0\r\n\r\n",
+    "a chunk without a size": CHUNKED + b"\r\n\r\n",
+    "a chunk that ends by a line feed": CHUNKED + b"2\nok\n0\n\n",
+    "a chunk without end": CHUNKED + b"ffffffff\r\nok\r\n0\r\n\r\n",
+    "many chunks": CHUNKED + b"1\r\na\r\n" * 1000 + b"0\r\n\r\n",
     "another encoding": headed(b"transfer-ENCODING: identity", b"Content-Length: 2"),
     "a connection that closes": headed(b"Connection: close", b"Content-Length: 2"),
     "options of a connection": headed(b"connection: keep-alive, upgrade", b"Content-Length: 2"),
@@ -129,18 +154,23 @@ def test_no_answer_holds_up_everybody_else_while_it_is_read() -> None:
     assert best < 0.005, "each space is looked at once, not once for each one before it"
 
 
-names = st.sampled_from(["Server", "date", "X-Id", "content-length", "Content-Length", "Connection", "Retry-After"])
+names = st.sampled_from(
+    ["Transfer-Encoding", "Server", "date", "X-Id", "content-length", "Content-Length", "Connection", "Retry-After"]
+)
 values = st.one_of(
-    st.sampled_from(["0", "2", "3", " 2", "close", "keep-alive"]), st.text('ab:,;" \t\r\n\0é²', max_size=5)
+    st.sampled_from(["0", "2", "3", " 2", "close", "keep-alive", "chunked"]), st.text('ab:,;" \t\r\n\0é²', max_size=5)
 )
 separators = st.sampled_from([":", ": ", " : ", ""])
 ends = st.sampled_from(["\r\n"] * 8 + ["\n", "\r"])
+chunks = st.sampled_from(
+    ["0\r\n\r\n"] * 3 + ["2\r\nok\r\n"] * 3 + ["02\r\n\r\n\r\n", "0\r\n", "3\r\nok\r\n", "2;a\r\nok\r\n"]
+)
 
 
 @given(
     st.sampled_from(["HTTP/1.1 200 OK"] * 4 + ["HTTP/1.1 204 ", "HTTP/1.1 200", "HTTP/1.0 200 OK", "HTTP/1.1 304 \t"]),
     st.lists(st.tuples(names, separators, values, ends), max_size=5),
-    st.sampled_from(["", "ok", "ok\n", "HTTP/1.1"]),
+    st.one_of(st.sampled_from(["", "ok", "ok\n", "HTTP/1.1"]), st.lists(chunks, max_size=4).map("".join)),
 )
 def test_whatever_is_read_in_one_go_aiohttp_reads_the_same(
     first: str, lines: list[tuple[str, str, str, str]], body: str
@@ -179,6 +209,19 @@ async def test_in_however_many_pieces_an_answer_comes_it_is_the_same(pieces: tup
             reply = await transport.send(outbound, LIMITS)
             headers = (("Server", "nginx"), ("Content-Length", "2"))
             assert (reply.response.status, reply.response.headers, reply.response.body) == (200, headers, b"ok")
+        assert destination.connections == 1
+
+
+@pytest.mark.parametrize("cut", [0, 20, len(CHUNKED), len(CHUNKED) + 4, -4])
+async def test_an_answer_in_chunks_is_the_same_however_it_is_cut(cut: int) -> None:
+    answer = CHUNKED + b"2\r\nok\r\n1\r\n!\r\n0\r\n\r\n"
+    async with (
+        peer(keeps(*filter(None, (answer[:cut], answer[cut:])))) as destination,
+        HttpTransport(Egress.of(())) as transport,
+    ):
+        for _ in range(3):
+            reply = await transport.send(Outbound("POST", URL(destination.url), [], b""), LIMITS)
+            assert reply.response == Response(200, (("Transfer-Encoding", "chunked"),), b"ok!", truncated=False)
         assert destination.connections == 1
 
 

@@ -39,7 +39,7 @@ _STEP = 0.001  # seconds that a step should work, while others write
 _REST = 10.0  # times as long nothing is removed after a step, while others write
 _KEEPING_UP = 1.1  # times as many events are removed gently as come,
 _SLOWEST = 50.0  # but never fewer a second
-_LONGEST_REST = 1.0  # seconds: somebody may want it to make haste
+_AT_ONCE = 1.0  # seconds of a rest, after which it is asked whether it is to make haste
 _COUNTED = 5.0  # seconds over which it is counted how many come
 _BYTES = 256 << 10  # of bodies in one step, but always one: what is removed is written over
 _ALONE = 1.0  # seconds without a write of anybody else, after which there is nobody to be in the way of
@@ -168,8 +168,11 @@ class Pruning:
         self._size = max(_LEAST, min(_MOST, int(size * goal / max(worked, 1e-6)), self._size * 2))
         rest = 0.0
         if not alone:
-            rest = max(worked * _REST, min(size / self._rate(now), _LONGEST_REST) if gently else 0)
-        await asyncio.sleep(rest)
+            rest = max(worked * _REST, size / self._rate(now) if gently else 0)
+        while rest > _AT_ONCE and self._haste() is Haste.GENTLY:  # somebody may want it to make haste
+            await asyncio.sleep(_AT_ONCE)
+            rest -= _AT_ONCE
+        await asyncio.sleep(min(rest, _AT_ONCE))
         return done != Pruned()
 
     def _rate(self, now: float) -> float:
