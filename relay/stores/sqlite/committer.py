@@ -109,9 +109,8 @@ class Committer(committing.Committer):
             if not _waited(error):  # what a failed commit left behind, only the file knows
                 self._close(connection)
             raise
-        self._recount = (
-            True  # where it went elsewhere, or nobody can tell: it may come back, with what nobody was promised
-        )
+        # Where it went elsewhere, or nobody can tell, it may come back with what nobody was promised.
+        self._recount = True
         if identity(self._path) != self._file:
             raise Replaced
         self._recount = False
