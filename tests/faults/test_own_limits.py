@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from relay.clock import rfc3339
+from relay.store import Store
+from relay.stores.sqlite import open_store
+from tests.contract.desk import Desk
 from tests.fakes import ManualClock
 from tests.faults.names import Names
 from tests.faults.routes import ended, one_route
@@ -79,3 +82,20 @@ async def test_without_a_file_descriptor_for_a_token_an_attempt_does_not_count_e
             delivery = (await ended(relay))["delivery"]
         assert (delivery["status"], delivery["error"]["code"]) == ("pending", "auth_error")
         assert "relay itself has run out of file descriptors" in delivery["error"]["message"]
+
+
+async def test_the_store_opens_at_the_start_whatever_it_needs(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    async def open_it() -> Store:
+        return await open_store(tmp_path / "relay.db", clock=clock)
+
+    store = await open_it()
+    desk = Desk(store, clock, open_it)
+    with no_files_left():
+        [delivery] = await desk.add("www")
+        [claimed] = await desk.claim()
+        assert claimed.id == delivery.id
+        assert await desk.state(delivery) == "pending"
+        assert (await store.status()).pending == 1
+    await store.close()

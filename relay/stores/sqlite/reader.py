@@ -77,6 +77,8 @@ class Reader(reader.Reader):
             ):
                 await connection.execute_fetchall(f"PRAGMA {pragma}")
             await connection.create_function("sha256", 1, reader.digest, deterministic=True)
+            # SQLite opens the log with the first query: now, and not when there may be no file descriptor left for it.
+            await connection.execute_fetchall("SELECT 1 FROM sqlite_schema LIMIT 1")
             made = cls(connection, path, ids)
             await connection.set_progress_handler(made._late, _STEPS)
         except BaseException:
