@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -21,7 +22,6 @@ from relay.lane import Order
 from relay.store import Unavailable
 from relay.stores._sql import tables
 from relay.stores._sql.changes import Changed
-from relay.stores._sql.rows import Row
 from relay.stores.sqlite import SqliteStore, committer, open_store, schema, staging
 from relay.stores.sqlite.connection import identity
 from tests.contract.desk import MOST, Desk, again, delivered, expired, failed
@@ -67,13 +67,13 @@ def connection_of(desk: Desk) -> sqlite3.Connection:
 
 @contextmanager
 def said(desk: Desk) -> Iterator[list[str]]:
-    """The statements of the writing connection. For those in a trigger SQLite names the one that fired it again."""
+    """The statements of the writer's thread. For those in a trigger SQLite names the one that fired it again."""
     statements: list[str] = []
     last = ""
 
     def note(sql: str) -> None:
         nonlocal last
-        if sql != last:
+        if sql != last and threading.current_thread().name == "relay-writer":
             statements.append(sql.partition("(")[0])
         last = sql
 
@@ -85,7 +85,7 @@ def said(desk: Desk) -> Iterator[list[str]]:
         connection.set_trace_callback(None)
 
 
-AT_ONCE = ["INSERT INTO temp.staged ", "INSERT INTO batch VALUES "]
+AT_ONCE = ["INSERT INTO batch VALUES "]
 ONE_BY_ONE = "BEGIN IMMEDIATE"
 
 
@@ -95,15 +95,15 @@ def peek(path: Path, sql: str) -> list[Any]:
 
 
 def left(desk: Desk) -> int:
-    """Rows that a batch left in the table that it was laid out in."""
-    number: int = connection_of(desk).execute("SELECT count(*) FROM temp.staged").fetchone()[0]
-    return number
+    """Rows that a batch left in the tables that it was laid out in."""
+    connection = connection_of(desk)
+    return sum(connection.execute(f"SELECT count(*) FROM temp.{table}").fetchone()[0] for table in staging._TABLES)
 
 
 # -- what is ordinary ------------------------------------------------------------------------------------------------
 
 
-async def test_events_and_results_of_a_batch_are_two_statements_and_no_more(desk: Desk) -> None:
+async def test_events_and_results_of_a_batch_are_one_statement_of_the_thread_and_no_more(desk: Desk) -> None:
     (first,), (second,) = await desk.add("www"), await desk.add("www")
     with said(desk) as statements:
         await asyncio.gather(
@@ -161,15 +161,15 @@ async def test_events_that_have_little_in_common_are_ordinary_too(desk: Desk, pa
         assert stored.description["event"] == event.description.event
 
 
-@pytest.mark.parametrize("large", ["body", "extra", "answers"])
-async def test_what_is_large_is_not_copied_into_each_row(desk: Desk, large: str) -> None:
-    """What the table once took of memory it keeps."""
+@pytest.mark.parametrize("large", ["nothing", "body", "extra", "answers"])
+async def test_what_is_large_is_not_laid_out(desk: Desk, large: str) -> None:
+    """What the tables once took of memory they keep."""
     many = 100
     added = await asyncio.gather(*(desk.add("www") for _ in range(many)))
     results = [delivered(delivery) for (delivery,) in added]
-    event = desk.event(body=b"x" * (staging.MOST_BYTES // 2 if large == "body" else 1))
+    event = desk.event(body=b"x" * (staging.MOST_BYTES if large == "body" else staging.MOST_BYTES // 2))
     if large == "extra":
-        event = desk.event(description=replace(event.description, extra={"a": "x" * (staging.MOST_BYTES // 2)}))
+        event = desk.event(description=replace(event.description, extra={"a": "x" * staging.MOST_BYTES}))
     elif large == "answers":
         answer = Response(200, (), b"x" * (staging.MOST_BYTES // 8), truncated=False)
         results = [
@@ -179,10 +179,32 @@ async def test_what_is_large_is_not_copied_into_each_row(desk: Desk, large: str)
         await asyncio.gather(
             desk.store.add(event, [desk.owed(event)]), *(desk.store.record(result) for result in results)
         )
-    assert (ONE_BY_ONE in statements) == (large != "body")
+    assert (ONE_BY_ONE in statements) == (large != "nothing")
     connection = connection_of(desk)
     pages, size = (connection.execute(f"PRAGMA temp.{name}").fetchone()[0] for name in ("page_count", "page_size"))
     assert pages * size < 2 * staging.MOST_BYTES
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_no_more_is_laid_out_than_takes_a_moment(desk: Desk, path: Path, more: int) -> None:
+    routes = [f"route{number}" for number in range(staging.MOST_ROWS - 1 + more)]
+    await desk.add(*routes)
+    with said(desk) as statements:
+        await desk.add(*routes)
+    assert (ONE_BY_ONE in statements) == bool(more)
+    assert peek(path, "SELECT count(*) FROM delivery WHERE route LIKE 'route%'") == [(2 * len(routes),)]
+
+
+async def test_what_goes_wrong_as_a_batch_is_laid_out_hurts_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "_look", lambda *_: 1 / 0)
+    with said(desk) as statements:
+        await desk.add("www")
+    assert ONE_BY_ONE in statements
+    assert desk.store.trouble() is None
+    monkeypatch.undo()
+    with said(desk) as statements:
+        await desk.add("www")
+    assert statements == AT_ONCE
 
 
 async def test_who_follows_hears_of_what_was_written_at_once(desk: Desk) -> None:
@@ -225,7 +247,7 @@ async def test_results_find_their_deliveries_by_their_ids_whatever_statistics_sa
 
 def steps(connection: sqlite3.Connection) -> list[str]:
     """What SQLite does to write a batch."""
-    return [row[1] for row in connection.execute(f"EXPLAIN {staging._WRITE}", (0,) * 6)]
+    return [row[1] for row in connection.execute(f"EXPLAIN {staging._WRITE}", (0,) * 4)]
 
 
 # -- what is not -----------------------------------------------------------------------------------------------------
@@ -236,14 +258,14 @@ async def test_what_is_repeated_is_known_and_the_rest_of_the_batch_is_stored(des
     with said(desk) as statements:
         event = desk.about()
         repeat, other = await asyncio.gather(desk.store.add(event, [desk.owed(event)], MARK), desk.add("www"))
-    assert statements[:3] == [*AT_ONCE, ONE_BY_ONE], "it was tried"
+    assert statements[:2] == [*AT_ONCE, ONE_BY_ONE], "it was tried"
     assert repeat.duplicate
     assert await desk.store.event(event.id) is None
     assert await desk.state(other[0]) == "pending"
     assert desk.counts() == {"www": (4, 0), "search": (1, 0)}
     with said(desk) as statements:
         await desk.add("www")
-    assert statements[-2:] == AT_ONCE
+    assert statements == AT_ONCE
     assert left(desk) == 0
 
 
@@ -360,7 +382,7 @@ def test_what_is_written_either_way_is_the_same(tmp_path: Path, monkeypatch: pyt
         thread = store._writer._thread
         assert isinstance(thread, committer.Committer)
         if not ordinary:
-            thread._at_once = lambda *_: False  # type: ignore[method-assign]
+            thread.prepare = lambda batch: None  # type: ignore[method-assign]
 
         async def reopen() -> SqliteStore:
             raise NotImplementedError
@@ -434,11 +456,11 @@ async def test_somebody_elses_lock_is_waited_for_and_survived(desk: Desk, path: 
     assert desk.counts()["www"] == (3, 0)
 
 
-@pytest.mark.parametrize("statement", ["staged", "batch"])
+@pytest.mark.parametrize("statement", ["staged_event", "staged_result", "batch"])
 async def test_a_connection_that_lost_its_table_gets_no_wrong_rows(desk: Desk, statement: str) -> None:
     """Whatever is wrong with the table that rows are laid out in: nothing is stored by halves, and it heals."""
     await desk.add("www")
-    kind = "TABLE" if statement == "staged" else "VIEW"
+    kind = "VIEW" if statement == "batch" else "TABLE"
     connection_of(desk).execute(f"DROP {kind} temp.{statement}")
     outcomes = await asyncio.gather(desk.add("www"), return_exceptions=True)
     before = desk.counts()["www"][0]
@@ -451,13 +473,14 @@ async def test_a_connection_that_lost_its_table_gets_no_wrong_rows(desk: Desk, s
 async def test_nothing_is_promised_of_a_file_that_is_replaced_meanwhile(
     desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lay_out = staging._lay_out
+    lay_out = staging.Staging.lay_out
 
-    def replaced(connection: sqlite3.Connection, *lists: Sequence[Row]) -> None:
-        lay_out(connection, *lists)
+    def replaced(*args: Any) -> staging.Staged:
+        staged = lay_out(*args)
         path.rename(path.with_name("elsewhere.db"))
+        return staged
 
-    monkeypatch.setattr(staging, "_lay_out", replaced)
+    monkeypatch.setattr(staging.Staging, "lay_out", replaced)
     with pytest.raises(Unavailable, match="replaced or removed"):
         await desk.add("www")
     monkeypatch.undo()
@@ -469,10 +492,11 @@ async def test_nothing_is_promised_of_a_file_that_is_replaced_meanwhile(
     assert desk.counts()["www"] == (4, 0), "the file has what it was told before it went away"
 
 
+@pytest.mark.parametrize("before", [0, 1])
 async def test_nothing_is_promised_of_a_file_that_cannot_be_looked_at(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
-    answers = [identity(thread_of(desk)._path)]
+    answers = [identity(thread_of(desk)._path)] * before
 
     def look(_: Path) -> tuple[int, int] | None:
         if not answers:
@@ -484,4 +508,4 @@ async def test_nothing_is_promised_of_a_file_that_cannot_be_looked_at(
         await desk.add("www")
     monkeypatch.undo()
     await desk.add("www")
-    assert desk.counts()["www"] == (4, 0), "what was written though nobody was told is counted"
+    assert desk.counts()["www"] == (3 + before, 0), "what was written though nobody was told is counted"

@@ -52,6 +52,10 @@ class Committer(ABC):
         """Wait for the thread to end."""
         self._thread.join()
 
+    def prepare(self, batch: Batch) -> None:  # noqa: B027 - it need not do anything
+        """What can be done for the next batch before it is put into `jobs`. The loop calls it while this thread has
+        nothing to do: two threads that both have to do wait for Python's lock again and again."""
+
     def owe(self, event: EventId, size: int, owed: Sequence[Owed]) -> Command[Added]:
         """A command that makes new deliveries of a stored event, whose body has this size."""
 

@@ -169,6 +169,7 @@ class Writer:
         self._rejections.clear()
         self._waiting, self._bytes, self._busy = Batch(), 0, True
         self.begun += 1
+        self._thread.prepare(batch)
         self._thread.jobs.put(batch)
 
     def _answer(self, batch: Batch) -> None:

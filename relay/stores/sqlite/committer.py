@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from relay.stores._sql.shapes import Shapes
 from relay.stores.sqlite import changes, staging, transaction
 from relay.stores.sqlite.connection import Replaced, connect, explain, identity
 from relay.stores.sqlite.joining import Forgetting, Joining
+from relay.stores.sqlite.staging import Staged
 
 _EMPTYING_MS = 1000  # for which senders may wait while something is being forgotten
 
@@ -54,6 +56,8 @@ class Committer(committing.Committer):
         self._recount = False
         self._forgetting = Forgetting()
         self._staging = staging.Staging()
+        self._staged: Staged | None = None
+        """The batch that comes next, where it was laid out."""
         self._noting: sqlite3.Connection | None = None
         """The connection that notes changes."""
 
@@ -79,44 +83,55 @@ class Committer(committing.Committer):
         rejections: Sequence[Row],
         batch: Batch,
     ) -> None:
+        staged, self._staged = self._staged, None
         try:
-            if not (calls or rejections or self._recount) and self._at_once(adds, records, batch):
+            if staged is not None and self._at_once(staged, adds, records, batch):
                 return
             self._try(adds, records, calls, rejections, batch)
         except transaction.Interfered:
             self._try(adds, records, calls, rejections, batch, singly=True)
 
-    def _at_once(self, adds: Sequence[Add], records: Sequence[Record], batch: Batch) -> bool:
+    def prepare(self, batch: Batch) -> None:
+        """See committing.Committer.prepare: lay an ordinary batch out."""
+        # With trouble the thread looks by itself whether it can write again.
+        if self._trouble is None and not (self._recount or batch.calls or batch.rejections):
+            with suppress(Exception):  # whatever it is, the thread meets it again, and tells those who wait
+                self._staged = self._laid_out(batch)
+
+    def _laid_out(self, batch: Batch) -> Staged | None:
+        connection = self._connection
+        followed = self._noting is not None
+        if connection is None or followed != self.following or identity(self._path) != self._file:
+            return None
+        self._forgetting.begun()
+        return self._staging.lay_out(
+            connection, batch.adds, batch.records, self.unfinished, self.shapes, self._forgetting
+        )
+
+    def _at_once(self, staged: Staged, adds: Sequence[Add], records: Sequence[Record], batch: Batch) -> bool:
         """Write an ordinary batch; False, or Interfered, with nothing written, where this is none.
 
-        There is nothing between its writes and its commit: whether it went into the right file shows before and after.
+        There is nothing between its writes and its commit: whether it went into the right file shows before, as it is
+        laid out, and after.
         """
-        connection = self._open()
-        self._note_changes(connection)
-        if identity(self._path) != self._file:
-            raise Replaced
-        self._forgetting.begun()
-        deltas: Deltas = {}
         try:
-            added = self._staging.write(
-                connection, adds, records, self.unfinished, deltas, self.shapes, self._forgetting
-            )
+            self._staging.write(staged)
         except staging.Unusual:
             return False
         except transaction.Interfered:
             raise
         except BaseException as error:
             if not _waited(error):  # what a failed commit left behind, only the file knows
-                self._close(connection)
+                self._close(staged.connection)
             raise
         # Where it went elsewhere, or nobody can tell, it may come back with what nobody was promised.
         self._recount = True
         if identity(self._path) != self._file:
             raise Replaced
         self._recount = False
-        batch.results.extend(zip((add.done for add in adds), added, strict=True))
+        batch.results.extend(zip((add.done for add in adds), staged.added, strict=True))
         batch.results.extend([(record.done, None) for record in records])
-        self._committed(connection, deltas, batch)
+        self._committed(staged.connection, staged.deltas, batch)
         return True
 
     def _try(
