@@ -25,6 +25,7 @@ from relay.stores._sql.changes import Changed
 from relay.stores.sqlite import SqliteStore, committer, open_store, schema, staging
 from relay.stores.sqlite.connection import identity
 from tests.contract.desk import MOST, Desk, again, delivered, expired, failed
+from tests.contract.test_store import rejected
 from tests.fakes import NOON, ManualClock
 
 MARK = Mark(b"k" * 16, b"v" * 16, timedelta(minutes=10))
@@ -205,6 +206,55 @@ async def test_what_goes_wrong_as_a_batch_is_laid_out_hurts_nobody(desk: Desk, m
     with said(desk) as statements:
         await desk.add("www")
     assert statements == AT_ONCE
+
+
+async def test_a_value_that_cannot_be_written_leaves_nothing_behind_for_the_next_batch(desk: Desk) -> None:
+    (delivery,) = await desk.add("www")
+    result = delivered(delivery)
+    assert result.attempt is not None
+    odd = replace(result, attempt=replace(result.attempt, duration_ms=1 << 70))
+    outcomes = await asyncio.gather(desk.add("www"), desk.store.record(odd), return_exceptions=True)
+    assert [isinstance(outcome, OverflowError) for outcome in outcomes] == [False, True]
+    with said(desk) as statements:
+        await asyncio.gather(desk.add("www"), desk.store.record(result))
+    assert ONE_BY_ONE not in statements
+    assert await desk.state(delivery) == "delivered"
+    assert desk.counts()["www"] == (4, 0)
+    assert left(desk) == 0
+
+
+async def test_commands_and_refused_requests_beside_events_are_written_with_them(desk: Desk) -> None:
+    (first,), (second,) = await desk.add("www"), await desk.add("www")
+    refused = rejected(desk)
+    desk.store.reject(refused)
+    await asyncio.gather(desk.add("www"), desk.store.cancel(first.id, NOON), desk.store.record(delivered(second)))
+    assert await desk.states(first, second) == ["cancelled", "delivered"]
+    assert await desk.store.rejection(refused.id) is not None
+    assert desk.counts()["www"] == (3, 0)
+
+
+async def test_while_the_thread_looks_whether_it_can_write_again_nothing_is_laid_out(
+    desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid_out: list[bool] = []
+    lay_out = staging.Staging.lay_out
+
+    def noted(*args: Any) -> staging.Staged:
+        laid_out.append(thread_of(desk)._trouble is None)
+        return lay_out(*args)
+
+    monkeypatch.setattr(staging.Staging, "lay_out", noted)
+    connection_of(desk).execute("PRAGMA busy_timeout = 1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="locked"):
+                await desk.add("www")
+        other.execute("ROLLBACK")
+    await desk.add("www")  # which the thread sees by itself, or here
+    await desk.add("www")
+    assert desk.store.trouble() is None
+    assert laid_out in ([True, True], [True, True, True])
 
 
 async def test_who_follows_hears_of_what_was_written_at_once(desk: Desk) -> None:

@@ -37,10 +37,12 @@ class Committer(ABC):
         self._loop = asyncio.get_running_loop()
         self._answer = answer
         self.unfinished = sums(counts)
-        """Pending and held deliveries by route: this thread's own count, exact at each transaction."""
+        """Pending and held deliveries by route: this thread's own count, exact at each transaction,
+        and for the loop to read in `prepare`."""
         self.shapes = shapes
         self.following = False
-        """Whether anybody wants to know what changes: asked at the beginning of each transaction."""
+        """Whether anybody wants to know what changes: asked at the beginning of each transaction, or
+        as it is prepared."""
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="relay-writer", daemon=True)
 

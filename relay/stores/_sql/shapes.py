@@ -32,7 +32,7 @@ _UNUSED = """
 
 
 class Shapes:
-    """The shapes that are known to be in the tables. All methods are called by the writer's thread."""
+    """The shapes that are known to be in the tables. For the writer's thread, and for the loop while that one rests."""
 
     def __init__(self) -> None:
         self._known: dict[_Key, int] = {}

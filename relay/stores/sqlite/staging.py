@@ -4,7 +4,8 @@ connection's own before, in memory; the statement fires a trigger that writes th
 Python's module lets go of Python's lock whenever SQLite has something to do. If the event loop wants it as well, the
 two wait for each other at each of these places, and each time one of them is woken by the kernel: with a statement for
 each table, `BEGIN` and `COMMIT` some ten times for each commit. So whatever takes Python's lock is done by the loop
-while the thread has nothing to do, and the thread has but one call that takes long, and needs the lock at its end.
+while the thread has nothing to do, and the thread has but one call that takes long, and needs the lock at its end. On
+the loop too there is a statement for each table and not for each row: others may be busy, a template or a reload.
 
 Ordinary are events that nobody sent before, with plain deliveries (`Owed.plain`) of known shapes, and results that find
 their deliveries as they were left. That all is so shows only as it is written. Where it is not, nothing is written, and
@@ -27,6 +28,7 @@ from relay.stores._sql.results import Record
 from relay.stores._sql.rows import Row
 from relay.stores._sql.shapes import Shapes
 from relay.stores.sqlite import joining
+from relay.stores.sqlite.bulk import insert
 from relay.stores.sqlite.joining import Forgetting
 from relay.stores.sqlite.transaction import Interfered
 
@@ -34,8 +36,8 @@ MOST_BYTES = 1 << 20
 """Of the bodies of a batch, of what else of an event may be long, and of what was answered. They are copied into the
 tables and out of them, and what memory the tables once took they keep."""
 MOST_ROWS = 1000
-"""Of a batch: events, deliveries and results. While they are laid out, which takes some microseconds for each, the loop
-does nothing else."""
+"""Of a batch: events, deliveries and results. While they are laid out the loop does nothing else, for some microseconds
+each."""
 
 
 def _columns(prefix: str, names: str) -> list[str]:
@@ -54,10 +56,19 @@ _TABLES = {
     "staged_delivery": _DELIVERY,
     "staged_result": [*_RESULT, *_FOUND, *_ATTEMPT],
 }
-_LAY_OUT = [f"INSERT INTO temp.{table} VALUES ({', '.join('?' * len(names))})" for table, names in _TABLES.items()]  # noqa: S608
+# What is bound but once where all rows of a batch have it in common, as they mostly do.
+_SHARED = {
+    "staged_event": _columns("event", "type, event, environment, branch, locale, model, stage, action, matched"),
+    "staged_delivery": _columns("delivery", "route, attempts, tries, trigger"),
+    "staged_result": [
+        *_columns("result", "state, due, attempts, tries, code, error_code, error_message, n, route"),
+        *_columns("attempt", "n, trigger, method, url, status, truncated, error_code, error_message"),
+    ],
+}
+_LAY_OUT = [insert(f"INTO temp.{table}", ", ".join(_TABLES[table]), ", ".join(_SHARED[table])) for table in _TABLES]
 _EMPTY = [f"DELETE FROM temp.{table}" for table in _TABLES]  # noqa: S608
 _LONG = [rows.EVENT_COLUMNS.split(", ").index(name) for name in ("changes", "extra", "headers")]
-_ANSWER = 1 + rows.ATTEMPT_COLUMNS.split(", ").index("response_body")
+_ANSWER = [1 + rows.ATTEMPT_COLUMNS.split(", ").index(name) for name in ("response_headers", "response_body")]
 
 
 def _taken(into: str, names: str, columns: Sequence[str], table: str, where: str = "true") -> str:
@@ -144,7 +155,7 @@ class _Collected(joining.Joining):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A batch that lies ready in the table."""
+    """A batch that lies ready in the tables."""
 
     connection: sqlite3.Connection
     counts: tuple[int, ...]
@@ -159,9 +170,9 @@ class Staging:
 
     def __init__(self) -> None:
         self._connection: sqlite3.Connection | None = None
-        """The one that has the table and the trigger."""
+        """The one that has the tables and the trigger."""
         self._dirty = False
-        """Whether something may have been left in the table."""
+        """Whether something may have been left in the tables."""
 
     def lay_out(
         self,
@@ -172,7 +183,7 @@ class Staging:
         shapes: Shapes,
         forgetting: Forgetting,
     ) -> Staged:
-        """Lay a batch out in memory: neither the file nor its lock is touched. Raises Unusual."""
+        """Lay a batch out in memory: nothing of the file is read, and no lock taken. Raises Unusual."""
         adding = [add.adding for add in adds]
         _look(adding, records)
         deltas: Deltas = {}
@@ -186,6 +197,7 @@ class Staging:
             self._fill(connection, collected.events, collected.deliveries, results)
         except (sqlite3.Error, OverflowError, ValueError, TypeError) as error:
             # Mostly a value that cannot be written: whose, shows when they are written one by one.
+            self._connection = None
             raise Unusual from error
         counts = collected.marks, len(results), collected.now, collected.forgotten
         return Staged(connection, counts, added, deltas)
@@ -206,26 +218,19 @@ class Staging:
             for statement in _SET_UP:
                 connection.execute(statement)
             self._connection, self._dirty = connection, False
-        # Of the tables in memory alone: no other lock is taken.
-        connection.execute("BEGIN")
-        try:
-            if self._dirty:
-                for statement in _EMPTY:
-                    connection.execute(statement)
-            for statement, table in zip(_LAY_OUT, tables, strict=True):
-                if table:
-                    connection.executemany(statement, table)
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.rollback()
-            self._connection = None
-            raise
+        elif self._dirty:
+            for statement in _EMPTY:
+                connection.execute(statement)
         self._dirty = True
+        for lay_out, table in zip(_LAY_OUT, tables, strict=True):
+            lay_out(connection, table)
 
 
 def _look(adds: Sequence[Adding], records: Sequence[Record]) -> None:
     """Raise Unusual where that can be seen at once."""
     number = len(adds) + len(records)
+    if not 0 < number <= MOST_ROWS:
+        raise Unusual
     size = 0
     for add in adds:
         number += len(add.owed)
@@ -247,6 +252,7 @@ def _look(adds: Sequence[Adding], records: Sequence[Record]) -> None:
             or result.delivery.lane is not None
         ):
             raise Unusual
-        size += len(record.attempt[_ANSWER] or b"")
-    if size > MOST_BYTES or not 0 < number <= MOST_ROWS:
+        for place in _ANSWER:
+            size += len(record.attempt[place] or b"")
+    if size > MOST_BYTES or number > MOST_ROWS:
         raise Unusual
