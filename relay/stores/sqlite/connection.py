@@ -13,8 +13,8 @@ sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]  # one of
 sqlite3.register_adapter(bytes, bytes.__bytes__)
 
 
-# Kept compiled: each of the ten that write tables is one for each size (`bulk`). Of all that there could be, a relay
-# that meets each kind of batch uses some 150.
+# Kept compiled: each of those that write tables, and of the three that lay an ordinary batch out, is one for each size
+# (`bulk`), and no relay meets all of them.
 _STATEMENTS = 256
 
 
