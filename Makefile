@@ -22,6 +22,9 @@ BUNDLER := build/bundler/.ready
 BUNDLE := dist/bundle/relay/relay
 BINARY := dist/relay
 
+# Where modules are not kept compiled, each start of relay compiles all of them anew: an installed one does not.
+unexport PYTHONDONTWRITEBYTECODE
+
 # make schema renew what is derived from the config's models and docs/configuration.md
 
 .PHONY: run test test-packages check lint types fmt lock schema docs bench torture attacks hostile bundle binary screenshots
