@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -85,6 +86,62 @@ async def on_writer(desk: Desk, sql: str) -> object:
 def peek(path: Path, sql: str) -> list[Any]:
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
         return connection.execute(sql).fetchall()
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("calm", "most"), [(float("inf"), 400), (0.0, 1500)])
+async def test_the_log_is_emptied_earlier_where_little_comes(
+    desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch, calm: float, most: int
+) -> None:
+    monkeypatch.setattr(committer, "_CALM", calm)
+    for _ in range(400):
+        await desk.add("www")
+    pages = path.with_name("relay.db-wal").stat().st_size // 4120
+    assert most / 4 < pages <= most
+    assert peek(path, "SELECT count(*) FROM event") == [(400,)]
+
+
+async def test_a_checkpoint_keeps_nobody_waiting_for_the_commit_before_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    tidy = committer.Committer._tidy
+
+    def slowly(self: committer.Committer) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        tidy(self)
+
+    monkeypatch.setattr(committer, "_CALM", float("inf"))
+    monkeypatch.setattr(committer.Committer, "_tidy", slowly)
+    async with asyncio.TaskGroup() as group:
+        try:
+            while not begun.is_set():
+                await desk.add("www")  # the last one is answered although the thread is busy
+            later = [group.create_task(desk.add("www")) for _ in range(3)]
+            ending = group.create_task(desk.store.close())
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert sqlite(desk).waiting == len(later)  # nobody touches the connection meanwhile
+            assert not ending.done()
+        finally:
+            go_on.set()
+
+
+async def test_a_checkpoint_that_fails_is_made_later(desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "_CALM", float("inf"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+        stranger.execute("BEGIN")
+        stranger.execute("SELECT count(*) FROM event").fetchone()
+        for _ in range(100):
+            await desk.add("www")
+        grown = path.stat().st_size
+        stranger.execute("ROLLBACK")
+    while path.stat().st_size == grown:
+        await desk.add("www")
+    assert desk.store.trouble() is None
 
 
 # -- settings --------------------------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ class Batch:
     """For those who follow: what each transaction changed, oldest first."""
     trouble: str | None = None
     seconds: float = 0.0
+    tidying: bool = False
+    """The thread is still at something that nobody waits for: it says when it takes the next batch."""
 
     def __bool__(self) -> bool:
         return bool(self.adds or self.records or self.calls or self.rejections)

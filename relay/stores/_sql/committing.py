@@ -32,10 +32,19 @@ class Committer(ABC):
     NOBODYS_FAULT: ClassVar[tuple[type[Exception], ...]] = (OSError,)
     """The store cannot take anything at present."""
 
-    def __init__(self, answer: Callable[[Batch], None], counts: Mapping[str, Counts], shapes: Shapes) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Batch], None],
+        rested: Callable[[], None],
+        counts: Mapping[str, Counts],
+        shapes: Shapes,
+    ) -> None:
+        """On the loop, `answer` is told of each batch, and `rested` when the next one may come after a batch that was
+        `tidying`."""
         self.jobs: SimpleQueue[Batch] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._answer = answer
+        self._rested = rested
         self.unfinished = sums(counts)
         """Pending and held deliveries by route: this thread's own count, exact at each transaction,
         and for the loop to read in `prepare`."""
@@ -92,6 +101,13 @@ class Committer(ABC):
     def _empty_log(self) -> None:  # noqa: B027 - where nothing that was removed stays in a log, there is nothing to do
         """Leave nothing of what was removed in the engine's log."""
 
+    def _untidy(self, batch: Batch) -> bool:
+        """Whether there is something to do that nobody should wait for, now that this batch is written."""
+        return False
+
+    def _tidy(self) -> None:  # noqa: B027 - where there never is, there is nothing to do
+        """Do it. It must not raise."""
+
     def _run(self) -> None:
         while True:
             try:
@@ -107,8 +123,12 @@ class Committer(ABC):
             batch.trouble = self._trouble
             if batch.last:
                 self._end()
+            tidy = batch.tidying = not (batch.last or batch.trouble or batch.probe) and self._untidy(batch)
             try:
                 self._loop.call_soon_threadsafe(self._answer, batch)
+                if tidy:
+                    self._tidy()
+                    self._loop.call_soon_threadsafe(self._rested)
             except RuntimeError:  # the loop is gone, and with it everyone who waited
                 self._end()
                 return

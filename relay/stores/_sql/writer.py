@@ -33,8 +33,9 @@ from relay.stores._sql.rows import Row
 
 T = TypeVar("T")
 
-Begin = Callable[[Callable[[Batch], None], Mapping[str, Counts]], Committer]
-"""Makes the writer's thread, which calls back on the loop with what came of a batch; told what waits."""
+Begin = Callable[[Callable[[Batch], None], Callable[[], None], Mapping[str, Counts]], Committer]
+"""Makes the writer's thread, which calls back on the loop with what came of a batch, and when it rests again where that
+is later; told what waits."""
 
 MOST_JOBS = 10_000
 MOST_BYTES = 256 << 20
@@ -62,7 +63,7 @@ class Writer:
         self._kicked = False
         self._closing: asyncio.Future[None] | None = None
         self._rejection_timer: asyncio.TimerHandle | None = None
-        self._thread = begin(self._answer, counts)
+        self._thread = begin(self._answer, self._rest, counts)
         self.shapes = self._thread.shapes
         """For commands alone: they run in the writer's thread."""
         self._thread.start()
@@ -176,7 +177,7 @@ class Writer:
     def _answer(self, batch: Batch) -> None:
         """Everyone is told what came of a batch; the counts follow before anyone can look."""
         if not batch.probe:
-            self._busy = False
+            self._busy = batch.tidying
         self.trouble = batch.trouble
         if batch.trouble is None:
             self.commits += 1
@@ -197,6 +198,12 @@ class Writer:
             self._closing.set_result(None)
         elif self._waiting or self._closing is not None:
             # After the futures' owners: what they write next belongs to this batch.
+            self._kick()
+
+    def _rest(self) -> None:
+        """The thread takes the next batch."""
+        self._busy = False
+        if self._waiting or self._closing is not None:
             self._kick()
 
     @staticmethod

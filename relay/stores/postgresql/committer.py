@@ -66,10 +66,11 @@ class Committer(committing.Committer):
         connection: Session,
         member: Membership,
         answer: Callable[[Batch], None],
+        rested: Callable[[], None],
         counts: Mapping[str, Counts],
     ) -> None:
         self._made = Shapes()
-        super().__init__(answer, counts, self._made)
+        super().__init__(answer, rested, counts, self._made)
         self._url = url
         self._session: Session | None = connection
         self._member = member

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from relay.store import Counts
@@ -23,6 +24,14 @@ from relay.stores.sqlite.joining import Forgetting, Joining
 from relay.stores.sqlite.staging import Staged
 
 _EMPTYING_MS = 1000  # for which senders may wait while something is being forgotten
+# Where little comes, the log is written into the file after a commit rather than in one, and more often than SQLite
+# does by itself: who comes meanwhile waits. Where much comes, senders who were answered just before it and those who
+# waited for it would come together from then on, and the loop would have nothing to do while their events are written.
+_PAGES = 250  # in the log; SQLite's own limit is 1000, see `connection`
+_CALM = 20_000  # rows changed in a second: some 800 events
+_FEW = 8  # events and results in a batch: the first of many come as suddenly as they like
+_LEAST, _MOST = 50, 5000  # rows changed between two checkpoints
+_COUNTED = 1 << 32  # rows, after which SQLite begins anew
 
 # A value that SQLite cannot take, or that breaks a constraint.
 _OWN_FAULT = (
@@ -47,9 +56,10 @@ class Committer(committing.Committer):
         path: Path,
         connection: sqlite3.Connection,
         answer: Callable[[Batch], None],
+        rested: Callable[[], None],
         counts: Mapping[str, Counts],
     ) -> None:
-        super().__init__(answer, counts, Shapes())
+        super().__init__(answer, rested, counts, Shapes())
         self._path = path
         self._connection: sqlite3.Connection | None = connection
         self._file = identity(path)
@@ -60,6 +70,12 @@ class Committer(committing.Committer):
         """The batch that comes next, where it was laid out."""
         self._noting: sqlite3.Connection | None = None
         """The connection that notes changes."""
+        self._looked = (0, perf_counter())
+        """How many rows the connection had changed, and when, as it was last found that the log is long."""
+        self._changed = 0
+        """How many rows were changed before that since the time before."""
+        self._rows_per_page = 1.0
+        """As it was before the last checkpoint: how long the log is, SQLite tells nobody else."""
 
     def _joining(self, connection: Connection, deltas: Deltas) -> Joining:
         return Joining(connection, self.unfinished, deltas, self.shapes, self._forgetting)
@@ -204,6 +220,24 @@ class Committer(committing.Committer):
         if self._noting is not None and (changed := changes.collect(connection)):
             batch.changed.append(changed)
 
+    def _untidy(self, batch: Batch) -> bool:
+        if self._connection is None:
+            return False
+        (before, since), total, now = self._looked, self._connection.total_changes, perf_counter()
+        changed = (total - before) % _COUNTED
+        if changed < min(max(_PAGES * self._rows_per_page, _LEAST), _MOST):
+            return False
+        self._looked, self._changed = (total, now), changed
+        return self._changed < _CALM * (now - since) and len(batch.adds) + len(batch.records) <= _FEW
+
+    def _tidy(self) -> None:
+        """A checkpoint. Where it cannot be made, the next one is."""
+        assert self._connection is not None
+        with _suppressed():
+            _, pages, _ = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if pages > 0:
+                self._rows_per_page = self._changed / pages
+
     def _note_changes(self, connection: sqlite3.Connection) -> None:
         if self.following and self._noting is not connection:
             changes.follow(connection)
@@ -246,6 +280,7 @@ class Committer(committing.Committer):
             if identity(self._path) != self._file:
                 raise Replaced
             self._connection = connect(self._path)
+            self._looked = 0, perf_counter()
         return self._connection
 
     def _close(self, connection: sqlite3.Connection) -> None:

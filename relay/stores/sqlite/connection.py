@@ -48,7 +48,7 @@ def set_up(connection: sqlite3.Connection) -> None:
         "mmap_size = 0",  # an I/O error through a mapping is a SIGBUS
         "journal_mode = WAL",
         "synchronous = FULL",  # NORMAL loses acknowledged commits at a power loss
-        "wal_autocheckpoint = 1000",
+        "wal_autocheckpoint = 1000",  # see `committer`
         "journal_size_limit = 67108864",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchone()
