@@ -47,7 +47,7 @@ async def footprint(place: Place) -> Table:
             count += (await post(f"{made.public}/in/blog", min(_AT_ONCE, place.seconds * 2), place.folder)).count
             await sink.wait_for(count)
             now = count, rss_mib(pid)
-            if warm is None and time.monotonic() - began >= _WARM:
+            if warm is None and time.monotonic() - began >= _WARM * min(1.0, place.scale):
                 warm = now
             if now == warm or not grown or count >= grown[-1][0] + wanted / _PARTS:
                 grown.append(now)

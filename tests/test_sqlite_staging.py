@@ -36,6 +36,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "relay.db"
 
 
+@pytest.fixture(autouse=True)
+def no_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the thread's own: these tests use its connection once it has answered."""
+    monkeypatch.setattr(committer, "_CALM", 0.0)
+
+
 @pytest.fixture
 async def desk(path: Path) -> AsyncIterator[Desk]:
     """A store that knows the shapes of what the tests add, so that it may be ordinary."""

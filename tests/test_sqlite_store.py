@@ -43,6 +43,7 @@ from relay.stores.sqlite import (
 )
 from tests.contract.desk import Desk, again, attempt, delivered
 from tests.fakes import NOON, ManualClock
+from tests.harness import PATIENCE
 
 
 @pytest.fixture
@@ -103,6 +104,15 @@ async def test_the_log_is_emptied_earlier_where_little_comes(
     assert peek(path, "SELECT count(*) FROM event") == [(400,)]
 
 
+@pytest.fixture
+def always_tidying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after each commit."""
+    monkeypatch.setattr(committer, "_CALM", float("inf"))
+    monkeypatch.setattr(committer, "_LEAST", 0)
+    monkeypatch.setattr(committer, "_MOST", 1)
+
+
+@pytest.mark.usefixtures("always_tidying")
 async def test_a_checkpoint_keeps_nobody_waiting_for_the_commit_before_it(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,37 +121,75 @@ async def test_a_checkpoint_keeps_nobody_waiting_for_the_commit_before_it(
 
     def slowly(self: committer.Committer) -> None:
         begun.set()
-        assert go_on.wait(10)
+        go_on.wait(PATIENCE)
         tidy(self)
 
-    monkeypatch.setattr(committer, "_CALM", float("inf"))
     monkeypatch.setattr(committer.Committer, "_tidy", slowly)
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE / 2), asyncio.TaskGroup() as group:
         try:
-            while not begun.is_set():
-                await desk.add("www")  # the last one is answered although the thread is busy
+            await desk.add("www")  # answered although the thread is busy
+            assert await asyncio.to_thread(begun.wait, PATIENCE / 4)
             later = [group.create_task(desk.add("www")) for _ in range(3)]
-            ending = group.create_task(desk.store.close())
             for _ in range(10):
                 await asyncio.sleep(0)
             assert sqlite(desk).waiting == len(later)  # nobody touches the connection meanwhile
-            assert not ending.done()
+            ending = group.create_task(desk.store.close())
         finally:
             go_on.set()
+    assert ending.done()
 
 
-async def test_a_checkpoint_that_fails_is_made_later(desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committer, "_CALM", float("inf"))
-    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
-        stranger.execute("BEGIN")
-        stranger.execute("SELECT count(*) FROM event").fetchone()
-        for _ in range(100):
-            await desk.add("www")
-        grown = path.stat().st_size
-        stranger.execute("ROLLBACK")
-    while path.stat().st_size == grown:
+@pytest.mark.usefixtures("always_tidying")
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), MemoryError(), RuntimeError()])
+async def test_a_checkpoint_that_fails_is_made_later(
+    desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    await on_writer(desk, "PRAGMA wal_autocheckpoint = 0")
+    errors = [error]
+    tidied = threading.Event()
+    tidy = committer.Committer._tidy
+
+    def failing(self: committer.Committer) -> None:
+        if errors:
+            raise errors.pop()
+        tidy(self)
+        tidied.set()
+
+    monkeypatch.setattr(committer.Committer, "_tidy", failing)
+    before = path.stat().st_size
+    for _ in range(50):
         await desk.add("www")
+    await on_writer(desk, "SELECT 1")
+    assert not errors
+    assert tidied.is_set()
+    assert path.stat().st_size > before
     assert desk.store.trouble() is None
+
+
+@pytest.mark.usefixtures("always_tidying")
+async def test_refused_requests_are_written_though_their_time_came_during_a_checkpoint(
+    desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    late = asyncio.Event()
+    waited = writer.Writer._reject_now
+
+    def now(self: writer.Writer) -> None:
+        waited(self)
+        late.set()
+
+    monkeypatch.setattr(committer.Committer, "_tidy", lambda _: go_on.wait(PATIENCE))
+    monkeypatch.setattr(writer, "_REJECTIONS_DELAY", 0.0)
+    monkeypatch.setattr(writer.Writer, "_reject_now", now)
+    try:
+        await desk.add("www")
+        desk.store.reject(Rejection(desk.store.ids.draw(), "blog", NOON, 401, "no token", "192.0.2.1", ()))
+        await late.wait()
+    finally:
+        go_on.set()
+    async with asyncio.timeout(PATIENCE):
+        while not peek(path, "SELECT 1 FROM rejection"):
+            await asyncio.sleep(0)
 
 
 # -- settings --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, ClassVar
@@ -106,7 +107,7 @@ class Committer(ABC):
         return False
 
     def _tidy(self) -> None:  # noqa: B027 - where there never is, there is nothing to do
-        """Do it. It must not raise."""
+        """Do it. What it raises nobody is told."""
 
     def _run(self) -> None:
         while True:
@@ -123,11 +124,15 @@ class Committer(ABC):
             batch.trouble = self._trouble
             if batch.last:
                 self._end()
-            tidy = batch.tidying = not (batch.last or batch.trouble or batch.probe) and self._untidy(batch)
+            if not (batch.last or batch.trouble or batch.probe):
+                with suppress(Exception):
+                    batch.tidying = self._untidy(batch)
+            tidy = batch.tidying  # the loop has the batch from here on
             try:
                 self._loop.call_soon_threadsafe(self._answer, batch)
                 if tidy:
-                    self._tidy()
+                    with suppress(Exception):  # nobody waits for it, and it is tried again
+                        self._tidy()
                     self._loop.call_soon_threadsafe(self._rested)
             except RuntimeError:  # the loop is gone, and with it everyone who waited
                 self._end()

@@ -2,8 +2,8 @@
 
 All writes wait in lists on the event loop. A batch is one job for the writer's thread, which owns the only connection
 that writes and checkpoints: one transaction, a handful of large calls, one fsync, and one call back to the loop that
-resolves every future. Between two batches the thread rests, and the loop may prepare the next one. A lone write is not
-delayed, since there is no timer; sixty-four concurrent ones share one fsync. That one connection alone writes also
+resolves every future. Then, at times, the thread does what nobody should wait for; then it rests, and the loop may
+prepare the next batch. A lone write is not delayed by a timer; sixty-four concurrent ones share one fsync. That one connection alone writes also
 keeps clear of SQLite's WAL-reset bug (https://sqlite.org/wal.html).
 
 What can go wrong is of two kinds. A value that cannot be stored is the fault of the one write that brought it: the
@@ -63,6 +63,8 @@ class Writer:
         self._kicked = False
         self._closing: asyncio.Future[None] | None = None
         self._rejection_timer: asyncio.TimerHandle | None = None
+        self._overdue = False
+        """Whether refused requests have waited for long enough."""
         self._thread = begin(self._answer, self._rest, counts)
         self.shapes = self._thread.shapes
         """For commands alone: they run in the writer's thread."""
@@ -126,11 +128,11 @@ class Writer:
         """Write a refused request along with the next commit."""
         self._rejections.append(rows.rejection_row(rejection))
         if self._rejection_timer is None and self._closing is None:
-            self._rejection_timer = self._loop.call_later(_REJECTIONS_DELAY, self._kick)
+            self._rejection_timer = self._loop.call_later(_REJECTIONS_DELAY, self._reject_now)
 
     @property
     def running(self) -> int | None:
-        """The number of the batch that is being written; None between batches."""
+        """The number of the batch that the thread is at; None between batches."""
         return self.begun if self._busy else None
 
     @property
@@ -165,6 +167,7 @@ class Writer:
         if self._rejection_timer is not None:
             self._rejection_timer.cancel()
             self._rejection_timer = None
+        self._overdue = False
         batch.last = self._closing is not None
         if not (batch or batch.last):
             return
@@ -196,15 +199,22 @@ class Writer:
             self._thread.join()
             assert self._closing is not None
             self._closing.set_result(None)
-        elif self._waiting or self._closing is not None:
+        else:
             # After the futures' owners: what they write next belongs to this batch.
-            self._kick()
+            self._go_on()
 
     def _rest(self) -> None:
         """The thread takes the next batch."""
         self._busy = False
-        if self._waiting or self._closing is not None:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiting or self._overdue or self._closing is not None:
             self._kick()
+
+    def _reject_now(self) -> None:
+        self._overdue = True
+        self._kick()
 
     @staticmethod
     def _tell(told: Callable[[Changed], None], changed: Sequence[Changed]) -> None:

@@ -28,7 +28,7 @@ _EMPTYING_MS = 1000  # for which senders may wait while something is being forgo
 # does by itself: who comes meanwhile waits. Where much comes, senders who were answered just before it and those who
 # waited for it would come together from then on, and the loop would have nothing to do while their events are written.
 _PAGES = 250  # in the log; SQLite's own limit is 1000, see `connection`
-_CALM = 20_000  # rows changed in a second: some 800 events
+_CALM = 20_000  # rows changed in a second: some 1,600 events
 _FEW = 8  # events and results in a batch: the first of many come as suddenly as they like
 _LEAST, _MOST = 50, 5000  # rows changed between two checkpoints
 _COUNTED = 1 << 32  # rows, after which SQLite begins anew
@@ -233,10 +233,10 @@ class Committer(committing.Committer):
     def _tidy(self) -> None:
         """A checkpoint. Where it cannot be made, the next one is."""
         assert self._connection is not None
-        with _suppressed():
-            _, pages, _ = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if pages > 0:
-                self._rows_per_page = self._changed / pages
+        _, pages, _ = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        # Not those rows are in it where it was begun anew in between, or grows on since somebody reads.
+        known = self._rows_per_page
+        self._rows_per_page = min(max(self._changed / max(1, pages), known / 2), known * 2)
 
     def _note_changes(self, connection: sqlite3.Connection) -> None:
         if self.following and self._noting is not connection:
@@ -252,6 +252,7 @@ class Committer(committing.Committer):
         with _suppressed():
             connection.execute(f"PRAGMA busy_timeout = {_EMPTYING_MS}")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._looked = connection.total_changes, perf_counter()
         with _suppressed():
             connection.execute("PRAGMA busy_timeout = 5000")
 
