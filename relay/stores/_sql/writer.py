@@ -3,8 +3,8 @@
 All writes wait in lists on the event loop. A batch is one job for the writer's thread, which owns the only connection
 that writes and checkpoints: one transaction, a handful of large calls, one fsync, and one call back to the loop that
 resolves every future. Then, at times, the thread does what nobody should wait for; then it rests, and the loop may
-prepare the next batch. A lone write is not delayed by a timer; sixty-four concurrent ones share one fsync. That one connection alone writes also
-keeps clear of SQLite's WAL-reset bug (https://sqlite.org/wal.html).
+prepare the next batch. A lone write is not delayed by a timer; sixty-four concurrent ones share one fsync. That one
+connection alone writes also keeps clear of SQLite's WAL-reset bug (https://sqlite.org/wal.html).
 
 What can go wrong is of two kinds. A value that cannot be stored is the fault of the one write that brought it: the
 batch is written again, one write at a time, and only that one fails. A disk that does not take the batch is nobody's
