@@ -22,7 +22,7 @@ from relay.clock import SystemClock
 from relay.delivery import Delivery, Rejection
 from relay.event import Description, Event
 from relay.lane import Order
-from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
+from relay.store import Locked, LogQuery, Pruned, Unavailable, Unusable, WrongState
 from relay.stores import open_store as open_by_url
 from relay.stores._sql import commands, committing, joining, lanes, writer
 from relay.stores._sql import reader as queries
@@ -38,10 +38,12 @@ from relay.stores.sqlite import (
     open_reader,
     open_store,
     opening,
+    pruning,
     reader,
     schema,
 )
-from tests.contract.desk import Desk, again, attempt, delivered
+from relay.stores.sqlite.tempo import Tempo
+from tests.contract.desk import SECOND, Desk, again, attempt, delivered
 from tests.fakes import NOON, ManualClock
 from tests.harness import PATIENCE
 
@@ -190,6 +192,136 @@ async def test_refused_requests_are_written_though_their_time_came_during_a_chec
     async with asyncio.timeout(PATIENCE):
         while not peek(path, "SELECT 1 FROM rejection"):
             await asyncio.sleep(0)
+
+
+@pytest.mark.usefixtures("always_tidying")
+async def test_no_checkpoint_follows_a_step_of_pruning(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes then would wait for both."""
+    tidied: list[int] = []
+    monkeypatch.setattr(committer.Committer, "_tidy", lambda _: tidied.append(1))
+    await desk.add("www")
+    before = len(tidied)
+    assert before
+    await on_writer(desk, "UPDATE meta SET value = value")
+    await on_writer(desk, "SELECT 1")
+    assert len(tidied) == before
+    await desk.add("www")
+    await on_writer(desk, "SELECT 1")
+    assert len(tidied) > before
+
+
+# -- what follows others ---------------------------------------------------------------------------------------------
+
+
+def synchronous(connection: Connection, deltas: Deltas) -> int:
+    level: int = connection.execute("PRAGMA synchronous").fetchone()[0]
+    return level
+
+
+@pytest.mark.parametrize("other", ["event", "result", "command"])
+async def test_what_nobody_is_promised_is_not_synced_but_with_others(desk: Desk, other: str) -> None:
+    normal, full = 1, 2
+    [delivery] = await desk.add("www")
+    go_on = threading.Event()
+
+    def slowly(connection: Connection, deltas: Deltas) -> None:
+        go_on.wait(PATIENCE)
+
+    async def with_it() -> object:
+        match other:
+            case "event":
+                return await desk.add("www")
+            case "result":
+                await desk.store.record(delivered(delivery))
+                return None
+            case _:
+                return await on_writer(desk, "PRAGMA synchronous")
+
+    store = sqlite(desk)
+    call = store._writer.call
+    assert await call(synchronous, unsynced=True) == normal
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        try:
+            call(slowly)
+            await asyncio.sleep(0)
+            task = group.create_task(with_it())
+            while not store.waiting:
+                await asyncio.sleep(0)
+            together = call(synchronous, unsynced=True)
+            assert store.waiting == 2
+        finally:
+            go_on.set()
+        assert await together == full
+    if other == "command":
+        assert task.result() == full
+
+
+async def test_a_step_of_pruning_is_promised_to_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: list[int] = []
+    remove = pruning._remove
+
+    def noting(connection: Connection, events: list[int]) -> Pruned:
+        levels.append(synchronous(connection, {}))
+        return remove(connection, events)
+
+    monkeypatch.setattr(pruning, "_remove", noting)
+    [delivery] = await desk.add("www")
+    await desk.store.record(delivered(delivery))
+    desk.wait(100)
+    assert (await desk.store.prune(desk.clock.now(), SECOND, SECOND)).events == 1
+    assert levels == [1]
+
+
+async def test_refused_requests_are_not_removed_at_the_pace_of_events(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be a thousand of them for each event."""
+    paces: list[bool] = []
+
+    async def noting(self: Tempo, size: int, worked: float, paced: bool) -> None:
+        paces.append(paced)
+
+    monkeypatch.setattr(Tempo, "step_ended", noting)
+    desk.store.reject(Rejection(desk.store.ids.draw(), "blog", NOON, 401, "no token", "192.0.2.1", ()))
+    await desk.add("www")
+    desk.wait(100)
+    await desk.store.prune(desk.clock.now(), SECOND, SECOND)
+    assert False in paces
+
+
+async def test_a_lull_is_when_results_are_written_and_nothing_waits(desk: Desk) -> None:
+    first, second = (await desk.add("www"))[0], (await desk.add("www"))[0]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(connection: Connection, deltas: Deltas) -> None:
+        begun.set()
+        go_on.wait(PATIENCE)
+
+    async def slow_together() -> None:
+        """A result, and what takes long in the same commit."""
+        await asyncio.gather(desk.store.record(delivered(first)), sqlite(desk)._writer.call(slowly))
+
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        lull = group.create_task(sqlite(desk)._writer.lull(PATIENCE * 2))
+        try:
+            await desk.add("www")  # an event, whose result is still to come
+            slow = group.create_task(slow_together())
+            assert await asyncio.to_thread(begun.wait, PATIENCE / 4)
+            later = group.create_task(desk.add("www"))  # waits as the result is written
+            await asyncio.sleep(0)
+        finally:
+            go_on.set()
+        await slow
+        await later
+        assert not lull.done()
+        await desk.store.record(delivered(second))
+        await lull
+
+
+async def test_a_lull_that_does_not_come_is_waited_for_no_longer_than_wanted(desk: Desk) -> None:
+    await desk.add("www")
+    await sqlite(desk)._writer.lull(0.001)
+    await sqlite(desk)._writer.lull(0.0)
 
 
 # -- settings --------------------------------------------------------------------------------------------------------

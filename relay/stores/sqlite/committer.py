@@ -166,8 +166,8 @@ class Committer(committing.Committer):
         deltas: Deltas = {}
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         results: list[tuple[asyncio.Future[Any], Any]] = []
-        # A refused request is not worth an fsync: with NORMAL a commit is synced along with the next FULL one.
-        unsynced = bool(rejections) and not (adds or records or calls)
+        # What nobody is promised is not worth an fsync: with NORMAL a commit is synced along with the next FULL one.
+        unsynced = bool(rejections or calls) and not (adds or records) and all(call.unsynced for call in calls)
         try:
             if unsynced:
                 connection.execute("PRAGMA synchronous = NORMAL")
@@ -221,7 +221,7 @@ class Committer(committing.Committer):
             batch.changed.append(changed)
 
     def _untidy(self, batch: Batch) -> bool:
-        if self._connection is None:
+        if self._connection is None or not (batch.adds or batch.records):  # a step of pruning is enough at once
             return False
         (before, since), total, now = self._looked, self._connection.total_changes, perf_counter()
         changed = (total - before) % _COUNTED

@@ -1,11 +1,8 @@
 """What is past its time is removed: in steps of a few milliseconds, between which senders are answered.
 
 A reader looks for what may go, a thousand events at a time; the writer removes some of them in one transaction, having
-looked once more. How many is found by how long the last step worked, whatever its commit took, and by how large they
-are. After each step it rests, so that few requests ever meet one: gently it removes hardly more events than come,
-since a commit and a checkpoint of pages from all over the file take longer than others do; in haste it rests ten times
-as long as it worked. Where nobody else writes, steps are larger, and there is no rest. In the end free pages are given
-back to the disk, but for some that new events will take at once.
+looked once more, as many and as often as `tempo` says. A commit of its own is not synced: what a power cut brings back
+is removed again. In the end free pages are given back to the disk, but for some that new events will take at once.
 
 An event goes when all its deliveries have ended and the last of them did so before the limit: what was merged into
 another delivery ends with that one. Its deliveries and their attempts go with it.
@@ -13,7 +10,6 @@ another delivery ends with that one. Its deliveries and their attempts go with i
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -29,24 +25,15 @@ from relay.stores._sql.connection import Command, Connection
 from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.tables import PRUNED_UP_TO
 from relay.stores._sql.writer import Writer
+from relay.stores.sqlite.tempo import Tempo
 
 Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
-_Step = tuple[Pruned, float]
-"""What a step did, and how many seconds it worked, without its commit."""
+_Step = tuple[Pruned, int, float]
+"""What a step did, to how many, and how many seconds it worked, without its commit."""
 
 _LOOKED_AT = 1000  # events, at once
-_STEP = 0.001  # seconds that a step should work, while others write
-_REST = 10.0  # times as long nothing is removed after a step, while others write
-_KEEPING_UP = 1.1  # times as many events are removed gently as come,
-_SLOWEST = 50.0  # but never fewer a second
-_AT_ONCE = 1.0  # seconds of a rest, after which it is asked whether it is to make haste
-_COUNTED = 5.0  # seconds over which it is counted how many come
 _BYTES = 256 << 10  # of bodies in one step, but always one: what is removed is written over
-_ALONE = 1.0  # seconds without a write of anybody else, after which there is nobody to be in the way of
-_STEP_ALONE = 0.05
-_FIRST, _LEAST, _MOST = 32, 4, 1000  # events in one step
 _RESERVE = 1024  # pages that stay free, or a tenth of the file: new events take them at once
-_REJECTIONS = 500
 
 # Of an event: whether something of it is unfinished, or ended after ?2.
 _KEPT = """
@@ -80,16 +67,11 @@ class Pruning:
         self, ask: Ask, writer: Writer, told: Callable[[Pruned], None] | None, haste: Callable[[], Haste]
     ) -> None:
         self._haste = haste
-        self._counted = (monotonic(), writer.added)
-        self._coming = 0.0  # events a second, of late
         self._ask = ask
         self._writer = writer
         self._told = told
         self._total = Pruned()
-        self._size = _FIRST
-        self._others_at = monotonic()
-        self._commits = writer.commits
-        """After the last step: where there are more before the next one, others have written."""
+        self._tempo = Tempo(writer, haste)
 
     async def run(self, now: datetime, retention: timedelta, bodies: timedelta) -> Pruned:
         """Remove what is older; how much that was."""
@@ -111,7 +93,7 @@ class Pruning:
             while old and self._going_on:
                 some = [old.popleft()]
                 room = _BYTES - some[0][1]
-                while old and len(some) < self._size and old[0][1] <= room:
+                while old and len(some) < self._tempo.size and old[0][1] <= room:
                     room -= old[0][1]
                     some.append(old.popleft())
                 numbers = [number for number, _ in some]
@@ -119,69 +101,50 @@ class Pruning:
                 def step(connection: Connection, deltas: Deltas, numbers: list[int] = numbers) -> _Step:
                     began = monotonic()
                     still = [row[0] for row in connection.execute(_STILL, (_json(numbers), cutoff))]
-                    return remove(connection, still), monotonic() - began
+                    return remove(connection, still), len(still), monotonic() - began
 
                 await self._take(step, len(numbers))
 
     async def _reject(self, limit: datetime) -> None:
+        """There may be many more of them than events come."""
         end = rows.first_id(limit)
+        self._tempo.begin_anew()
 
-        def step(connection: Connection, deltas: Deltas) -> int:
+        def step(connection: Connection, deltas: Deltas) -> _Step:
+            began = monotonic()
             query = "DELETE FROM rejection WHERE id IN (SELECT id FROM rejection WHERE id < ? ORDER BY id LIMIT ?)"
-            removed: int = connection.execute(query, (end, _REJECTIONS)).rowcount
-            return removed
+            removed = connection.execute(query, (end, self._tempo.size)).rowcount
+            return Pruned(), removed, monotonic() - began
 
-        while await self._writer.call(step):
+        while self._going_on and await self._take(step, self._tempo.size, paced=False):
             pass
 
     async def _give_back(self) -> None:
         """Free pages go back to the disk, for good at the next checkpoints."""
-        self._size = _FIRST
+        self._tempo.begin_anew()
 
         def step(connection: Connection, deltas: Deltas) -> _Step:
             began = monotonic()
             free = connection.execute("PRAGMA freelist_count").fetchone()[0]
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
-            number = max(0, min(self._size, free - max(_RESERVE, pages // 10)))
+            number = max(0, min(self._tempo.size, free - max(_RESERVE, pages // 10)))
             # One page a call, whatever it says: Python's sqlite3 ends a statement without columns after its first step.
             for _ in range(number):
                 connection.execute("PRAGMA incremental_vacuum(1)")
-            return Pruned(pages=number), monotonic() - began
+            return Pruned(pages=number), number, monotonic() - began
 
-        while self._going_on and await self._take(step, self._size):
+        while self._going_on and await self._take(step, self._tempo.size):
             pass
 
-    async def _take(self, step: Command[_Step], size: int) -> bool:
-        """One step over so many, and a rest after it; whether it did anything."""
-        before = self._writer.commits
-        done, worked = await self._writer.call(step)
-        now = monotonic()
-        if before != self._commits or self._writer.commits > before + 1:
-            self._others_at = now
-        self._commits = self._writer.commits
+    async def _take(self, step: Command[_Step], size: int, paced: bool = True) -> int:
+        """One step over so many, and a rest after it; to how many it did something."""
+        self._tempo.step_begins()
+        done, number, worked = await self._writer.call(step, unsynced=True)
         self._total = self._total.plus(done)
         if self._told is not None:
             self._told(self._total)
-        alone, gently = now - self._others_at > _ALONE, self._haste() is Haste.GENTLY
-        # Never more than twice as many as before: the first ones may have been small.
-        goal = _STEP_ALONE if alone else _STEP
-        self._size = max(_LEAST, min(_MOST, int(size * goal / max(worked, 1e-6)), self._size * 2))
-        rest = 0.0
-        if not alone:
-            rest = max(worked * _REST, size / self._rate(now) if gently else 0)
-        while rest > _AT_ONCE and self._haste() is Haste.GENTLY:  # somebody may want it to make haste
-            await asyncio.sleep(_AT_ONCE)
-            rest -= _AT_ONCE
-        await asyncio.sleep(min(rest, _AT_ONCE))
-        return done != Pruned()
-
-    def _rate(self, now: float) -> float:
-        """How many are to be removed in a second, gently."""
-        since, before = self._counted
-        if now - since >= _COUNTED:
-            self._coming = (self._writer.added - before) / (now - since)
-            self._counted = now, self._writer.added
-        return max(_SLOWEST, self._coming * _KEEPING_UP)
+        await self._tempo.step_ended(size, worked, paced)
+        return number
 
     @property
     def _going_on(self) -> bool:
