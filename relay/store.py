@@ -582,8 +582,9 @@ class Store(LogReader, Protocol):
         ...
 
     def stalled(self, within: float = STALLED) -> str | None:
-        """Since when a commit has not ended, if that is longer ago than so many seconds, or None. Ask each second or
-        so: what stands still is told by looking twice. A restart may help against this, unlike against a full disk."""
+        """Since when a commit, or a checkpoint after it, has not ended, if that is longer ago than so many seconds, or
+        None. Ask each second or so: what stands still is told by looking twice. A restart may help against this, unlike
+        against a full disk."""
         ...
 
     def trouble(self) -> str | None:

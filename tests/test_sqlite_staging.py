@@ -203,10 +203,14 @@ async def test_no_more_is_laid_out_than_takes_a_moment(desk: Desk, path: Path, m
 
 
 async def test_what_goes_wrong_as_a_batch_is_laid_out_hurts_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     monkeypatch.setattr(staging, "_look", lambda *_: 1 / 0)
     with said(desk) as statements:
         await desk.add("www")
+        await desk.add("www")
     assert ONE_BY_ONE in statements
+    assert [type(each["exception"]) for each in told] == [ZeroDivisionError], "once, in the log"
     assert desk.store.trouble() is None
     monkeypatch.undo()
     with said(desk) as statements:

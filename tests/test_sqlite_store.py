@@ -131,6 +131,9 @@ async def test_a_checkpoint_keeps_nobody_waiting_for_the_commit_before_it(
         try:
             await desk.add("www")  # answered although the thread is busy
             assert await asyncio.to_thread(begun.wait, PATIENCE / 4)
+            assert desk.store.stalled(0.0) is None
+            desk.clock.tick(31)
+            assert desk.store.stalled() == "a checkpoint has not ended for 31 s"
             later = [group.create_task(desk.add("www")) for _ in range(3)]
             for _ in range(10):
                 await asyncio.sleep(0)

@@ -254,7 +254,9 @@ class SqlStore:
         if running is None or running != self._seen_running[0]:
             self._seen_running = (running, now)
         since = now - self._seen_running[1]
-        return f"a commit has not ended for {since:.0f} s" if since > within and running is not None else None
+        if running is None or since <= within:
+            return None
+        return f"a {'checkpoint' if self._writer.tidying else 'commit'} has not ended for {since:.0f} s"
 
     @property
     def commits(self) -> int:

@@ -60,6 +60,8 @@ class Writer:
         self._rejections: deque[Row] = deque(maxlen=_REJECTIONS_WAITING)
         self._bytes = 0
         self._busy = False
+        self.tidying = False
+        """Whether the thread is at what nobody waits for, see `Batch.tidying`."""
         self._kicked = False
         self._closing: asyncio.Future[None] | None = None
         self._rejection_timer: asyncio.TimerHandle | None = None
@@ -198,7 +200,7 @@ class Writer:
     def _answer(self, batch: Batch) -> None:
         """Everyone is told what came of a batch; the counts follow before anyone can look."""
         if not batch.probe:
-            self._busy = batch.tidying
+            self._busy = self.tidying = batch.tidying
         self.trouble = batch.trouble
         if batch.trouble is None:
             self.commits += 1
@@ -225,7 +227,7 @@ class Writer:
 
     def _rest(self) -> None:
         """The thread takes the next batch."""
-        self._busy = False
+        self._busy = self.tidying = False
         self._go_on()
 
     def _go_on(self) -> None:

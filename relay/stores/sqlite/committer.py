@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -68,6 +67,7 @@ class Committer(committing.Committer):
         self._staging = staging.Staging()
         self._staged: Staged | None = None
         """The batch that comes next, where it was laid out."""
+        self._complained = False
         self._noting: sqlite3.Connection | None = None
         """The connection that notes changes."""
         self._looked = (0, perf_counter())
@@ -111,8 +111,18 @@ class Committer(committing.Committer):
         """See committing.Committer.prepare: lay an ordinary batch out."""
         # With trouble the thread looks by itself whether it can write again.
         if self._trouble is None and not (self._recount or batch.calls or batch.rejections):
-            with suppress(Exception):  # whatever it is, the thread meets it again, and tells those who wait
+            try:
                 self._staged = self._laid_out(batch)
+            except (staging.Unusual, OSError):  # the thread meets it again, and tells those who wait
+                pass
+            except Exception as error:  # noqa: BLE001 - a bug of ours: each batch is written table by table, and slower
+                self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        """Say it once: it may be so for each batch."""
+        if not self._complained:
+            self._complained = True
+            self._loop.call_exception_handler({"message": "a batch could not be laid out", "exception": error})
 
     def _laid_out(self, batch: Batch) -> Staged | None:
         connection = self._connection
