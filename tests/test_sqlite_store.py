@@ -203,6 +203,7 @@ async def test_no_checkpoint_follows_a_step_of_pruning(desk: Desk, monkeypatch: 
     tidied: list[int] = []
     monkeypatch.setattr(committer.Committer, "_tidy", lambda _: tidied.append(1))
     await desk.add("www")
+    await on_writer(desk, "SELECT 1")  # begins when the checkpoint before it has ended
     before = len(tidied)
     assert before
     await on_writer(desk, "UPDATE meta SET value = value")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -58,7 +58,8 @@ def world_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], World]:
     def make(coming: float) -> World:
         world = World(coming)
         monkeypatch.setattr(tempo, "monotonic", lambda: world.now)
-        monkeypatch.setattr(asyncio, "sleep", world.sleep)
+        # Not asyncio's own: whatever else sleeps in this process would move the world's time.
+        monkeypatch.setattr(tempo, "asyncio", SimpleNamespace(sleep=world.sleep))
         return world
 
     return make
