@@ -22,7 +22,7 @@ from relay.clock import SystemClock
 from relay.delivery import Delivery, Rejection
 from relay.event import Description, Event
 from relay.lane import Order
-from relay.store import Locked, LogQuery, Pruned, Unavailable, Unusable, WrongState
+from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
 from relay.stores import open_store as open_by_url
 from relay.stores._sql import commands, committing, joining, lanes, writer
 from relay.stores._sql import reader as queries
@@ -38,7 +38,6 @@ from relay.stores.sqlite import (
     open_reader,
     open_store,
     opening,
-    pruning,
     reader,
     schema,
 )
@@ -198,7 +197,9 @@ async def test_refused_requests_are_written_though_their_time_came_during_a_chec
 
 
 @pytest.mark.usefixtures("always_tidying")
-async def test_no_checkpoint_follows_a_step_of_pruning(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_thread_makes_no_checkpoint_after_a_step_of_pruning(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever comes then would wait for both."""
     tidied: list[int] = []
     monkeypatch.setattr(committer.Committer, "_tidy", lambda _: tidied.append(1))
@@ -215,65 +216,6 @@ async def test_no_checkpoint_follows_a_step_of_pruning(desk: Desk, monkeypatch: 
 
 
 # -- what follows others ---------------------------------------------------------------------------------------------
-
-
-def synchronous(connection: Connection, deltas: Deltas) -> int:
-    level: int = connection.execute("PRAGMA synchronous").fetchone()[0]
-    return level
-
-
-@pytest.mark.parametrize("other", ["event", "result", "command"])
-async def test_what_nobody_is_promised_is_not_synced_but_with_others(desk: Desk, other: str) -> None:
-    normal, full = 1, 2
-    [delivery] = await desk.add("www")
-    go_on = threading.Event()
-
-    def slowly(connection: Connection, deltas: Deltas) -> None:
-        go_on.wait(PATIENCE)
-
-    async def with_it() -> object:
-        match other:
-            case "event":
-                return await desk.add("www")
-            case "result":
-                await desk.store.record(delivered(delivery))
-                return None
-            case _:
-                return await on_writer(desk, "PRAGMA synchronous")
-
-    store = sqlite(desk)
-    call = store._writer.call
-    assert await call(synchronous, unsynced=True) == normal
-    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
-        try:
-            call(slowly)
-            await asyncio.sleep(0)
-            task = group.create_task(with_it())
-            while not store.waiting:
-                await asyncio.sleep(0)
-            together = call(synchronous, unsynced=True)
-            assert store.waiting == 2
-        finally:
-            go_on.set()
-        assert await together == full
-    if other == "command":
-        assert task.result() == full
-
-
-async def test_a_step_of_pruning_is_promised_to_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    levels: list[int] = []
-    remove = pruning._remove
-
-    def noting(connection: Connection, events: list[int]) -> Pruned:
-        levels.append(synchronous(connection, {}))
-        return remove(connection, events)
-
-    monkeypatch.setattr(pruning, "_remove", noting)
-    [delivery] = await desk.add("www")
-    await desk.store.record(delivered(delivery))
-    desk.wait(100)
-    assert (await desk.store.prune(desk.clock.now(), SECOND, SECOND)).events == 1
-    assert levels == [1]
 
 
 async def test_refused_requests_are_not_removed_at_the_pace_of_events(

@@ -138,7 +138,7 @@ async def test_after_a_time_alone_nothing_is_made_up_for(world_of: Callable[[flo
     assert await removed(world, tempo, 5, 50e-6) < 150
 
 
-async def test_what_is_not_paced_rests_ten_times_as_long_as_it_works(world_of: Callable[[float], World]) -> None:
+async def test_what_is_not_paced_rests_as_its_work_wants_it(world_of: Callable[[float], World]) -> None:
     world = world_of(100.0)
     tempo = made(world)
     await removed(world, tempo, 5, 1e-6, paced=False)

@@ -34,8 +34,6 @@ class Call:
     about: Sequence[tuple[str, str]] | None = None
     """Routes with the lanes of which it changes the order; None where that may be any. Others must not change it
     meanwhile, where there are others."""
-    unsynced: bool = False
-    """Nobody is promised that it is on disk when it is done: until the next other write, a power cut may undo it."""
 
 
 @dataclass(slots=True)

@@ -46,7 +46,7 @@ class SqlStore:
         self._writer = write
         self._claims, self._logs = claims, logs
         """For the queue; for people's searches, which may take seconds."""
-        self._seen_running: tuple[int | None, float] = (None, 0.0)
+        self._seen_running: tuple[tuple[int | None, bool], float] = ((None, False), 0.0)
         self._orders: dict[str, Order] = {}
         self._settling = asyncio.Lock()
         self._pruning = asyncio.Lock()
@@ -251,8 +251,9 @@ class SqlStore:
 
     def stalled(self, within: float = STALLED) -> str | None:
         running, now = self._writer.running, self._clock.monotonic()
-        if running is None or running != self._seen_running[0]:
-            self._seen_running = (running, now)
+        at = (running, self._writer.tidying)
+        if running is None or at != self._seen_running[0]:
+            self._seen_running = (at, now)
         since = now - self._seen_running[1]
         if running is None or since <= within:
             return None

@@ -103,25 +103,20 @@ class Writer:
         return done
 
     def call(
-        self,
-        command: Command[T],
-        empty_log: bool = False,
-        about: Sequence[tuple[str, str]] | None = None,
-        unsynced: bool = False,
+        self, command: Command[T], empty_log: bool = False, about: Sequence[tuple[str, str]] | None = None
     ) -> asyncio.Future[T]:
         """Run a command in the next transaction; if it raises, what it changed is undone and nothing else is.
 
-        With `empty_log` what was there before is gone from the log too when this is done. `about` and `unsynced`
-        are as in `Call`.
+        With `empty_log` what was there before is gone from the log too when this is done. `about` is as in `Call`.
         """
         done: asyncio.Future[T] = self._future()
         self._waiting.empty_log |= empty_log
-        self._waiting.calls.append(Call(command, done, about, unsynced))
+        self._waiting.calls.append(Call(command, done, about))
         self._kick()
         return done
 
     async def lull(self, patience: float) -> None:
-        """Return as soon as results have been written and nothing else waits to be, or after so many seconds. Where
+        """Return as soon as results have been written and nothing else waits yet, or after so many seconds. Where
         events come evenly the next one is then as far away as it ever is. For one caller at a time."""
         self._lull = self._loop.create_future()
         try:
@@ -220,8 +215,9 @@ class Writer:
             assert self._closing is not None
             self._closing.set_result(None)
         else:
-            if self._lull is not None and batch.records and not (self._waiting or self._lull.done()):
-                self._lull.set_result(None)
+            lull = self._lull
+            if lull is not None and batch.records and not (batch.trouble or self._waiting or lull.done()):
+                lull.set_result(None)
             # After the futures' owners: what they write next belongs to this batch.
             self._go_on()
 

@@ -176,8 +176,8 @@ class Committer(committing.Committer):
         deltas: Deltas = {}
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         results: list[tuple[asyncio.Future[Any], Any]] = []
-        # What nobody is promised is not worth an fsync: with NORMAL a commit is synced along with the next FULL one.
-        unsynced = bool(rejections or calls) and not (adds or records) and all(call.unsynced for call in calls)
+        # A refused request is not worth an fsync: with NORMAL a commit is synced along with the next FULL one.
+        unsynced = bool(rejections) and not (adds or records or calls)
         try:
             if unsynced:
                 connection.execute("PRAGMA synchronous = NORMAL")

@@ -1,8 +1,8 @@
 """What is past its time is removed: in steps of a few milliseconds, between which senders are answered.
 
 A reader looks for what may go, a thousand events at a time; the writer removes some of them in one transaction, having
-looked once more, as many and as often as `tempo` says. A commit of its own is not synced: what a power cut brings back
-is removed again. In the end free pages are given back to the disk, but for some that new events will take at once.
+looked once more, as many and as often as `tempo` says. In the end free pages are given back to the disk, but for some
+that new events will take at once.
 
 An event goes when all its deliveries have ended and the last of them did so before the limit: what was merged into
 another delivery ends with that one. Its deliveries and their attempts go with it.
@@ -133,13 +133,13 @@ class Pruning:
                 connection.execute("PRAGMA incremental_vacuum(1)")
             return Pruned(pages=number), number, monotonic() - began
 
-        while self._going_on and await self._take(step, self._tempo.size):
+        while self._going_on and await self._take(step, self._tempo.size, paced=False):  # pages are no events
             pass
 
     async def _take(self, step: Command[_Step], size: int, paced: bool = True) -> int:
         """One step over so many, and a rest after it; to how many it did something."""
         self._tempo.step_begins()
-        done, number, worked = await self._writer.call(step, unsynced=True)
+        done, number, worked = await self._writer.call(step)
         self._total = self._total.plus(done)
         if self._told is not None:
             self._told(self._total)

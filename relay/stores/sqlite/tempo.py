@@ -21,7 +21,7 @@ _ALONE = 1.0  # seconds without a write of anybody else, after which there is no
 _SHORT, _LONG, _LONGEST = 0.0005, 0.005, 0.05  # seconds that a step should work: gently, in haste, where one is alone
 _LONGER = 1.2  # times as long as the step before, where steps fall behind
 _FIRST, _LEAST, _MOST = 32, 4, 1000  # events in one step
-_REST = 10.0  # times as long nothing is removed after a step, while others write
+_REST = 10.0  # times as long there is rest after a step, while others write; half of that where a lull comes
 _KEEPING_UP = 1.1  # times as many events are removed gently as come,
 _SLOWEST = 50.0  # but never fewer a second
 _COUNTED = 5.0  # seconds over which it is counted how many come
@@ -47,7 +47,7 @@ class Tempo:
 
     def begin_anew(self) -> None:
         """What comes next is of another kind."""
-        self.size = _FIRST
+        self.size, self._gentle, self._due = _FIRST, _SHORT, monotonic()
 
     def step_begins(self) -> None:
         """To be called before each step."""
@@ -76,8 +76,8 @@ class Tempo:
         self.size = max(_LEAST, min(_MOST, int(size * goal / max(worked, 1e-6)), self.size * 2))
 
     async def _rest(self, now: float, least: float, each: float) -> None:
-        """Wait for so many seconds at least, and until a step is due where there is one every `each` seconds; shortly
-        before, for a lull."""
+        """Wait for so many seconds, half of them at least, and until a step is due where there is one every `each`
+        seconds; shortly before, for a lull."""
         self._due = max(self._due, now - _PATIENCE) + each
         behind = each > 0.0 and self._due < now + least
         self._gentle = min(self._gentle * _LONGER, _LONG) if behind else max(self._gentle / _LONGER, _SHORT)
