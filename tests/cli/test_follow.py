@@ -41,6 +41,7 @@ class Told:
     streams: list[web.StreamResponse] = field(default_factory=list)
     url: str = ""
     _end: asyncio.Event = field(default_factory=asyncio.Event)
+    _listening: asyncio.Event = field(default_factory=asyncio.Event)
     _runner: web.AppRunner | None = None
 
     async def start(self, port: int = 0) -> None:
@@ -56,6 +57,7 @@ class Told:
     async def stop(self) -> None:
         self._end.set()
         self.streams.clear()
+        self._listening.clear()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -70,14 +72,14 @@ class Told:
         await response.prepare(request)
         await response.write(b": hello\n\n")
         self.streams.append(response)
+        self._listening.set()
         await self._end.wait()
         return response
 
     async def say(self, text: str) -> None:
         """To all who listen, once somebody does."""
         async with asyncio.timeout(PATIENCE):
-            while not self.streams:
-                await asyncio.sleep(0.005)
+            await self._listening.wait()
         for stream in self.streams:
             await stream.write(text.encode())
 
