@@ -320,6 +320,39 @@ async def test_synchronous_is_full_again_after_rejections_alone_were_written(des
     assert await on_writer(desk, "PRAGMA synchronous") == 2
 
 
+class DeafToFull:
+    """A connection that cannot be told to sync again."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        if sql == "PRAGMA synchronous = FULL":
+            raise sqlite3.OperationalError("out of memory")
+        return self._connection.execute(sql, values)
+
+
+async def test_a_connection_that_would_not_sync_again_is_not_used_again(desk: Desk) -> None:
+    thread = thread_of(desk)
+    assert thread._connection is not None
+    thread._connection = deaf = DeafToFull(thread._connection)  # type: ignore[assignment]
+    store = sqlite(desk)
+    store.reject(Rejection(store.ids.draw(), "blog", NOON, 401, "no", "192.0.2.1", ()))
+    before = store.commits
+    store._writer._kick()
+    while store.commits == before:
+        await asyncio.sleep(0)
+    assert store.trouble() is None
+    await desk.add("www")
+    assert thread._connection is not deaf
+    assert await on_writer(desk, "PRAGMA synchronous") == 2
+    assert len((await store.search(LogQuery(status=("rejected",)))).items) == 1
+    assert desk.counts() == {"www": (1, 0)}
+
+
 # -- group commit ----------------------------------------------------------------------------------------------------
 
 
@@ -504,6 +537,58 @@ async def test_after_a_failed_commit_the_file_alone_is_believed(desk: Desk, stor
     assert desk.store.trouble() is None
     assert desk.counts() == ({"www": (1, 0)} if stored else {}) | {"search": (1, 0)}
     assert await on_writer(desk, "PRAGMA synchronous") == 2
+
+
+def begun(path: Path) -> bytes:
+    """What SQLite draws anew each time that it begins the log from its start."""
+    return path.with_name(f"{path.name}-wal").read_bytes()[16:24]
+
+
+async def test_after_a_failed_commit_nothing_is_appended_to_what_the_disk_may_not_have_taken(
+    desk: Desk, path: Path
+) -> None:
+    desk.store.reject(Rejection(desk.store.ids.draw(), "blog", NOON, 401, "no token", "192.0.2.1", ()))
+    await desk.add("www")
+    before, thread = begun(path), thread_of(desk)
+    assert thread._connection is not None
+    thread._connection = DeadCommit(thread._connection, stored=False)  # type: ignore[assignment]
+    with pytest.raises(Unavailable, match="disk I/O error"):
+        await desk.add("search")
+    assert begun(path) == before
+    await desk.add("www")
+    assert begun(path) != before
+    after = begun(path)
+    await desk.add("www")
+    assert begun(path) == after
+    assert desk.counts() == {"www": (3, 0)}
+
+
+async def test_after_a_failed_commit_nothing_is_promised_before_the_log_can_begin_anew(
+    desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connected(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.execute("PRAGMA busy_timeout = 1")
+        return connection
+
+    connect = committer.connect
+    monkeypatch.setattr(committer, "connect", connected)
+    await desk.add("www")
+    thread = thread_of(desk)
+    assert thread._connection is not None
+    with closing(sqlite3.connect(path, isolation_level=None)) as somebody:
+        somebody.execute("BEGIN")
+        assert somebody.execute("SELECT count(*) FROM event").fetchone() == (1,)
+        thread._connection = DeadCommit(thread._connection, stored=False)  # type: ignore[assignment]
+        with pytest.raises(Unavailable, match="disk I/O error"):
+            await desk.add("search")
+        with pytest.raises(Unavailable, match="somebody reads it"):
+            await desk.add("www")
+        assert "somebody reads it" in (desk.store.trouble() or "")
+        somebody.execute("COMMIT")
+    await desk.add("search")
+    assert desk.store.trouble() is None
+    assert desk.counts() == {"www": (1, 0), "search": (1, 0)}
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])

@@ -210,7 +210,7 @@ class Committer(committing.Committer):
             raise
         finally:
             if unsynced and self._connection is not None:
-                connection.execute("PRAGMA synchronous = FULL")
+                self._sync_again(connection)
         self.shapes.committed()
         batch.failed.extend(failed)
         batch.results.extend(results)
@@ -286,11 +286,24 @@ class Committer(committing.Committer):
             if _is_the_disks(error) and not _passes(error):
                 self._close(connection)
 
+    def _sync_again(self, connection: sqlite3.Connection) -> None:
+        """Events are synced: by a new connection, where this one can no longer be told."""
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            self._close(connection)
+
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             if identity(self._path) != self._file:
                 raise Replaced
-            self._connection = connect(self._path)
+            connection = connect(self._path)
+            try:
+                _begin_log_anew(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
             self._looked = 0, perf_counter()
         return self._connection
 
@@ -299,6 +312,16 @@ class Committer(committing.Committer):
         self._recount = True
         with _suppressed():
             connection.close()
+
+
+def _begin_log_anew(connection: sqlite3.Connection) -> None:
+    """Bring all of the log into the file, after a disk that failed: what it did not take of commits that nobody had
+    synced, the kernel never writes again, and after a power cut the log would end there, before what comes now.
+
+    Raises sqlite3.Error, also where somebody reads for longer than one waits for a lock.
+    """
+    if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        raise sqlite3.OperationalError("its log must begin anew after the disk failed, and somebody reads it")
 
 
 def _is_the_disks(error: BaseException) -> bool:
