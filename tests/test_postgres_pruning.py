@@ -177,3 +177,35 @@ async def test_without_a_server_pruning_says_so(desk: Desk, postgres: Cluster) -
             await prune(desk)
     finally:
         postgres.start()
+
+
+@pytest.mark.parametrize(
+    ("worked", "each", "goal"),
+    [
+        (0.01, 0.1, 0.1),  # it waits for the next one
+        (0.04, 0.1, 0.1),
+        (0.08, 0.1, 0.16),  # no more than half of the time is worked
+        (0.01, 5.0, 1.0),  # somebody may want it to make haste
+        (0.01, 0.0, 0.02),  # in haste
+    ],
+)
+def test_steps_follow_each_other_as_events_come_whatever_they_take(worked: float, each: float, goal: float) -> None:
+    now = 1000.0
+    pace = pruning.Pace(now)
+    for _ in range(100):
+        now += worked
+        now += pace.rest(now, worked, each)
+    assert (now - 1000.0) / 100 == pytest.approx(goal, rel=0.02)
+
+
+def test_steps_that_came_late_are_made_up_for_within_bounds() -> None:
+    now = 1000.0
+    pace = pruning.Pace(now)
+    now += 3600.0  # something else took an hour
+    rests = []
+    for _ in range(100):
+        now += 0.01
+        rests.append(pace.rest(now, 0.01, 0.1))
+        now += rests[-1]
+    assert 11 <= rests.count(0.01) <= 13
+    assert rests[-1] == pytest.approx(0.09)

@@ -6,8 +6,8 @@ into, and looked at once more: a delivery that a person retries and an event tha
 locked here, so either they are seen, or they find nothing any more. What somebody else has locked is passed over until
 the next time, so that nobody here ever waits for a sender; senders wait for a lock no longer than one such step takes.
 
-After each step it rests: gently, it removes hardly more events than come to all relays together; in haste it rests for
-as long as it worked. What the removed rows took is made free by the server's autovacuum.
+After each step it rests for as long as it worked: gently, longer, so that it removes hardly more events than come to
+all relays together. What the removed rows took is made free by the server's autovacuum.
 
 An event goes when all its deliveries have ended and the last of them did so before the limit: what was merged into
 another delivery ends with that one. Its deliveries and their attempts go with it.
@@ -44,9 +44,8 @@ _BYTES = 256 << 10  # of bodies in one step, but always one: so much is a commit
 _KEEPING_UP = 1.1  # times as many events are removed gently as come,
 _SLOWEST = 50.0  # but never fewer a second
 _LONGEST_REST = 1.0  # seconds: somebody may want it to make haste
-_COUNTED_EVERY = 10.0  # seconds
-_MINUTE = timedelta(minutes=1)
-_COUNTED = 100_000  # events of the last minute
+_COUNTED_EVERY = 10.0  # seconds, and over as many
+_COUNTED = 200_000  # events at most
 _AT_ONCE = 1000  # rows of other tables
 _SHAPES_KEPT = MOST_SHAPES // 2  # so many are no burden: unused ones go past that
 _RETIRED = "retired "
@@ -151,6 +150,20 @@ async def prune(
         raise Unavailable(explain(error)) from error
 
 
+class Pace:
+    """When the next step is due. One that is late, for it worked or waited for long, is made up for by shorter rests:
+    a database that is always pruned more slowly than events come would grow for ever."""
+
+    def __init__(self, now: float) -> None:
+        self._due = now
+
+    def rest(self, now: float, worked: float, each: float) -> float:
+        """Seconds for which to rest after a step that worked for so many, where one is to begin every `each` seconds:
+        at least for as long as it worked."""
+        self._due = max(self._due, now - _LONGEST_REST) + min(each, _LONGEST_REST)
+        return max(worked, self._due - now)
+
+
 class _Pruning:
     """One pass over the database."""
 
@@ -163,6 +176,7 @@ class _Pruning:
         self._total = Pruned()
         self._size = _FIRST
         self._began = monotonic()
+        self._pace = Pace(self._began)
         self._counted = -_COUNTED_EVERY
         self._coming = 0.0  # events a second, of late
 
@@ -218,19 +232,17 @@ class _Pruning:
             self._told(self._total)
         # Never more than twice as many as before: the first ones may have been small.
         self._size = max(_LEAST, min(_MOST, int(size * _STEP / max(worked, 1e-6)), self._size * 2))
-        rest = worked
-        if self._haste() is Haste.GENTLY:
-            rest = max(rest, min(size / await self._rate(), _LONGEST_REST))
-        await asyncio.sleep(rest)
+        each = size / await self._rate() if self._haste() is Haste.GENTLY else 0.0
+        await asyncio.sleep(self._pace.rest(monotonic(), worked, each))
 
     async def _rate(self) -> float:
         """How many are to be removed in a second, gently."""
         since = monotonic() - self._began
         if since - self._counted >= _COUNTED_EVERY:
             self._counted = since
-            first = rows.first_id(self._now + timedelta(seconds=since) - _MINUTE)
+            first = rows.first_id(self._now + timedelta(seconds=since - _COUNTED_EVERY))
             [(number,)] = await _all(self._connection, _COMING, first, _COUNTED)
-            self._coming = number / _MINUTE.total_seconds()
+            self._coming = number / _COUNTED_EVERY
         return max(_SLOWEST, self._coming * _KEEPING_UP)
 
     @property
