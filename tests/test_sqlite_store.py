@@ -41,6 +41,7 @@ from relay.stores.sqlite import (
     reader,
     schema,
 )
+from relay.stores.sqlite.connection import connect
 from relay.stores.sqlite.tempo import Tempo
 from tests.contract.desk import SECOND, Desk, again, attempt, delivered
 from tests.fakes import NOON, ManualClock
@@ -338,7 +339,7 @@ class DeafToFull:
 async def test_a_connection_that_would_not_sync_again_is_not_used_again(desk: Desk) -> None:
     thread = thread_of(desk)
     assert thread._connection is not None
-    thread._connection = deaf = DeafToFull(thread._connection)  # type: ignore[assignment]
+    thread._connection = DeafToFull(thread._connection)  # type: ignore[assignment]
     store = sqlite(desk)
     store.reject(Rejection(store.ids.draw(), "blog", NOON, 401, "no", "192.0.2.1", ()))
     before = store.commits
@@ -347,7 +348,7 @@ async def test_a_connection_that_would_not_sync_again_is_not_used_again(desk: De
         await asyncio.sleep(0)
     assert store.trouble() is None
     await desk.add("www")
-    assert thread._connection is not deaf
+    assert not isinstance(thread._connection, DeafToFull)
     assert await on_writer(desk, "PRAGMA synchronous") == 2
     assert len((await store.search(LogQuery(status=("rejected",)))).items) == 1
     assert desk.counts() == {"www": (1, 0)}
@@ -571,7 +572,6 @@ async def test_after_a_failed_commit_nothing_is_promised_before_the_log_can_begi
         connection.execute("PRAGMA busy_timeout = 1")
         return connection
 
-    connect = committer.connect
     monkeypatch.setattr(committer, "connect", connected)
     await desk.add("www")
     thread = thread_of(desk)
