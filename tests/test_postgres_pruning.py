@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
 from relay.delivery import Delivery, Mark, Owed
-from relay.store import Pruned, Unavailable
+from relay.store import Haste, Pruned, Unavailable, quickly
 from relay.stores import open_store
-from relay.stores._sql import tables
+from relay.stores._sql import rows, tables
 from relay.stores.postgresql import PostgresStore, pruning
-from relay.stores.postgresql.connection import connect
+from relay.stores.postgresql.connection import connect, connect_async
 from relay.window import debounce
 from tests.contract.desk import SECOND, Desk, delivered
 from tests.fakes import ManualClock
@@ -177,6 +179,50 @@ async def test_without_a_server_pruning_says_so(desk: Desk, postgres: Cluster) -
             await prune(desk)
     finally:
         postgres.start()
+
+
+@pytest.mark.parametrize(("later", "walks", "rate"), [(30, 1, 110.0), (30, 2, 220.0), (61, 1, 50.0)])
+async def test_events_of_the_last_minute_say_how_many_are_to_be_removed_in_a_second(
+    desk: Desk, database: Database, later: int, walks: int, rate: float
+) -> None:
+    database.sql(f"""
+        INSERT INTO relay.event (id, source, type, received_at, headers, sha256, size, matched)
+        SELECT {rows.first_id(desk.clock.now())} + n, 'blog', 'strapi', 0, '[]', '', 0, 1
+        FROM generate_series(1, 6000) n
+    """)
+    async with await connect_async(database.url, "other") as connection:
+        doing = pruning._Pruning(connection, None, quickly)
+        doing._now = desk.clock.now() + timedelta(seconds=later)
+        doing._walks = walks
+        assert await doing._rate() == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("haste", "bodies", "each"),
+    [(Haste.GENTLY, DAY, 3 / 50.0), (Haste.GENTLY, DAY / 2, 3 / 100.0), (Haste.QUICKLY, DAY, 0.0)],
+)
+async def test_a_step_is_followed_by_the_rest_that_its_pace_says(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, haste: Haste, bodies: timedelta, each: float
+) -> None:
+    asked: list[float] = []
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    def rest(pace: pruning.Pace, now: float, worked: float, each: float) -> float:
+        asked.append(each)
+        return 12.5
+
+    async def passing(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    for _ in range(3):
+        await ended(desk, "www")
+    desk.wait(2 * DAY.total_seconds())
+    monkeypatch.setattr(pruning.Pace, "rest", rest)
+    monkeypatch.setattr(pruning, "asyncio", SimpleNamespace(sleep=passing))
+    done = await desk.store.prune(desk.clock.now(), DAY, bodies, haste=lambda: haste)
+    assert (done.events, asked, slept[0]) == (3, [each], 12.5)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,15 @@ async def test_gently_hardly_more_are_removed_than_come(world_of: Callable[[floa
     assert world.lulls
 
 
+async def test_each_of_two_walks_over_all_that_comes_is_twice_as_fast(world_of: Callable[[float], World]) -> None:
+    """One comes after the other: at the speed of one, each pass would take longer than the one before, for ever."""
+    world = world_of(200.0)
+    tempo = made(world)
+    tempo.walks = 2
+    await removed(world, tempo, 20, 50e-6)
+    assert await removed(world, tempo, 60, 50e-6) == pytest.approx(440, rel=0.02)
+
+
 async def test_where_few_come_some_are_removed_all_the_same(world_of: Callable[[float], World]) -> None:
     world = world_of(5.0)
     tempo = made(world)

@@ -7,7 +7,7 @@ locked here, so either they are seen, or they find nothing any more. What somebo
 the next time, so that nobody here ever waits for a sender; senders wait for a lock no longer than one such step takes.
 
 After each step it rests for as long as it worked: gently, longer, so that it removes hardly more events than come to
-all relays together. What the removed rows took is made free by the server's autovacuum.
+all relays together, but makes a step each second. What the removed rows took is made free by the server's autovacuum.
 
 An event goes when all its deliveries have ended and the last of them did so before the limit: what was merged into
 another delivery ends with that one. Its deliveries and their attempts go with it.
@@ -44,8 +44,9 @@ _BYTES = 256 << 10  # of bodies in one step, but always one: so much is a commit
 _KEEPING_UP = 1.1  # times as many events are removed gently as come,
 _SLOWEST = 50.0  # but never fewer a second
 _LONGEST_REST = 1.0  # seconds: somebody may want it to make haste
-_COUNTED_EVERY = 10.0  # seconds, and over as many
-_COUNTED = 200_000  # events at most
+_COUNTED_EVERY = 10.0  # seconds
+_MINUTE = timedelta(minutes=1)
+_COUNTED = 600_000  # events of the last minute
 _AT_ONCE = 1000  # rows of other tables
 _SHAPES_KEPT = MOST_SHAPES // 2  # so many are no burden: unused ones go past that
 _RETIRED = "retired "
@@ -179,10 +180,13 @@ class _Pruning:
         self._pace = Pace(self._began)
         self._counted = -_COUNTED_EVERY
         self._coming = 0.0  # events a second, of late
+        self._walks = 1
+        """How many times all that comes is walked over, one after the other: each must be so many times as fast."""
 
     async def run(self, now: datetime, retention: timedelta, bodies: timedelta) -> Pruned:
         """Remove what is older; how much that was."""
         self._now = now
+        self._walks = 2 if bodies < retention else 1
         await self._walk(_EVENTS, _remove, now - retention)
         if bodies < retention:
             await self._walk(_BODIES, _remove_bodies, now - bodies)
@@ -240,10 +244,10 @@ class _Pruning:
         since = monotonic() - self._began
         if since - self._counted >= _COUNTED_EVERY:
             self._counted = since
-            first = rows.first_id(self._now + timedelta(seconds=since - _COUNTED_EVERY))
+            first = rows.first_id(self._now + timedelta(seconds=since) - _MINUTE)
             [(number,)] = await _all(self._connection, _COMING, first, _COUNTED)
-            self._coming = number / _COUNTED_EVERY
-        return max(_SLOWEST, self._coming * _KEEPING_UP)
+            self._coming = number / _MINUTE.total_seconds()
+        return max(_SLOWEST, self._coming * _KEEPING_UP) * self._walks
 
     @property
     def _going_on(self) -> bool:

@@ -18,7 +18,7 @@ from relay.stores._sql.results import Record, count
 from relay.stores._sql.rows import Row
 from relay.stores._sql.shapes import Shapes
 from relay.stores.sqlite import changes, staging, transaction
-from relay.stores.sqlite.connection import Replaced, connect, explain, identity
+from relay.stores.sqlite.connection import BUSY_MS, Replaced, connect, explain, identity
 from relay.stores.sqlite.joining import Forgetting, Joining
 from relay.stores.sqlite.staging import Staged
 
@@ -176,11 +176,7 @@ class Committer(committing.Committer):
         deltas: Deltas = {}
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         results: list[tuple[asyncio.Future[Any], Any]] = []
-        # A refused request is not worth an fsync: with NORMAL a commit is synced along with the next FULL one.
-        unsynced = bool(rejections) and not (adds or records or calls)
         try:
-            if unsynced:
-                connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
             if adds:
                 added = self._joining(connection, deltas).add([add.adding for add in adds])
@@ -208,9 +204,6 @@ class Committer(committing.Committer):
             self.shapes.undone()
             self._undo(connection, error)
             raise
-        finally:
-            if unsynced and self._connection is not None:
-                self._sync_again(connection)
         self.shapes.committed()
         batch.failed.extend(failed)
         batch.results.extend(results)
@@ -264,7 +257,7 @@ class Committer(committing.Committer):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._looked = connection.total_changes, perf_counter()
         with _suppressed():
-            connection.execute("PRAGMA busy_timeout = 5000")
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         try:
@@ -286,24 +279,11 @@ class Committer(committing.Committer):
             if _is_the_disks(error) and not _passes(error):
                 self._close(connection)
 
-    def _sync_again(self, connection: sqlite3.Connection) -> None:
-        """Events are synced: by a new connection, where this one can no longer be told."""
-        try:
-            connection.execute("PRAGMA synchronous = FULL")
-        except sqlite3.Error:
-            self._close(connection)
-
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             if identity(self._path) != self._file:
                 raise Replaced
-            connection = connect(self._path)
-            try:
-                _begin_log_anew(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
+            self._connection = connect(self._path)
             self._looked = 0, perf_counter()
         return self._connection
 
@@ -312,16 +292,6 @@ class Committer(committing.Committer):
         self._recount = True
         with _suppressed():
             connection.close()
-
-
-def _begin_log_anew(connection: sqlite3.Connection) -> None:
-    """Bring all of the log into the file, after a disk that failed: what it did not take of commits that nobody had
-    synced, the kernel never writes again, and after a power cut the log would end there, before what comes now.
-
-    Raises sqlite3.Error, also where somebody reads for longer than one waits for a lock.
-    """
-    if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-        raise sqlite3.OperationalError("its log must begin anew after the disk failed, and somebody reads it")
 
 
 def _is_the_disks(error: BaseException) -> bool:

@@ -16,6 +16,8 @@ sqlite3.register_adapter(bytes, bytes.__bytes__)
 # Kept compiled: each of those that write tables, and of the three that lay an ordinary batch out, is one for each size
 # (`bulk`), and no relay meets all of them.
 _STATEMENTS = 256
+BUSY_MS = 5000
+"""For which somebody else's lock is waited for."""
 
 
 class Replaced(Exception):
@@ -39,7 +41,7 @@ def connect(path: Path) -> sqlite3.Connection:
 def set_up(connection: sqlite3.Connection) -> None:
     """The settings that durability and speed rest on."""
     for pragma in (
-        "busy_timeout = 5000",
+        f"busy_timeout = {BUSY_MS}",
         "trusted_schema = OFF",
         "cell_size_check = ON",
         "foreign_keys = OFF",  # see schema

@@ -14,7 +14,7 @@ from relay.ids import Ids
 from relay.store import Counts, Unavailable, Unusable
 from relay.stores._sql import results
 from relay.stores.sqlite import schema
-from relay.stores.sqlite.connection import connect, identity, set_up
+from relay.stores.sqlite.connection import BUSY_MS, connect, identity, set_up
 
 # What another try may mend: the file itself is not to blame.
 _PASSING = (
@@ -25,6 +25,8 @@ _PASSING = (
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_INTERRUPT,
 )
+
+_READERS_MS = 1000  # for which a start waits for somebody who reads the log
 
 _NOT_A_DATABASE = "it is not a SQLite database: name another file in store.url, or restore a backup"
 
@@ -63,6 +65,7 @@ def open_file(path: Path, on_migrate: Callable[[int, int], None] | None = None) 
             held = look(path)
         connection = connect(path)
         try:
+            _begin_log_anew(connection)
             if held == 0:
                 schema.create(connection)
             elif held < schema.VERSION:
@@ -80,6 +83,20 @@ def open_file(path: Path, on_migrate: Callable[[int, int], None] | None = None) 
         raise refusal(path, Unusable("there is too little memory to bring it up to date: give relay more")) from error
     except (sqlite3.Error, OSError, Unusable) as error:
         raise refusal(path, error) from error
+
+
+def _begin_log_anew(connection: sqlite3.Connection) -> None:
+    """Bring into the file what an earlier relay left in the log. If the disk failed it, the kernel may still show what
+    the disk never took, and never write it: behind that no commit would survive a power cut. (A relay that runs writes
+    over what failed.) Where somebody reads the log, or the disk is full, it stays as it is."""
+    connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}").fetchone()
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
+            raise
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}").fetchone()
 
 
 def look(path: Path) -> int:

@@ -75,6 +75,7 @@ class Pruning:
 
     async def run(self, now: datetime, retention: timedelta, bodies: timedelta) -> Pruned:
         """Remove what is older; how much that was."""
+        self._tempo.walks = 2 if bodies < retention else 1
         await self._walk(_EVENTS, _remove, now - retention)
         if bodies < retention:
             await self._walk(_BODIES, _remove_bodies, now - bodies)

@@ -35,6 +35,8 @@ class Tempo:
     def __init__(self, writer: Writer, haste: Callable[[], Haste]) -> None:
         self.size = _FIRST
         """How many the next step is to remove."""
+        self.walks = 1
+        """How many times all that comes is walked over, one after the other: each must be so many times as fast."""
         self._writer = writer
         self._haste = haste
         now = monotonic()
@@ -96,4 +98,4 @@ class Tempo:
         if now - since >= _COUNTED:
             self._coming = (self._writer.added - before) / (now - since)
             self._counted = now, self._writer.added
-        return max(_SLOWEST, self._coming * _KEEPING_UP)
+        return max(_SLOWEST, self._coming * _KEEPING_UP) * self.walks
