@@ -215,6 +215,7 @@ async def dead(place: Place) -> Figure:
                 inode = store.stat().st_ino
                 async with ledger.senders(relay.public):
                     await asyncio.sleep(_LOAD / 4)
+                    ledger.dark = True  # see `crashes`: of the very millisecond nobody can tell
                     mounted.cut()
                     seen = await healthy_when(relay, _ill)
                     reason = (await health(relay))["checks"]["store"]

@@ -65,7 +65,6 @@ def open_file(path: Path, on_migrate: Callable[[int, int], None] | None = None) 
             held = look(path)
         connection = connect(path)
         try:
-            _begin_log_anew(connection)
             if held == 0:
                 schema.create(connection)
             elif held < schema.VERSION:
@@ -74,6 +73,7 @@ def open_file(path: Path, on_migrate: Callable[[int, int], None] | None = None) 
                 schema.migrate(connection, held)
             # Fails at once where the file may only be read. What a relay that is gone had begun with nobody sends now.
             schema.with_transaction(connection, ["UPDATE delivery SET taken = 0 WHERE taken = 1"])
+            _begin_log_anew(connection)
             ids = Ids(schema.store_number(connection), schema.last_id(connection))
             return Opened(connection, ids, results.count(connection))
         except BaseException:
@@ -86,9 +86,10 @@ def open_file(path: Path, on_migrate: Callable[[int, int], None] | None = None) 
 
 
 def _begin_log_anew(connection: sqlite3.Connection) -> None:
-    """Bring into the file what an earlier relay left in the log. If the disk failed it, the kernel may still show what
-    the disk never took, and never write it: behind that no commit would survive a power cut. (A relay that runs writes
-    over what failed.) Where somebody reads the log, or the disk is full, it stays as it is."""
+    """Bring into the file what is in the log, before anything is promised. If the disk failed an earlier relay, the
+    kernel may still show what the disk never took, and never write it: behind that no commit would survive a power cut.
+    (A relay that runs writes over what failed.) Where somebody reads the log, or the disk is full, it stays as it is.
+    """
     connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}").fetchone()
     try:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
