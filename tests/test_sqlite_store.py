@@ -91,24 +91,6 @@ def peek(path: Path, sql: str) -> list[Any]:
         return connection.execute(sql).fetchall()
 
 
-@pytest.mark.parametrize(("bodies", "walks"), [(1.0, 1), (2.0, 1), (0.5, 2)])
-async def test_where_bodies_go_earlier_pruning_walks_twice_and_twice_as_fast(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, bodies: float, walks: int
-) -> None:
-    paces: set[int] = set()
-
-    async def step_ended(tempo: Tempo, size: int, worked: float, paced: bool) -> None:
-        paces.add(tempo.walks)
-
-    day = timedelta(days=1)
-    (delivery,) = await desk.add("www")
-    await desk.store.record(delivered(delivery))
-    desk.wait(2 * day.total_seconds())
-    monkeypatch.setattr(Tempo, "step_ended", step_ended)
-    assert (await desk.store.prune(desk.clock.now(), day, bodies * day)).events == 1
-    assert paces == {walks}
-
-
 # -- checkpoints ------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +217,24 @@ async def test_the_thread_makes_no_checkpoint_after_a_step_of_pruning(
 
 
 # -- what follows others ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bodies", "walks"), [(1.0, 1), (2.0, 1), (0.5, 2)])
+async def test_where_bodies_go_earlier_pruning_walks_twice_and_twice_as_fast(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, bodies: float, walks: int
+) -> None:
+    paces: set[int] = set()
+
+    async def step_ended(tempo: Tempo, size: int, worked: float, paced: bool) -> None:
+        paces.add(tempo.walks)
+
+    day = timedelta(days=1)
+    (delivery,) = await desk.add("www")
+    await desk.store.record(delivered(delivery))
+    desk.wait(2 * day.total_seconds())
+    monkeypatch.setattr(Tempo, "step_ended", step_ended)
+    assert (await desk.store.prune(desk.clock.now(), day, bodies * day)).events == 1
+    assert paces == {walks}
 
 
 async def test_refused_requests_are_not_removed_at_the_pace_of_events(

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,15 +83,36 @@ class Talking:
     """A verb that keeps running: `demo` or `sink`. What it prints can be waited for."""
 
     def __init__(self, folder: Path, *args: str | Path) -> None:
-        self._out = folder / f"{args[0]}.out"
         self._err = folder / f"{args[0]}.err"
+        self._lines: list[str] = []
+        self._ended = False
+        self._more = threading.Condition()
         env = {**os.environ, "PYTHONPATH": str(TOP), "PYTHONUNBUFFERED": "1"}
-        with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(command(*args), stdout=out, stderr=err, cwd=folder, env=env)
+        with self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                command(*args), stdout=subprocess.PIPE, stderr=err, cwd=folder, env=env, text=True
+            )
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as out:
+            for line in out:
+                with self._more:
+                    self._lines.append(line.rstrip("\n"))
+                    self._more.notify_all()
+        with self._more:
+            self._ended = True
+            self._more.notify_all()
 
     @property
     def lines(self) -> list[str]:
-        return self._out.read_text().splitlines()
+        """What it has printed so far; all of it where it has ended."""
+        if self.process.poll() is not None:
+            self._reading.join(PATIENCE)
+        with self._more:
+            return self._lines[:]
 
     @property
     def complaints(self) -> str:
@@ -99,16 +121,14 @@ class Talking:
     def wait_for(self, text: str) -> str:
         """The first line with `text` in it, once there is one."""
 
-        async def look() -> str:
-            async with asyncio.timeout(PATIENCE):
-                while True:
-                    for line in self.lines:
-                        if text in line:
-                            return line
-                    assert self.process.poll() is None, self.complaints
-                    await asyncio.sleep(0.01)
+        def found() -> str | None:
+            return next((line for line in self._lines if text in line), None)
 
-        return asyncio.run(look())
+        with self._more:
+            assert self._more.wait_for(lambda: found() is not None or self._ended, PATIENCE), self._lines
+            line = found()
+        assert line is not None, self.complaints
+        return line
 
     def end(self, signum: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(signum)
