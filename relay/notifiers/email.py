@@ -192,7 +192,7 @@ class Email:
             with contextlib.suppress(aiosmtplib.SMTPException, OSError):
                 await server.quit(timeout=_FAREWELL)
         except BaseException:
-            if isinstance(server.transport, asyncio.WriteTransport):
+            if isinstance(server.transport, asyncio.WriteTransport) and not server.transport.is_closing():
                 server.transport.abort()  # a server that hangs does not take part in a farewell either
             raise
         finally:
