@@ -51,7 +51,7 @@ lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck .ci/run packaging/dist packaging/deb packaging/debian/relay.p*
+	$(BIN)/shellcheck .ci/run packaging/interpreter packaging/dist packaging/deb packaging/debian/relay.p*
 
 types: $(DEV)
 	$(BIN)/mypy
