@@ -14,7 +14,8 @@ from relay.notifier import NotifierConfig
 from relay.notifier import types as notifier_types
 from relay.payload import PAYLOADS
 from relay.routeschema import Alternative, Batch, Debounce
-from relay.sandbox import _METHODS, Sandbox
+from relay.sandbox import Sandbox
+from relay.sandbox.methods import METHODS
 from relay.source import DedupKey, SourceConfig, types
 from relay.sources import generic
 
@@ -131,11 +132,11 @@ def test_all_that_templates_can_call_is_listed() -> None:
         "filters": {name for name in sandbox.filters if "%" not in name},
         "tests": set(sandbox.tests),
         "functions": set(sandbox.globals),
-        "methods of texts": set(_METHODS[str]),
-        "methods of mappings": set(_METHODS[dict]),
-        "methods of lists": set(_METHODS[list]),
+        "methods of texts": set(METHODS[str]),
+        "methods of mappings": set(METHODS[dict]),
+        "methods of lists": set(METHODS[list]),
     }
-    assert _METHODS[list] == _METHODS[tuple]
+    assert METHODS[list] == METHODS[tuple]
 
 
 def sections(base: type[Section] = Section) -> set[type[Section]]:
