@@ -8,35 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
-from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any
 
-from relay import preset, query, signschema, source, unmatchable
-from relay.authschema import OAuth2
+from relay import exposure, preset, query, signschema, source, unmatchable
 from relay.destination import HOP_BY_HOP, OWN_HEADERS, TELLING_HEADERS
-from relay.effective import is_secret_header, secrets_in
 from relay.fieldmap import FieldMap
 from relay.fields import UNKNOWN_KEY, Section, Unresolved, got
 from relay.notifier import NotifierConfig
 from relay.pattern import Patterns
-from relay.payloadschema import Form
 from relay.preset import IndexPreset
-from relay.problems import Path, did_you_mean
-from relay.schema import Admin, Defaults, Route, Server, TcpAddress, is_loopback
+from relay.problems import Note, Path, did_you_mean
+from relay.schema import Admin, Route, Server, TcpAddress
 from relay.source import DedupKey, SourceAdapter, SourceConfig
 
-_SHORTEST_SECRET = 16
 _PATH = re.compile(r"/(?!/)(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2}|/(?!/))*")
 _DOTS = re.compile(r"/\.\.?(?:/|$)")
-_IN_BETWEEN = "whoever sits on the way can read and change what is sent"
-_STATIC_PROOFS = ("token", "basic", "headers")
 _NONE: frozenset[str] = frozenset()
-
-
-class Note(Protocol):
-    """Notes a problem or a warning at a path."""
-
-    def __call__(self, path: Path, message: str, kind: str = "") -> None: ...
 
 
 class CrossCheck:
@@ -77,18 +64,17 @@ class CrossCheck:
             self._source(name, config)
         self._route_names()
         self._default_headers()
-        self._default_wire()
+        exposure.defaults(self._sections.get("defaults"), self._warning)
         self._notified(("defaults", "notify"), self._raw_defaults.get("notify"))
         for place, raw in enumerate(self._raw_routes):
             if isinstance(raw, dict):
                 self._route(("routes", place), raw)
         for place, route in self._routes.items():
-            self._in_the_clear(("routes", place), route)
-            self._wire(("routes", place), route)
+            exposure.route(("routes", place), route, self._warning)
         for name, notifier in self._notifiers.items():
-            self._notified_in_the_clear(("notifiers", name), notifier)
+            exposure.notifier(("notifiers", name), notifier, self._warning)
         for section, value in self._read():
-            self._short_secrets(section, value)
+            exposure.short_secrets(section, value, self._warning)
 
     def _read(self) -> Iterator[tuple[Path, Section]]:
         yield from (((key,), section) for key, section in self._sections.items() if section is not None)
@@ -146,7 +132,7 @@ class CrossCheck:
             message = f"{config.type} never sends again what a rate_limit refused: events will be lost"
             self._warning((*place, "rate_limit"), message)
         self._dedup_key((*place, "dedup", "key"), config, self._adapters[name])
-        self._inbound_in_the_clear(place, proofs)
+        exposure.source(place, proofs, self._sections.get("server"), self._warning)
 
     def _map(self, place: Path, expressions: Mapping[str, object]) -> None:
         for field, text in expressions.items():
@@ -370,68 +356,11 @@ class CrossCheck:
         self._problem(place, message, kind)
         return True
 
-    # --- warnings ---
-
-    def _in_the_clear(self, place: Path, route: Route) -> None:
-        url = route.to.url
-        if url.scheme != "http" or _near(url.host or ""):
-            return
-        secrets = route.to.auth is not None or any(entry.scheme == "prismic" for entry in route.sign)
-        # The URL of a hook is a credential itself, and a form carries its token.
-        secrets = secrets or bool(route.to.hidden) or isinstance(route.sent, Form)
-        if secrets or any(is_secret_header(name) for name in route.to.headers):
-            message = f"credentials travel to {url.host} unencrypted (use https)"
-            self._warning((*place, "to", "url"), message)
-
-    def _notified_in_the_clear(self, place: Path, notifier: NotifierConfig) -> None:
-        key, host = notifier.exposed or ("", "")
-        if key and not _near(host):
-            self._warning((*place, key), f"credentials travel to {host} unencrypted (use TLS)")
-
-    def _wire(self, place: Path, route: Route) -> None:
-        """What weakens the way to a destination, or to its token."""
-        if not route.to.tls.verify:
-            message = f"the destination is not asked to prove who it is: {_IN_BETWEEN}"
-            self._warning((*place, "to", "tls", "verify"), message)
-        auth = route.to.auth
-        if isinstance(auth, OAuth2) and auth.token_url.scheme == "http" and not _near(auth.token_url.host or ""):
-            message = f"credentials travel to {auth.token_url.host} unencrypted (use https)"
-            self._warning((*place, "to", "auth", "token_url"), message)
-
-    def _default_wire(self) -> None:
-        defaults = self._sections.get("defaults")
-        if isinstance(defaults, Defaults) and defaults.tls is not None and not defaults.tls.verify:
-            message = f"destinations are not asked to prove who they are: {_IN_BETWEEN}"
-            self._warning(("defaults", "tls", "verify"), message)
-
-    def _inbound_in_the_clear(self, place: Path, proofs: tuple[str, ...]) -> None:
-        """A proof that is the same in every request, taken over plain HTTP from other machines."""
-        server = self._sections.get("server")
-        static = [key for key in proofs if key in _STATIC_PROOFS]
-        if not static or not isinstance(server, Server) or server.listen.local:
-            return
-        if server.tls is None and not server.trusted_proxies:
-            message = f"'{static[0]}' travels unencrypted: set server.tls, or server.trusted_proxies behind a TLS proxy"
-            self._warning((*place, static[0]), message)
-
-    def _short_secrets(self, place: Path, section: Section) -> None:
-        for path, text in secrets_in(section, place):
-            if len(text.removeprefix("whsec_").encode()) < _SHORTEST_SECRET:
-                self._warning(path, f"the secret is shorter than {_SHORTEST_SECRET} bytes")
-
 
 def _equal(one: object, other: object) -> bool:
     if isinstance(one, TcpAddress) and isinstance(other, TcpAddress):
         return one == other and one.port != 0
     return getattr(one, "unix", 1) == getattr(other, "unix", 2)
-
-
-def _near(host: str) -> bool:
-    """Whether what is sent to a host stays in the operator's own network."""
-    try:
-        return ip_address(host).is_private
-    except ValueError:
-        return is_loopback(host) or "." not in host or host.endswith((".internal", ".local"))
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,12 @@ class ConfigError(Exception):
 
 Path = tuple[str | int, ...]
 """Where in the document: keys and list indexes."""
+
+
+class Note(Protocol):
+    """Notes a problem or a warning at a path."""
+
+    def __call__(self, path: Path, message: str, kind: str = "") -> None: ...
 
 
 def path_text(path: Path) -> str:
