@@ -89,7 +89,8 @@ def test_the_metadata_say_what_an_index_shows(wheel: Path) -> None:
 def test_the_sdist_builds_the_same_wheel(wheel: Path, sdist: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
         stamp = max(member.mtime for member in archive)
-        archive.extractall(tmp_path, filter="data")
+    # By tar: Python's own has its filters from 3.11.4 on, and warns later on where none is named.
+    subprocess.run(["tar", "-xf", sdist, "-C", tmp_path], check=True)
     [tree] = tmp_path.iterdir()
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(int(stamp))}
     command: list[str | Path] = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, tree]
