@@ -11,8 +11,8 @@
 # make binary   dist/relay: one executable that runs on any Linux of this architecture (needs a C compiler, zstd and libzstd-dev)
 # make screenshots   the pictures of the dashboard in docs/images (needs Debian's chromium and chromium-driver)
 
-# Another one: make PYTHON=python3.12
-PYTHON ?= $(shell packaging/interpreter)
+# What makes .venv. Another one, where there is none yet: make run PYTHON=python3.12
+PYTHON ?= $(shell sh packaging/interpreter)
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
@@ -93,9 +93,8 @@ sbom: $(DEV)
 	$(BIN)/python -m tests.torture.supply sbom
 
 $(BIN)/python:
-	@python="$(PYTHON)"; \
-	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "relay needs Python 3.11 or later; say which with PYTHON=python3.12"; exit 1; }; \
-	$$python -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module is missing: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "relay needs Python 3.11 or later; say which with PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module is missing: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
 
 $(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
 	@echo "installing relay into $(VENV), with $$($(BIN)/python -V) …"

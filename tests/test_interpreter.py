@@ -4,55 +4,82 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 INTERPRETER = Path(__file__).resolve().parent.parent / "packaging" / "interpreter"
-SYSTEMS = Path("/usr/bin/python3")
+PROFILED, PLAIN = "'--with-lto' '--enable-optimizations'", "'--enable-shared'"
+
+pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="the system's is never taken there")
 
 
-def chosen(folder: Path, built: str, version: str = "(3, 11, 7)", prefix: str = "/opt/python") -> str:
-    """What is said where PATH has a Python of this build."""
-    python3 = folder / "python3"
-    # The script asks it by -c: the system's answers in its name.
-    python3.write_text(f"""#!/bin/sh
+@dataclass(frozen=True)
+class Python:
+    """One that may be there."""
+
+    built: str = PROFILED
+    version: tuple[int, int] = (3, 11)
+    prefix: str = "/opt/python"
+    venvs: bool = True
+
+    def write(self, path: Path) -> None:
+        """Make it: today's, which says of itself that it is this one."""
+        lacking = "" if self.venvs else "sys.modules['ensurepip'] = None"
+        path.write_text(f"""#!/bin/sh
 shift
-exec {SYSTEMS} -c "
+exec {sys.executable} -c "
 import sys, sysconfig, types
-sys.version_info, sys.base_prefix = {version}, '{prefix}'
-sysconfig.get_config_var = lambda name: \\"{built}\\"
+sys.version_info, sys.base_prefix = {self.version}, '{self.prefix}'
+sysconfig.get_config_var = lambda name: \\"{self.built}\\"
 sys.modules['ensurepip'] = types.ModuleType('ensurepip')
+{lacking}
 $1"
 """)
-    python3.chmod(0o755)
-    path = f"{folder}:{os.environ['PATH']}"
-    done = subprocess.run([INTERPRETER], env={"PATH": path}, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    return done.stdout.strip()
+        path.chmod(0o755)
 
 
-def can_make_venvs() -> bool:
-    code = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
-    return SYSTEMS.exists() and subprocess.run([SYSTEMS, "-c", code], capture_output=True).returncode == 0
-
-
-@pytest.mark.skipif(not SYSTEMS.exists(), reason="there is no /usr/bin/python3")
-class TestChosen:
-    @pytest.mark.parametrize("built", ["'--enable-optimizations' '--with-lto'", "--enable-optimizations"])
-    def test_the_first_of_path_where_a_profile_was_used(self, tmp_path: Path, built: str) -> None:
-        assert chosen(tmp_path, built) == "python3"
-
-    def test_that_of_a_distribution_which_does_not_say_how_it_was_built(self, tmp_path: Path) -> None:
-        assert chosen(tmp_path, "'--enable-shared'", prefix="/usr") == "python3"
-
-    @pytest.mark.parametrize(
-        ("built", "version"), [("'--enable-shared'", "(3, 12, 1)"), ("'--enable-optimizations'", "(3, 10, 4)")]
+def chosen(folder: Path, of_path: Python | None, systems: Python | None) -> str:
+    """Which of the two is taken: `python3` is that of PATH."""
+    if of_path is not None:
+        (folder / "python3").symlink_to(folder / "of-path")
+        of_path.write(folder / "of-path")
+    if systems is not None:
+        systems.write(folder / "systems")
+    # Nothing else of PATH is to be found but what the script itself needs.
+    (folder / "uname").symlink_to("/bin/uname")
+    done = subprocess.run(
+        ["/bin/sh", INTERPRETER, folder / "systems"],
+        env={**os.environ, "PATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    def test_the_systems_in_place_of_a_plain_or_an_old_one(self, tmp_path: Path, built: str, version: str) -> None:
-        expected = str(SYSTEMS) if can_make_venvs() else "python3"
-        assert chosen(tmp_path, built, version) == expected
+    assert done.stderr == ""
+    return done.stdout.strip().removeprefix(f"{folder}/")
 
-    def test_the_systems_where_path_has_none(self, tmp_path: Path) -> None:
-        done = subprocess.run(["/bin/sh", INTERPRETER], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
-        assert done.stdout.strip() == (str(SYSTEMS) if can_make_venvs() else "python3")
+
+GOOD = Python()
+
+
+@pytest.mark.parametrize("of_path", [GOOD, Python(PLAIN, prefix="/usr"), Python(version=(3, 14))])
+def test_that_of_path_where_it_was_built_well(tmp_path: Path, of_path: Python) -> None:
+    assert chosen(tmp_path, of_path, GOOD) == "python3"
+
+
+@pytest.mark.parametrize("of_path", [Python(PLAIN), Python(version=(3, 10)), Python(venvs=False), None])
+@pytest.mark.parametrize("systems", [GOOD, Python(PLAIN, prefix="/usr")])
+def test_the_systems_in_place_of_one_that_was_not_or_cannot_do(
+    tmp_path: Path, of_path: Python | None, systems: Python
+) -> None:
+    assert chosen(tmp_path, of_path, systems) == "systems"
+
+
+@pytest.mark.parametrize("systems", [Python(PLAIN), Python(version=(3, 9)), Python(venvs=False), None])
+@pytest.mark.parametrize("of_path", [Python(PLAIN), None])
+def test_that_of_path_where_the_systems_is_no_better(
+    tmp_path: Path, of_path: Python | None, systems: Python | None
+) -> None:
+    assert chosen(tmp_path, of_path, systems) == "python3"

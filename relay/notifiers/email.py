@@ -192,8 +192,10 @@ class Email:
             with contextlib.suppress(aiosmtplib.SMTPException, OSError):
                 await server.quit(timeout=_FAREWELL)
         except BaseException:
-            if isinstance(server.transport, asyncio.WriteTransport) and not server.transport.is_closing():
-                server.transport.abort()  # a server that hangs does not take part in a farewell either
+            if isinstance(server.transport, asyncio.WriteTransport):
+                # Up to Python 3.11.2 asyncio's raises this where TLS has ended.
+                with contextlib.suppress(AttributeError):
+                    server.transport.abort()  # a server that hangs does not take part in a farewell either
             raise
         finally:
             server.close()

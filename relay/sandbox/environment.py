@@ -34,7 +34,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "%slice": cut,
             "%step": _step,
         }
-        self.filters = {**every_filter()}
+        self.filters = {**every_filter()}  # a dict of the type that Jinja says
         # What the templates' own steps are turned into: no template can write a name with a %.
         self.filters |= {name: pass_context(_without_context(step)) for name, step in steps.items()}
         self.tests = {**every_test()}
