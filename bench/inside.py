@@ -9,7 +9,6 @@ the least CPU time for an event of a round, in microseconds: of the event loop's
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import sys
@@ -24,7 +23,7 @@ import uvloop
 
 from bench.process import HOST
 from bench.senders import CONNECTIONS, TOKEN, strapi
-from relay import daemon, lean
+from relay import daemon, heap, lean
 from relay.clock import SystemClock
 from relay.web.server import ingest_server
 
@@ -118,8 +117,7 @@ async def _measured(config: Path, count: int, rounds: int) -> dict[str, float]:
         async with daemon.running(config, SystemClock()) as relay:
             senders = _Senders(servers[0])
             loads = [[_request(number * count + each) for each in range(count)] for number in range(rounds + 1)]
-            gc.collect()
-            gc.freeze()
+            heap.settle()
             for load in loads:
                 loop, process = time.thread_time(), time.process_time()
                 await senders.post(load)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import ssl
 import sys
@@ -107,11 +106,7 @@ async def run(
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, on_stop, signum.name)
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
-        # What was built so far stays for good: the collector need not look at it again and again.
-        gc.collect()
-        heap.give_back()
-        gc.freeze()
-        gc.set_threshold(20_000, 50, 50)
+        heap.settle()
         # The writer's thread asks for Python's lock but a few times for each commit. As long as it waits for it, nobody
         # who waits for that commit is answered, and in the end the loop has nothing to do.
         sys.setswitchinterval(_SWITCH_INTERVAL)
