@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from shutil import which
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from bench.place import Goal, Place, Row, Table, in_turns
 from bench.process import HOST, cpu_seconds, free_port, needs, relay, rss_mib, started, yardstick
@@ -26,7 +26,8 @@ SOURCES = f"sources: {{blog: {{type: strapi, token: {TOKEN}}}, www: {{type: stor
 CONCURRENCY = 64
 """Of each route. A slot is free when the result is on disk: it takes more of them than the forwarder's 16 to have as
 many requests under way. The forwarder itself carries no more with 64."""
-_WARM = 1.0
+_WARM = 2.0
+"""Seconds for which a process is loaded before it counts."""
 _ALERTMANAGER = """
 route: {receiver: sink, group_by: ['...'], group_wait: 0s, group_interval: 1h, repeat_interval: 24h}
 receivers: [{name: sink, webhook_configs: [{url: "URL", send_resolved: false}]}]
@@ -108,37 +109,19 @@ async def highest(place: Place) -> float:
 async def throughput(place: Place) -> Table:
     """The comparison."""
     needs("wrk")
-    async with contextlib.AsyncExitStack() as stack:
-        sink = await stack.enter_async_context(nginx(place.folder))
-        posting = partial(partial, _posting)
-        parts: dict[str, Callable[[float], Awaitable[Round]]] = {}
-        pids: dict[str, int] = {}
-
-        url, pid = await stack.enter_async_context(yardstick("application", place.folder, sink.url))
-        parts["a: bare web.Application, answers"] = partial(answered, posting(url, place.folder, "strapi"), pid)
-        made, pid = await stack.enter_async_context(
-            relay(place.sub("accepting"), SOURCES + "routes:\n" + route("r", sink.url, "{model: another}"))
-        )
-        load = posting(f"{made.public}/in/blog", place.folder, "strapi")
-        parts["c: relay, no route matches"] = partial(answered, load, pid)
-        pids["c: relay, no route matches"] = pid
-
-        url, pid = await stack.enter_async_context(yardstick("forwarder", place.folder, sink.url))
-        parts["b: bare forwarder, keeps nothing"] = partial(carried, posting(url, place.folder, "strapi"), pid, sink)
-        made, pid = await stack.enter_async_context(
-            relay(place.sub("relay"), SOURCES + "routes:\n" + route("r", sink.url))
-        )
-        for name, source, kind in (("token, Strapi", "blog", "strapi"), ("HMAC, Storyblok", "www", "storyblok")):
-            load = posting(f"{made.public}/in/{source}", place.folder, kind)
-            parts[f"d: relay, end to end, {name}"] = partial(carried, load, pid, sink)
-        url, pid = await stack.enter_async_context(yardstick("naive", place.folder, sink.url))
-        parts["e: naive, a commit for each"] = partial(carried, posting(url, place.folder, "strapi"), pid, sink)
+    async with nginx(place.folder) as sink:
+        bare, own = partial(_of_yardstick, place, sink), partial(_of_relay, place, sink)
+        parts: dict[str, Callable[[], Awaitable[Round]]] = {
+            "a: bare web.Application, answers": partial(bare, "application"),
+            "c: relay, no route matches": partial(own, "blog", "strapi", "{model: another}"),
+            "b: bare forwarder, keeps nothing": partial(bare, "forwarder"),
+            "d: relay, end to end, token, Strapi": partial(own, "blog", "strapi"),
+            "d: relay, end to end, HMAC, Storyblok": partial(own, "www", "storyblok"),
+            "e: naive, a commit for each": partial(bare, "naive"),
+        }
         if which("prometheus-alertmanager"):
             parts["Alertmanager, in memory"] = partial(_alertmanager, place, sink)
-
-        for part in parts.values():
-            await part(_WARM)
-        found = await in_turns(place.rounds, {name: partial(part, place.seconds) for name, part in parts.items()})
+        found = await in_turns(place.rounds, parts)
     synced = await syncs(place, "cd")
     table = Table("Throughput")
     for name, rounds in found.items():
@@ -175,7 +158,8 @@ async def throughput(place: Place) -> Table:
         table.notes.append("Without Alertmanager: apt-get install prometheus-alertmanager")
     table.notes += [
         f"d/e {ratio(strapi, 'e:'):.2f}, e/b {ratio('e:', 'b:'):.2f}; medians of {place.rounds} alternating rounds of"
-        f" {place.seconds:g} s; wrk with 64 connections; relay with `synchronous=FULL` and its log in a file.",
+        f" {place.seconds:g} s, a new process in each, {_WARM:g} s old; wrk with 64 connections; relay with"
+        " `synchronous=FULL` and its log in a file.",
     ]
     return table
 
@@ -184,11 +168,39 @@ async def _posting(url: str, folder: Path, kind: str, seconds: float) -> Posted:
     return await post(url, seconds, folder, kind)
 
 
-async def _alertmanager(place: Place, sink: Sink, seconds: float) -> Round:
-    """A new one each time: what it was told of before it keeps, and looks at again and again."""
+# Each in a process of its own, a new one in each round: of one program they differ for as long as they live, by more
+# than what is to be found out.
+
+
+async def _of_yardstick(place: Place, sink: Sink, kind: str) -> Round:
+    with TemporaryDirectory(dir=place.folder) as folder:
+        async with yardstick(kind, Path(folder), sink.url) as (url, pid):
+            load = partial(_posting, url, place.folder, "strapi")
+            return await _warmed(place, load, pid, None if kind == "application" else sink)
+
+
+async def _of_relay(place: Place, sink: Sink, source: str, kind: str, match: str | None = None) -> Round:
+    with TemporaryDirectory(dir=place.folder) as folder:
+        config = SOURCES + "routes:\n" + (route("r", sink.url) if match is None else route("r", sink.url, match))
+        async with relay(Path(folder), config) as (made, pid):
+            load = partial(_posting, f"{made.public}/in/{source}", place.folder, kind)
+            return await _warmed(place, load, pid, sink if match is None else None)
+
+
+async def _warmed(place: Place, load: Load, pid: int, sink: Sink | None) -> Round:
+    """A round of a process that is no longer cold; what it is sent goes on to the sink, if there is one."""
+    measured = partial(answered, load, pid) if sink is None else partial(carried, load, pid, sink)
+    await measured(_WARM)
+    return await measured(place.seconds)
+
+
+async def _alertmanager(place: Place, sink: Sink) -> Round:
+    with TemporaryDirectory(dir=place.folder) as folder:
+        return await _of_alertmanager(place, sink, Path(folder))
+
+
+async def _of_alertmanager(place: Place, sink: Sink, folder: Path) -> Round:
     port = free_port()
-    folder = place.folder / "alertmanager"
-    folder.mkdir(exist_ok=True)
     config = folder / "alertmanager.yml"
     config.write_text(_ALERTMANAGER.replace("URL", sink.url))
     command = [
@@ -200,9 +212,10 @@ async def _alertmanager(place: Place, sink: Sink, seconds: float) -> Round:
         "--log.level=error",
     ]
     async with started(command, port, folder / "log") as pid:
+        # Not warmed: what it was told of it keeps, and looks at again and again.
         load = partial(_posting, f"http://{HOST}:{port}/api/v2/alerts", place.folder, "alert")
         before, spent = sink.received(), cpu_seconds(pid)
-        posted = await load(seconds)
+        posted = await load(place.seconds)
         total, last = await sink.wait_for(before + posted.count)
         count = total - before  # of what is posted faster than it carries, it may drop some
         cpu = (cpu_seconds(pid) - spent) / max(count, 1) * 1e6
