@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from bench.place import Goal, Place, Table, in_turns
 from bench.process import relay
 from bench.senders import Posted, post
-from bench.sink import nginx
-from bench.throughput import SOURCES, Round, carried, route
+from bench.sink import Sink, nginx
+from bench.throughput import SOURCES, Round, carried, route, warmed
 
 MANY, MATCHING = 1000, 100
 
@@ -19,23 +19,15 @@ MANY, MATCHING = 1000, 100
 async def routes(place: Place) -> Table:
     """One route; a thousand of which one matches; a hundred that match."""
     table = Table("Routes")
-    async with contextlib.AsyncExitStack() as stack:
-        sink = await stack.enter_async_context(nginx(place.folder))
+    async with nginx(place.folder) as sink:
         one = route("r", sink.url, "{model: article}")
         others = "".join(route(f"r{n}", sink.url, f"{{model: m{n}}}") for n in range(MANY - 1))
         matching = "".join(route(f"r{n}", sink.url, "{model: article}") for n in range(MATCHING))
-        parts: dict[str, Callable[[], Awaitable[Round]]] = {}
-        for name, text, each in (
-            ("one route", one, 1),
-            (f"{MANY} routes, one matches", others + one, 1),
-            (f"{MATCHING} routes, all match", matching, MATCHING),
-        ):
-            made, pid = await stack.enter_async_context(
-                relay(place.sub(f"relay-{len(parts)}"), SOURCES + "routes:\n" + text)
-            )
-            # Few senders where each event is a hundred deliveries: what is posted must also be carried.
-            load = partial(_posting, f"{made.public}/in/blog", place, 64 if each == 1 else 2)
-            parts[name] = partial(carried, load, pid, sink, place.seconds if each == 1 else 1.0, each)
+        parts = {
+            "one route": partial(_of_relay, place, sink, one),
+            f"{MANY} routes, one matches": partial(_of_relay, place, sink, others + one),
+            f"{MATCHING} routes, all match": partial(_of_relay, place, sink, matching, MATCHING),
+        }
         found = await in_turns(place.rounds, parts)
     for name, rounds in found.items():
         table.rows.append(
@@ -52,6 +44,15 @@ async def routes(place: Place) -> Table:
         Goal(f"CPU per delivery, {MATCHING} matching routes / one", _over(matched[1], single[1]), 1.0, at_least=False)
     )
     return table
+
+
+async def _of_relay(place: Place, sink: Sink, text: str, each: int = 1) -> Round:
+    """A round of a relay of its own, see `bench.throughput`, whose events go on as so many deliveries."""
+    with TemporaryDirectory(dir=place.folder) as folder:
+        async with relay(Path(folder), SOURCES + "routes:\n" + text) as (made, pid):
+            # Few senders where each event is a hundred deliveries: what is posted must also be carried.
+            load = partial(_posting, f"{made.public}/in/blog", place, 64 if each == 1 else 2)
+            return await warmed(partial(carried, load, pid, sink, each=each), place.seconds if each == 1 else 1.0)
 
 
 async def _posting(url: str, place: Place, connections: int, seconds: float) -> Posted:

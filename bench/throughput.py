@@ -59,6 +59,8 @@ class Round:
 
 
 Load = Callable[[float], Awaitable[Posted]]
+Measuring = Callable[[float], Awaitable[Round]]
+"""A round of so many seconds."""
 
 
 async def carried(load: Load, pid: int, sink: Sink, seconds: float, each: int = 1) -> Round:
@@ -176,7 +178,7 @@ async def _of_yardstick(place: Place, sink: Sink, kind: str) -> Round:
     with TemporaryDirectory(dir=place.folder) as folder:
         async with yardstick(kind, Path(folder), sink.url) as (url, pid):
             load = partial(_posting, url, place.folder, "strapi")
-            return await _warmed(place, load, pid, None if kind == "application" else sink)
+            return await warmed(_measuring(load, pid, None if kind == "application" else sink), place.seconds)
 
 
 async def _of_relay(place: Place, sink: Sink, source: str, kind: str, match: str | None = None) -> Round:
@@ -184,14 +186,17 @@ async def _of_relay(place: Place, sink: Sink, source: str, kind: str, match: str
         config = SOURCES + "routes:\n" + (route("r", sink.url) if match is None else route("r", sink.url, match))
         async with relay(Path(folder), config) as (made, pid):
             load = partial(_posting, f"{made.public}/in/{source}", place.folder, kind)
-            return await _warmed(place, load, pid, sink if match is None else None)
+            return await warmed(_measuring(load, pid, sink if match is None else None), place.seconds)
 
 
-async def _warmed(place: Place, load: Load, pid: int, sink: Sink | None) -> Round:
-    """A round of a process that is no longer cold; what it is sent goes on to the sink, if there is one."""
-    measured = partial(answered, load, pid) if sink is None else partial(carried, load, pid, sink)
-    await measured(_WARM)
-    return await measured(place.seconds)
+def _measuring(load: Load, pid: int, sink: Sink | None) -> Measuring:
+    return partial(answered, load, pid) if sink is None else partial(carried, load, pid, sink)
+
+
+async def warmed(measuring: Measuring, seconds: float) -> Round:
+    """A round of a new process, as soon as it is no longer cold."""
+    await measuring(_WARM)
+    return await measuring(seconds)
 
 
 async def _alertmanager(place: Place, sink: Sink) -> Round:

@@ -64,15 +64,15 @@ class CrossCheck:
             self._source(name, config)
         self._route_names()
         self._default_headers()
-        exposure.defaults(self._sections.get("defaults"), self._warning)
+        exposure.of_defaults(self._sections.get("defaults"), self._warning)
         self._notified(("defaults", "notify"), self._raw_defaults.get("notify"))
         for place, raw in enumerate(self._raw_routes):
             if isinstance(raw, dict):
                 self._route(("routes", place), raw)
         for place, route in self._routes.items():
-            exposure.route(("routes", place), route, self._warning)
+            exposure.of_route(("routes", place), route, self._warning)
         for name, notifier in self._notifiers.items():
-            exposure.notifier(("notifiers", name), notifier, self._warning)
+            exposure.of_notifier(("notifiers", name), notifier, self._warning)
         for section, value in self._read():
             exposure.short_secrets(section, value, self._warning)
 
@@ -132,7 +132,7 @@ class CrossCheck:
             message = f"{config.type} never sends again what a rate_limit refused: events will be lost"
             self._warning((*place, "rate_limit"), message)
         self._dedup_key((*place, "dedup", "key"), config, self._adapters[name])
-        exposure.source(place, proofs, self._sections.get("server"), self._warning)
+        exposure.of_source(place, proofs, self._sections.get("server"), self._warning)
 
     def _map(self, place: Path, expressions: Mapping[str, object]) -> None:
         for field, text in expressions.items():

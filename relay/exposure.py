@@ -18,7 +18,7 @@ _IN_BETWEEN = "whoever sits on the way can read and change what is sent"
 _STATIC_PROOFS = ("token", "basic", "headers")
 
 
-def source(place: Path, proofs: tuple[str, ...], server: Section | None, warning: Note) -> None:
+def of_source(place: Path, proofs: tuple[str, ...], server: Section | None, warning: Note) -> None:
     """A proof that is the same in every request, taken over plain HTTP from other machines."""
     static = [key for key in proofs if key in _STATIC_PROOFS]
     if not static or not isinstance(server, Server) or server.listen.local:
@@ -28,14 +28,14 @@ def source(place: Path, proofs: tuple[str, ...], server: Section | None, warning
         warning((*place, static[0]), message)
 
 
-def defaults(section: Section | None, warning: Note) -> None:
+def of_defaults(section: Section | None, warning: Note) -> None:
     """Destinations that need not prove who they are."""
     if isinstance(section, Defaults) and section.tls is not None and not section.tls.verify:
         message = f"destinations are not asked to prove who they are: {_IN_BETWEEN}"
         warning(("defaults", "tls", "verify"), message)
 
 
-def route(place: Path, route: Route, warning: Note) -> None:
+def of_route(place: Path, route: Route, warning: Note) -> None:
     """What a destination is sent, or its token, on a way that others can read."""
     url = route.to.url
     if url.scheme == "http" and not _near(url.host or ""):
@@ -53,7 +53,7 @@ def route(place: Path, route: Route, warning: Note) -> None:
         warning((*place, "to", "auth", "token_url"), message)
 
 
-def notifier(place: Path, notifier: NotifierConfig, warning: Note) -> None:
+def of_notifier(place: Path, notifier: NotifierConfig, warning: Note) -> None:
     """A notifier's credentials in the clear."""
     key, host = notifier.exposed or ("", "")
     if key and not _near(host):

@@ -836,6 +836,24 @@ async def test_a_file_that_cannot_be_used_is_refused_and_left_alone(path: Path, 
     assert path.read_bytes() == before
 
 
+async def test_a_sqlite_that_is_too_old_is_named_and_no_file_is_touched(
+    desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.store.close()
+    before = path.read_bytes()
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.37.2")
+    new = path.with_name("new.db")
+    words = r"SQLite 3\.37\.2, which this Python .* comes with, is too old: relay needs 3\.38 or later"
+    for file in (path, new):
+        with pytest.raises(Unusable, match=words):
+            await open_store(file, clock=SystemClock())
+    with pytest.raises(Unusable, match=words):
+        await open_reader(path)
+    assert path.read_bytes() == before
+    assert not new.exists()
+
+
 async def test_a_new_file_is_its_owners_alone(desk: Desk, path: Path) -> None:
     await desk.add("www")
     files = [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
