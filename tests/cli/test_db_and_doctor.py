@@ -310,6 +310,17 @@ def test_without_a_daemon_the_file_is_looked_at_all_the_same(copied: Path) -> No
     assert checks(ended)["conservation"]["verdict"] == "ok"
 
 
+def test_a_sqlite_that_is_too_old_is_found_before_there_is_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(tmp_path, TEXT.format(*free_ports(3)))
+    assert checks(run("doctor", "--json", "--config", path))["store"]["verdict"] == "warning"
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
+    ended = run("doctor", "--json", "--config", path)
+    assert ended.code == 78
+    assert "is too old: relay needs 3.38 or later" in checks(ended)["store"]["detail"]
+
+
 def test_mistakes_of_the_config_are_told_with_their_places(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("rowtes: []\n")

@@ -90,13 +90,20 @@ def open_file(path: Path, on_migrate: Callable[[int, int], None] | None = None) 
         raise refusal(path, error) from error
 
 
+def too_old() -> str | None:
+    """Why this SQLite will not do, where it will not: its first error would say nothing that helps."""
+    if sqlite3.sqlite_version_info >= OLDEST:
+        return None
+    return (
+        f"SQLite {sqlite3.sqlite_version}, which this Python ({sys.executable}) comes with, is too old: relay needs"
+        f" {OLDEST[0]}.{OLDEST[1]} or later, so start it with another Python"
+    )
+
+
 def _refuse_old() -> None:
-    """Raises Unusable: with an older one the first statement would fail, and say nothing that helps."""
-    if sqlite3.sqlite_version_info < OLDEST:
-        raise Unusable(
-            f"SQLite {sqlite3.sqlite_version}, which this Python ({sys.executable}) comes with, is too old: relay needs"
-            f" {OLDEST[0]}.{OLDEST[1]} or later, so start it with another Python"
-        )
+    """Raises Unusable."""
+    if (why := too_old()) is not None:
+        raise Unusable(why)
 
 
 def _begin_log_anew(connection: sqlite3.Connection) -> None:
