@@ -41,14 +41,14 @@ class Stream:
                 yield kind, json.loads(text.removeprefix("data: "))
                 kind = "message"
 
-    async def until(self, status: str) -> list[dict[str, Any]]:
-        """The items up to one in this state."""
+    async def until(self, status: str, event: str | None = None) -> list[dict[str, Any]]:
+        """The items up to one in this state, of this event if one is named."""
         found = []
         async with asyncio.timeout(PATIENCE):
             async for kind, item in self:
                 assert kind == "message"
                 found.append(item)
-                if item["status"] == status:
+                if item["status"] == status and event in (None, item["event_id"]):
                     return found
         raise AssertionError(f"the stream ended before anything was {status}: {found}")
 
