@@ -67,9 +67,9 @@ async def yardstick(kind: str, folder: Path, sink: str) -> AsyncIterator[tuple[s
 async def relay(folder: Path, config: str, prefix: list[str] | None = None) -> AsyncIterator[tuple[RelayProcess, int]]:
     """`relay serve` as an operator starts it, its log lines written to a file; and its pid."""
     made = RelayProcess(write_config(folder, config), prefix)
-    await made.start()
-    assert made.process is not None
     try:
+        await made.start()
+        assert made.process is not None
         yield made, made.process.pid
     finally:
         if made.process is not None and made.process.poll() is None:

@@ -160,8 +160,8 @@ async def throughput(place: Place) -> Table:
         table.notes.append("Without Alertmanager: apt-get install prometheus-alertmanager")
     table.notes += [
         f"d/e {ratio(strapi, 'e:'):.2f}, e/b {ratio('e:', 'b:'):.2f}; medians of {place.rounds} alternating rounds of"
-        f" {place.seconds:g} s, a new process in each, {_WARM:g} s old; wrk with 64 connections; relay with"
-        " `synchronous=FULL` and its log in a file.",
+        f" {place.seconds:g} s, a new process in each, loaded for {_WARM:g} s before (but for Alertmanager); wrk with"
+        " 64 connections; relay with `synchronous=FULL` and its log in a file.",
     ]
     return table
 

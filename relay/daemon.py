@@ -47,7 +47,7 @@ from relay.web.server import Listener, application_server, ingest_server, listen
 _PATIENCE = 15.0  # seconds
 _ANSWERS = 5.0  # seconds for answers that are being written when relay stops
 _SWITCH_INTERVAL = 0.0002  # seconds for which one thread may keep Python's lock from another
-_LAST_REQUESTS = 0.2  # seconds for what is on its way on connections that were just made
+_LAST_REQUESTS = 0.2  # seconds for what is on its way on connections that are there
 _KEEP_EVERY = 5.0
 _LOOK_EVERY = 1.0
 _WAKE_EVERY = 0.25
@@ -70,8 +70,9 @@ class Running:
     async def wind_down(self) -> None:
         """Take nothing new, and let attempts in flight finish."""
         self.health.closing = True
-        if self.public.kept and not self.ingest.closing:
-            # Nobody is refused: who comes from now on waits for the next relay, who came just before is served.
+        if not self.ingest.closing:
+            # Who came just before is served. Who comes from now on is refused, or waits for the next relay where the
+            # sockets are systemd's.
             self.public.stop_listening()
             await asyncio.sleep(_LAST_REQUESTS)
         self.ingest.closing = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -71,6 +72,33 @@ async def test_a_file_that_was_brought_up_to_date_is_as_a_new_one(tmp_path: Path
     assert rows(old, "PRAGMA user_version") == [(schema.VERSION,)]
     assert rows(old, "PRAGMA integrity_check") == [("ok",)]
     assert rows(old, "PRAGMA foreign_key_check") == []
+
+
+@pytest.mark.parametrize("number", SCHEMAS)
+async def test_a_sqlite_without_arrows_brings_it_up_to_date_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    mentions = "SELECT entry_id, event_id FROM mention ORDER BY 1, 2"
+    found = []
+    for place, version in (("own", sqlite3.sqlite_version_info), ("older", (3, 37, 2))):
+        (folder := tmp_path / place).mkdir()
+        path = written(folder, number)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            changes = json.dumps([{"entry_id": "one", "model": "page"}, {"entry_id": None}, {"entry_id": "two"}])
+            connection.execute(
+                "UPDATE event SET entry_id = NULL, changes = ? WHERE id = (SELECT min(id) FROM event)", [changes]
+            )
+        monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+        await (await open_store(path, clock=ManualClock(SOON))).close()
+        found.append(rows(path, mentions))
+    assert found[0] == found[1]
+    if number < schema.VERSION:
+        assert [entry for entry, _ in found[0] if entry in ("one", "two")] == ["one", "two"]
+
+
+def test_no_step_needs_arrows_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
+    assert not [each for step in schema.MIGRATIONS for each in step if "->" in schema._said(each)]
 
 
 @pytest.mark.parametrize("number", SCHEMAS[:-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -19,10 +20,13 @@ from typing import Any
 import pytest
 
 from relay.clock import SystemClock
+from relay.config import ConfigError, load
 from relay.delivery import Delivery, Rejection
 from relay.event import Description, Event
 from relay.lane import Order
+from relay.runtime import build
 from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
+from relay.stores import lacking
 from relay.stores import open_store as open_by_url
 from relay.stores._sql import commands, committing, joining, lanes, writer
 from relay.stores._sql import reader as queries
@@ -45,7 +49,7 @@ from relay.stores.sqlite.connection import BUSY_MS
 from relay.stores.sqlite.tempo import Tempo
 from tests.contract.desk import SECOND, Desk, again, attempt, delivered
 from tests.fakes import NOON, ManualClock
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, write_config
 
 
 @pytest.fixture
@@ -836,24 +840,6 @@ async def test_a_file_that_cannot_be_used_is_refused_and_left_alone(path: Path, 
     assert path.read_bytes() == before
 
 
-async def test_a_sqlite_that_is_too_old_is_named_and_no_file_is_touched(
-    desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await desk.store.close()
-    before = path.read_bytes()
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
-    monkeypatch.setattr(sqlite3, "sqlite_version", "3.37.2")
-    new = path.with_name("new.db")
-    words = r"SQLite 3\.37\.2, which this Python .* comes with, is too old: relay needs 3\.38 or later"
-    for file in (path, new):
-        with pytest.raises(Unusable, match=words):
-            await open_store(file, clock=SystemClock())
-    with pytest.raises(Unusable, match=words):
-        await open_reader(path)
-    assert path.read_bytes() == before
-    assert not new.exists()
-
-
 async def test_a_new_file_is_its_owners_alone(desk: Desk, path: Path) -> None:
     await desk.add("www")
     files = [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
@@ -890,6 +876,21 @@ async def test_a_crash_while_a_store_was_made_leaves_no_trace(path: Path) -> Non
 async def test_a_url_that_names_no_store_is_refused(tmp_path: Path, url: str, words: str) -> None:
     with pytest.raises(Unusable, match=words):
         await open_by_url(url.format(tmp_path), SystemClock())
+
+
+async def test_a_sqlite_that_is_too_old_is_refused_before_any_file_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    words = re.escape(f"sqlite: needs SQLite 3.37 or later, and {sys.executable} has 3.34.1")
+    url = f"sqlite:{tmp_path}/relay.db"
+    with pytest.raises(Unusable, match=words):
+        await open_by_url(url, SystemClock())
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match=words):
+        build(load(write_config(tmp_path, f'store: {{url: "{url}"}}'), environ={}), 1, NOON)
+    assert lacking("postgresql://nobody@127.0.0.1/relay") is None
 
 
 async def test_odd_names_are_names(tmp_path: Path) -> None:

@@ -134,8 +134,9 @@ def copy(sqlite_url: str, postgres_url: str, as_json: bool) -> None:
     for url, scheme in ((sqlite_url, "sqlite:"), (postgres_url, "postgresql:")):
         if not url.startswith(scheme) or url == scheme:
             term.fail(f"expected a URL that begins with {scheme}, as in store.url", term.USAGE)
-    if (needed := lacking(postgres_url)) is not None:
-        term.fail(needed, term.OPERATOR)
+    for url in (sqlite_url, postgres_url):
+        if (needed := lacking(url)) is not None:
+            term.fail(needed, term.OPERATOR)
     from relay.stores.postgresql import copying
 
     try:

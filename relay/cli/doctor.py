@@ -151,11 +151,6 @@ def _store(loaded: Loaded, now: datetime, running: bool, moved: Progress) -> Gen
         yield checkup.warning("store", "where it is cannot be read from this shell: run this as the service does")
         return None
     if section.path is not None and not section.path.exists():
-        from relay.stores.sqlite.opening import too_old
-
-        if (why := too_old()) is not None:
-            yield checkup.unfit("store", f"there is none at {section.path} yet, and none can be made: {why}")
-            return None
         yield checkup.warning("store", f"there is none at {section.path} yet: 'relay serve' makes one")
         return None
     try:

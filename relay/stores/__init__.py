@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import pkgutil
+import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import ModuleType
@@ -15,9 +17,15 @@ _DRIVERS = {"postgresql": ("psycopg", "postgres")}
 """By store: the package that speaks to it where that is one more than relay itself needs, and relay's extra for it."""
 
 
+_OLDEST_SQLITE = (3, 37, 0)
+"""The first that has STRICT tables."""
+
+
 def lacking(url: str) -> str | None:
     """What has to be installed for the store that `store.url` names, if something has. Imports it."""
     scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        return _newer_sqlite()
     if scheme not in _DRIVERS:
         return None
     driver, extra = _DRIVERS[scheme]
@@ -28,6 +36,17 @@ def lacking(url: str) -> str | None:
         why = "" if absent else f" ({' '.join(str(error).split())})"
         return f"{scheme}: needs the extra: pip install 'relay[{extra}]'{why}"
     return None
+
+
+def _newer_sqlite() -> str | None:
+    # Python's own comes with Python, or with the system: the first statement would fail, and say nothing that helps.
+    if sqlite3.sqlite_version_info >= _OLDEST_SQLITE:
+        return None
+    oldest = ".".join(map(str, _OLDEST_SQLITE[:2]))
+    return (
+        f"sqlite: needs SQLite {oldest} or later, and {sys.executable} has {sqlite3.sqlite_version}: run relay with a"
+        " Python that has a newer one, or its container image"
+    )
 
 
 async def open_store(

@@ -191,6 +191,14 @@ class _Connection(RequestHandler):
         body = _MALFORMED if status == 400 else _INTERNAL
         return web.Response(status=status, body=body, headers={"Content-Type": "application/json", "Server": "relay"})
 
+    def close(self) -> None:
+        """Answer what is being answered, and no more. aiohttp leaves an idle one open until the server is shut down, as
+        long as attempts have to finish: who sends on it would wait for nothing."""
+        if self.idle:
+            self.force_close()
+        else:
+            super().close()
+
     def abort(self) -> None:
         """End it at once, whatever is still to be written."""
         if self.transport is not None:
@@ -290,12 +298,10 @@ class _AdminRunner(web.AppRunner):
 class Listener:
     """A server and the sockets it listens on."""
 
-    def __init__(self, handler: web.Server, address: str, *servers: asyncio.Server, kept: bool = False) -> None:
+    def __init__(self, handler: web.Server, address: str, *servers: asyncio.Server) -> None:
         self._handler = handler
         self._servers = servers
         self.address = address
-        self.kept = kept
-        """Whether the sockets outlive relay: systemd has them, and who connects meanwhile waits."""
 
     @property
     def local(self) -> bool:
@@ -370,7 +376,7 @@ async def listen(
                 for each in handed_over
             ]
             _limit_windows(handed_over)
-            return Listener(server, f"{address} (by systemd)", *taken, kept=True)
+            return Listener(server, f"{address} (by systemd)", *taken)
         if isinstance(where, UnixAddress):
             path = Path(where.unix)
             _remove_stale(path)

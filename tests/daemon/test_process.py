@@ -17,9 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import pytest
 
 from tests.cli.running import free_ports
-from tests.harness import PATIENCE, Received, relay_process, sink, write_config
+from tests.harness import PATIENCE, Received, relay_here, relay_process, sink, write_config
 
 ANY = "sources: {any: {type: generic, verify: none, map: {entry_id: body.id}}}\n"
 
@@ -172,6 +173,21 @@ async def test_sigterm_lets_attempts_in_flight_finish_and_exits_0(tmp_path: Path
             [item] = (await ask(relay.admin + "/logs"))["items"]
             assert (item["status"], item["attempts"]) == ("delivered", 1)
         assert len(destination.received) == 1
+
+
+async def test_who_is_connected_when_relay_is_told_to_end_is_served(tmp_path: Path) -> None:
+    async with relay_here(tmp_path, ANY) as relay:
+        assert (await relay.post("/in/any", b"{}"))[0] == 200
+        assert relay.running is not None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(relay.running.wind_down())
+            await asyncio.sleep(0)  # it has begun
+            assert (await relay.post("/in/any", b'{"n": 1}'))[0] == 200  # on the same connection
+            async with aiohttp.ClientSession() as another:
+                with pytest.raises(aiohttp.ClientConnectorError):
+                    await another.post(f"{relay.public}/in/any", data=b"{}")
+        with pytest.raises(aiohttp.ClientError):
+            await relay.post("/in/any", b'{"n": 2}')
 
 
 async def test_a_relay_that_stops_refuses_who_connects_and_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_nobody_is_refused_in_three_restarts(relay: Relay) -> None:
         counts, longest = json.loads(senders.communicate()[0].splitlines()[-1])
     assert counts.keys() == {"200"}, counts
     assert counts["200"] >= 300
-    # What a restart takes is the machine's: who waits for it waits no longer than that, and a moment.
+    # What a restart takes is the machine's, within bounds: who waits for it waits no longer than that, and a moment.
+    assert slowest < 10
     assert longest < max(2.0, slowest + 1.0)
 
 

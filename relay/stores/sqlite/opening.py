@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,9 +25,6 @@ _PASSING = (
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_INTERRUPT,
 )
-
-OLDEST = (3, 38, 0)
-"""The oldest SQLite that will do: the first that has `->>`, which `schema` says."""
 
 _READERS_MS = 1000  # for which a start waits for somebody who reads the log
 
@@ -62,7 +58,6 @@ def open_file(path: Path, on_migrate: Callable[[int, int], None] | None = None) 
     as it is. Only one that holds nothing at all, not a byte or not a table, is made anew.
     """
     try:
-        _refuse_old()
         if identity(path) is None or (path.stat().st_size == 0 and not _wal(path)):
             _create(path)
             held = schema.VERSION
@@ -88,22 +83,6 @@ def open_file(path: Path, on_migrate: Callable[[int, int], None] | None = None) 
         raise refusal(path, Unusable("there is too little memory to bring it up to date: give relay more")) from error
     except (sqlite3.Error, OSError, Unusable) as error:
         raise refusal(path, error) from error
-
-
-def too_old() -> str | None:
-    """Why this SQLite will not do, where it will not: its first error would say nothing that helps."""
-    if sqlite3.sqlite_version_info >= OLDEST:
-        return None
-    return (
-        f"SQLite {sqlite3.sqlite_version}, which this Python ({sys.executable}) comes with, is too old: relay needs"
-        f" {OLDEST[0]}.{OLDEST[1]} or later, so start it with another Python"
-    )
-
-
-def _refuse_old() -> None:
-    """Raises Unusable."""
-    if (why := too_old()) is not None:
-        raise Unusable(why)
 
 
 def _begin_log_anew(connection: sqlite3.Connection) -> None:
@@ -137,7 +116,6 @@ def look(path: Path) -> int:
 def ids_of(path: Path) -> Ids:
     """The ids of a store of today's version, without changing a byte. Raises Unusable or Unavailable."""
     try:
-        _refuse_old()
         held = look(path)
         if held == 0:
             raise Unusable("it is empty")

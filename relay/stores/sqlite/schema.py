@@ -301,7 +301,14 @@ def _migrate(connection: sqlite3.Connection, held: int) -> None:
         ours = [f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {number}"]
         if number == 1:
             ours.append(f"INSERT INTO meta VALUES ('store', '{draw_store()}')")  # noqa: S608 - our own number
-        with_transaction(connection, [*statements, *ours])
+        with_transaction(connection, [*map(_said, statements), *ours])
+
+
+def _said(statement: str) -> str:
+    """A statement as this SQLite understands it: 3.37, which Ubuntu 22.04 has, has no `->>` yet."""
+    if sqlite3.sqlite_version_info >= (3, 38):
+        return statement
+    return statement.replace("change.value ->> 'entry_id'", "json_extract(change.value, '$.entry_id')")
 
 
 def with_transaction(connection: sqlite3.Connection, statements: Sequence[str]) -> None:
