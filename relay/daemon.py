@@ -42,7 +42,8 @@ from relay.web.admin import Admin
 from relay.web.desk import Desk
 from relay.web.health import Health
 from relay.web.ingest import Ingest
-from relay.web.server import Listener, application_server, ingest_server, listen
+from relay.web.listener import Listener, listen
+from relay.web.server import application_server, ingest_server
 
 _PATIENCE = 15.0  # seconds
 _ANSWERS = 5.0  # seconds for answers that are being written when relay stops

@@ -38,7 +38,7 @@ def command(config: Path | None) -> None:
     from relay.clock import SystemClock
     from relay.reload import read
     from relay.store import Locked, Unavailable, Unusable
-    from relay.web.server import CannotListen
+    from relay.web.listener import CannotListen
 
     path = config or _EXAMPLE
     clock = SystemClock()

@@ -36,7 +36,7 @@ def command(config: Path | None, held: bool) -> None:
     from relay.config import find_config
     from relay.handover import BadHandOver
     from relay.store import Locked, Unavailable, Unusable
-    from relay.web.server import CannotListen
+    from relay.web.listener import CannotListen
 
     # Should the watchdog end it, the log says what each thread was at.
     if not faulthandler.is_enabled():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pkgutil
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -39,7 +38,9 @@ def lacking(url: str) -> str | None:
 
 
 def _newer_sqlite() -> str | None:
-    # Python's own comes with Python, or with the system: the first statement would fail, and say nothing that helps.
+    import sqlite3  # which relays on PostgreSQL do without
+
+    # It comes with Python, or with the system. With an older one the first statement would say nothing that helps.
     if sqlite3.sqlite_version_info >= _OLDEST_SQLITE:
         return None
     oldest = ".".join(map(str, _OLDEST_SQLITE[:2]))

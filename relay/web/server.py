@@ -1,19 +1,13 @@
-"""Listening: TCP, unix sockets, sockets that systemd hands over; bounds on heads that take long, and on how
-many may be connected.
+"""Connections of both sides: plain requests answered past aiohttp's own loop, bounds on heads that take long, on
+answers that are not taken, and on how many may be connected.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import socket
-import ssl
-import stat
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -22,17 +16,13 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay import ceilings, journal
-from relay.handover import bound_to
-from relay.schema import TcpAddress, UnixAddress, is_loopback
 from relay.web.answer import answer
 from relay.web.swift import Answer, Plain, plain
 
-_BACKLOG = 1024
 _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
 _MOST_HEADER = 16 << 10
 _IN_A_ROW = 16  # answers to one connection before the others have their turn
 _UNTAKEN = 30.0  # seconds in which somebody reads some of an answer
-_HANDSHAKE = 10.0  # seconds that TLS may take to begin
 _MALFORMED = b'{"error":"malformed_body"}'
 _INTERNAL = b'{"error":"internal_error"}'
 MOST_ADMIN_CONNECTIONS = 256
@@ -43,10 +33,6 @@ _quiet = logging.getLogger("relay.http")
 _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False
 _quiet.setLevel(logging.CRITICAL)
-
-
-class CannotListen(Exception):
-    """The address is taken, or not ours. The message names it."""
 
 
 class _Connection(RequestHandler):
@@ -295,37 +281,6 @@ class _AdminRunner(web.AppRunner):
         return server
 
 
-class Listener:
-    """A server and the sockets it listens on."""
-
-    def __init__(self, handler: web.Server, address: str, *servers: asyncio.Server) -> None:
-        self._handler = handler
-        self._servers = servers
-        self.address = address
-
-    @property
-    def local(self) -> bool:
-        """Whether only this machine can connect, as the sockets themselves say."""
-        names = [found.getsockname() for server in self._servers for found in server.sockets]
-        return all(is_loopback(name[0]) for name in names if isinstance(name, tuple))
-
-    async def stop_accepting(self) -> None:
-        """Close the socket and idle connections; requests being answered go on."""
-        self.stop_listening()
-        self._handler.pre_shutdown()
-
-    async def close(self, timeout: float) -> None:
-        """Wait for what is being answered, then close: idle connections at once, others after their answer."""
-        self.stop_listening()
-        self._handler.pre_shutdown()
-        await self._handler.shutdown(timeout)
-
-    def stop_listening(self) -> None:
-        """Close the sockets: no new connections. Those there are go on."""
-        for server in self._servers:
-            server.close()
-
-
 def ingest_server(
     handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
     handle_plain: Callable[[Plain], Awaitable[Answer]],
@@ -355,79 +310,3 @@ async def application_server(application: web.Application) -> tuple[web.AppRunne
     server = runner.server
     assert server is not None
     return runner, server
-
-
-async def listen(
-    server: web.Server,
-    where: TcpAddress | UnixAddress,
-    handed_over: Sequence[socket.socket],
-    context: ssl.SSLContext | None = None,
-) -> Listener:
-    """Listen where the config says; sockets handed over by systemd win. Raises CannotListen."""
-    loop = asyncio.get_running_loop()
-    handshake = _HANDSHAKE if context is not None else None
-    try:
-        if handed_over:
-            address = " and ".join(map(bound_to, handed_over))
-            taken = [
-                await loop.create_server(
-                    server, sock=each, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake
-                )
-                for each in handed_over
-            ]
-            _limit_windows(handed_over)
-            return Listener(server, f"{address} (by systemd)", *taken)
-        if isinstance(where, UnixAddress):
-            path = Path(where.unix)
-            _remove_stale(path)
-            with _umask(0o177):
-                unix = await loop.create_unix_server(
-                    server, path, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake
-                )
-            os.chmod(path, where.mode)
-            return Listener(server, f"unix:{path}", unix)
-        bound = await loop.create_server(
-            server,
-            where.host,
-            where.port,
-            backlog=_BACKLOG,
-            ssl=context,
-            ssl_handshake_timeout=handshake,
-            reuse_address=True,
-        )
-        _limit_windows(bound.sockets)
-        host, port = bound.sockets[0].getsockname()[:2]
-        return Listener(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", bound)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {where}: {error.strerror or error}") from error
-
-
-def _limit_windows(sockets: Sequence[socket.socket]) -> None:
-    """Connections take over what their listening socket has."""
-    size = ceilings.window()
-    if size is not None:
-        for each in sockets:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-
-
-@contextlib.contextmanager
-def _umask(mask: int) -> Any:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
-def _remove_stale(path: Path) -> None:
-    """A socket that nobody listens on is left from a crash."""
-    try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()

@@ -1,0 +1,133 @@
+"""Listening: on TCP, on unix sockets, and on sockets that systemd hands over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from relay import ceilings
+from relay.handover import bound_to
+from relay.schema import TcpAddress, UnixAddress, is_loopback
+
+_BACKLOG = 1024
+_HANDSHAKE = 10.0  # seconds that TLS may take to begin
+
+
+class CannotListen(Exception):
+    """The address is taken, or not ours. The message names it."""
+
+
+class Listener:
+    """A server and the sockets it listens on."""
+
+    def __init__(self, handler: web.Server, address: str, *servers: asyncio.Server) -> None:
+        self._handler = handler
+        self._servers = servers
+        self.address = address
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can connect, as the sockets themselves say."""
+        names = [found.getsockname() for server in self._servers for found in server.sockets]
+        return all(is_loopback(name[0]) for name in names if isinstance(name, tuple))
+
+    async def stop_accepting(self) -> None:
+        """Close the socket and idle connections; requests being answered go on."""
+        self.stop_listening()
+        self._handler.pre_shutdown()
+
+    async def close(self, timeout: float) -> None:
+        """Wait for what is being answered, then close: idle connections at once, others after their answer."""
+        self.stop_listening()
+        self._handler.pre_shutdown()
+        await self._handler.shutdown(timeout)
+
+    def stop_listening(self) -> None:
+        """Close the sockets: no new connections. Those there are go on."""
+        for server in self._servers:
+            server.close()
+
+
+async def listen(
+    server: web.Server,
+    where: TcpAddress | UnixAddress,
+    handed_over: Sequence[socket.socket],
+    context: ssl.SSLContext | None = None,
+) -> Listener:
+    """Listen where the config says; sockets handed over by systemd win. Raises CannotListen."""
+    loop = asyncio.get_running_loop()
+    handshake = _HANDSHAKE if context is not None else None
+    try:
+        if handed_over:
+            address = " and ".join(map(bound_to, handed_over))
+            taken = [
+                await loop.create_server(
+                    server, sock=each, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake
+                )
+                for each in handed_over
+            ]
+            _limit_windows(handed_over)
+            return Listener(server, f"{address} (by systemd)", *taken)
+        if isinstance(where, UnixAddress):
+            path = Path(where.unix)
+            _remove_stale(path)
+            with _umask(0o177):
+                unix = await loop.create_unix_server(
+                    server, path, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake
+                )
+            os.chmod(path, where.mode)
+            return Listener(server, f"unix:{path}", unix)
+        bound = await loop.create_server(
+            server,
+            where.host,
+            where.port,
+            backlog=_BACKLOG,
+            ssl=context,
+            ssl_handshake_timeout=handshake,
+            reuse_address=True,
+        )
+        _limit_windows(bound.sockets)
+        host, port = bound.sockets[0].getsockname()[:2]
+        return Listener(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", bound)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+def _limit_windows(sockets: Sequence[socket.socket]) -> None:
+    """Connections take over what their listening socket has."""
+    size = ceilings.window()
+    if size is not None:
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Any:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _remove_stale(path: Path) -> None:
+    """A socket that nobody listens on is left from a crash."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
