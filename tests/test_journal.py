@@ -7,13 +7,14 @@ import logging
 import sys
 import threading
 import time
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from relay import journal
+from relay import journal, logline
 from relay.journal import LEVELS, Log
 from relay.outlet import Outlet
 
@@ -121,3 +122,15 @@ def test_what_libraries_complain_of_comes_with_its_traceback(monkeypatch: pytest
     ]
     assert said[0]["exception"].endswith("OSError: ***")
     assert "exception" not in said[1]
+
+
+def test_lines_that_wait_take_up_little_more_than_their_length() -> None:
+    """Where nobody reads the log, ten thousand of them wait."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        lines = [logline.at_once({"event_id": f"evt_{n}", "event": "event_accepted"}) for n in range(1000)]
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken < 3 * sum(sys.getsizeof(line) for line in lines)

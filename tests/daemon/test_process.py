@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -175,19 +176,40 @@ async def test_sigterm_lets_attempts_in_flight_finish_and_exits_0(tmp_path: Path
         assert len(destination.received) == 1
 
 
-async def test_who_is_connected_when_relay_is_told_to_end_is_served(tmp_path: Path) -> None:
-    async with relay_here(tmp_path, ANY) as relay:
-        assert (await relay.post("/in/any", b"{}"))[0] == 200
+async def test_who_is_connected_when_relay_is_told_to_end_is_served_and_told_that_it_is_for_the_last_time(
+    tmp_path: Path,
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    async with relay_here(tmp_path, ANY) as relay, aiohttp.ClientSession() as plain, aiohttp.ClientSession() as chunked:
         assert relay.running is not None
+        to = f"{relay.public}/in/any"
+        for session in (plain, chunked):
+            async with session.post(to, data=b"{}") as answer:
+                assert (answer.status, answer.headers.get("Connection")) == (200, None)
         async with asyncio.TaskGroup() as group:
             group.create_task(relay.running.wind_down())
             await asyncio.sleep(0)  # it has begun
-            assert (await relay.post("/in/any", b'{"n": 1}'))[0] == 200  # on the same connection
-            async with aiohttp.ClientSession() as another:
+            for session, body in ((plain, b'{"n": 1}'), (chunked, chunks())):  # on the same connections
+                async with session.post(to, data=body) as answer:
+                    assert (answer.status, answer.headers.get("Connection")) == (200, "close")
+            for session in (plain, chunked):
                 with pytest.raises(aiohttp.ClientConnectorError):
-                    await another.post(f"{relay.public}/in/any", data=b"{}")
-        with pytest.raises(aiohttp.ClientError):
-            await relay.post("/in/any", b'{"n": 2}')
+                    await session.post(to, data=b"{}")
+
+
+async def test_an_idle_connection_is_closed_when_relay_is_told_to_end(tmp_path: Path) -> None:
+    async with relay_here(tmp_path, ANY) as relay:
+        assert relay.running is not None
+        address = urlsplit(relay.public)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"POST /in/any HTTP/1.1\r\nHost: relay\r\nContent-Length: 2\r\n\r\n{}")
+        assert (await reader.readuntil(b"false}")).startswith(b"HTTP/1.1 200 ")
+        await relay.running.wind_down()
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == b""
+        writer.close()
 
 
 async def test_a_relay_that_stops_refuses_who_connects_and_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
