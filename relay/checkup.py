@@ -19,7 +19,8 @@ from relay.wireschema import NOWHERE
 
 if TYPE_CHECKING:
     from relay.schema import Config
-    from relay.store import Fault, Overdue, Server
+    from relay.shared import Server
+    from relay.survey import Fault, Overdue
 
 EXPIRES_SOON = timedelta(days=14)
 LONG_OVERDUE = timedelta(minutes=5)

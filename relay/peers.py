@@ -13,14 +13,15 @@ from relay.ids import DeliveryId
 from relay.listening import Listening
 from relay.notify import Notices
 from relay.oversight import Oversight
-from relay.store import Shared, Unavailable
+from relay.shared import Shared
+from relay.store import Unavailable
 
 _TELLING = timedelta(minutes=1)  # within which several relays see the same thing
 _LATE = timedelta(seconds=15)  # until what another relay heard is known here: it saves it every 5 s
 
 
 class Peers:
-    """Hears them. See relay.store.Told."""
+    """Hears them. See relay.shared.Told."""
 
     def __init__(
         self, shared: Shared, dispatcher: Dispatcher, oversight: Oversight, listening: Listening, notices: Notices

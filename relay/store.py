@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
-from pathlib import Path
 from typing import Any, Protocol
 
 from relay.delivery import (
@@ -28,6 +27,7 @@ from relay.ids import DeliveryId, EventId, Ids
 from relay.lane import Order
 from relay.memory import CLAIMED
 from relay.pace import Minute
+from relay.shared import Shared
 
 STALLED = 30.0
 """Seconds in which a commit ends on any disk that works."""
@@ -182,190 +182,6 @@ class Pruned:
             self.bodies + other.bodies,
             self.pages + other.pages,
         )
-
-
-class CannotCopy(Exception):
-    """No backup was made. The message says why, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a store holds, counted."""
-
-    schema: int
-    rows: Mapping[str, int]
-    """By table."""
-    routes: Mapping[str, Mapping[str, int]]
-    """Deliveries by route and state."""
-    size_bytes: int
-    log_bytes: int | None
-    """Of the file's log; None, as the next two, for a database, which has none of its own."""
-    unused_bytes: int | None
-    """Within the file: used again before it grows."""
-    free_bytes: int | None
-    """On the disk."""
-    oldest: datetime | None
-    newest: datetime | None
-    location: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that must always hold, and does not."""
-
-    name: str
-    broken: str
-    """What is wrong, in words that follow a number."""
-    count: int
-    examples: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Overdue:
-    """How many deliveries of a route are due for long, and since when the first one is."""
-
-    count: int
-    since: datetime
-
-
-Progress = Callable[[int, int], None]
-"""Told how much is done, and of how much."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A process that shares the store."""
-
-    name: str
-    """Its machine and its process id."""
-    version: str
-    started_at: int
-    """Milliseconds since 1970."""
-    me: bool
-    stale: int
-    """How many results of its attempts came too late: another process had taken over."""
-    routes: Sequence[str]
-
-
-class Told(Protocol):
-    """Who hears what other processes do to a shared store. Called on the event loop."""
-
-    def lost(self) -> None:
-        """This process was taken for dead: what it had in hand and has not begun may be others' by now."""
-        ...
-
-    def due(self, routes: Collection[str]) -> None:
-        """Something of these routes is due that nobody has in hand."""
-        ...
-
-    def states(self, kind: str, changed: Mapping[str, Mapping[str, Any]]) -> None:
-        """Others saved states of this kind, by name. See Store.save_states."""
-        ...
-
-    def recall(self, deliveries: Collection[DeliveryId]) -> None:
-        """Somebody cancelled or held these at another process: they are not to be sent."""
-        ...
-
-    def again(self, delivery: DeliveryId) -> None:
-        """Somebody retried this at another process: where it is being sent, it is due again when that has failed."""
-        ...
-
-    def ended(self, name: str) -> None:
-        """A process has ended, or was found dead: what it had in hand is taken over."""
-        ...
-
-
-class Shared(Protocol):
-    """What a store has beside its verbs that several processes share."""
-
-    def lapsed(self) -> bool:
-        """Whether others may have taken over what this process has in hand: nothing of it may be begun."""
-        ...
-
-    def follow(self, told: Told) -> None:
-        """Whom to tell."""
-        ...
-
-    def members(self) -> Sequence[Member]:
-        """The processes that live, this one included."""
-        ...
-
-    async def leave(self, routes: Collection[str], keeping: Collection[DeliveryId]) -> None:
-        """This process does not send for these routes any more: what it has in hand of them is anybody's, but for what
-        it is `keeping`. Raises Unavailable."""
-        ...
-
-    async def errand(self, name: str, within: timedelta) -> bool:
-        """Whether this process is to do what one of them does for all, and nobody else until then, or until `done`.
-        Raises Unavailable."""
-        ...
-
-    async def done(self, name: str) -> None:
-        """An errand has ended before its time. Raises Unavailable."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What the server of a shared store says of itself."""
-
-    location: str
-    version: str
-    """In its own words: `15.18`."""
-    too_old: str | None
-    """The oldest version that relay works with, where this one is older."""
-    schema: int
-    """Of relay's tables; 0 where there are none."""
-    newest_schema: int
-    """To which this relay brings them when it starts."""
-    risks: Sequence[str]
-    """What of its settings breaks relay's promises."""
-    round_trip: float
-    """Seconds from a question to its answer."""
-    ahead: float
-    """Seconds by which its clock is ahead of this machine's."""
-    alive: Sequence[str]
-    """The processes that share the store, by name and version."""
-
-
-class Surveyor(Protocol):
-    """A store looked at as a whole, beside a running relay or without one. It changes nothing, and may take long: it
-    belongs to no event loop. Raises Unavailable where the file cannot be read, Unusable where that is because it is
-    damaged."""
-
-    def figures(self, progress: Progress) -> Figures:
-        """What is in it."""
-        ...
-
-    def newest(self) -> datetime | None:
-        """When the last thing in it came into being."""
-        ...
-
-    def free_bytes(self) -> int | None:
-        """What is left on its disk; None where that is another machine's."""
-        ...
-
-    def faults(self, thorough: bool, progress: Progress) -> list[Fault]:
-        """What must always hold, and does not; `thorough` also reads every index against its table, and every
-        body against its checksum."""
-        ...
-
-    def laws(self, thorough: bool) -> Sequence[str]:
-        """The names of all that `faults` looks at."""
-        ...
-
-    def overdue(self, before: datetime) -> Mapping[str, Overdue]:
-        """What has been due since before then and is first in its lane, by route."""
-        ...
-
-    def states(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
-        """See Store.states."""
-        ...
-
-    def copy(self, to: Path, now: datetime, progress: Progress, *, replace: bool = False) -> int:
-        """A backup of it as it is at one moment, whole or not at all, on disk (fsynced), which nobody else may read;
-        its size. The store that is made of it is `restored`. Raises CannotCopy."""
-        ...
 
 
 class LogReader(Protocol):

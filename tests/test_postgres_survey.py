@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import CannotCopy, Unavailable, Unusable
+from relay.store import Unavailable, Unusable
 from relay.stores import surveyed
 from relay.stores.postgresql.survey import Survey
 from relay.stores.sqlite import open_store
+from relay.survey import CannotCopy
 from tests.contract.desk import Desk
 from tests.fakes import NOON, ManualClock
 from tests.likeness import copy

@@ -16,7 +16,7 @@ from relay.cli import ask, colour, hand, offline, progress, term
 
 if TYPE_CHECKING:
     from relay.schema import Store as Section
-    from relay.store import Fault, Figures
+    from relay.survey import Fault, Figures
 
 _STATES = ("pending", "held", "delivered", "failed", "merged", "cancelled")
 
@@ -92,7 +92,7 @@ def backup(file: Path, force: bool, config: Path | None, as_json: bool) -> None:
       relay db backup "/var/backups/relay-$(date +%F).db"
     """
     from relay.clock import SystemClock, rfc3339
-    from relay.store import CannotCopy
+    from relay.survey import CannotCopy
 
     now = SystemClock().now()
     with offline.survey(config) as survey, progress.bar("copying") as moved:
@@ -122,8 +122,9 @@ def copy(sqlite_url: str, postgres_url: str, as_json: bool) -> None:
     """
     from relay import storeurl
     from relay.secret import Redactor
-    from relay.store import CannotCopy, Locked, Unavailable, Unusable
+    from relay.store import Locked, Unavailable, Unusable
     from relay.stores import lacking
+    from relay.survey import CannotCopy
 
     if postgres_url.startswith(("postgresql:", "postgres:")):
         try:

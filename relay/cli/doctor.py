@@ -19,7 +19,7 @@ from relay.cli import ask, colour, progress, term
 if TYPE_CHECKING:
     from relay.checkup import Check
     from relay.config import Loaded
-    from relay.store import Progress, Surveyor
+    from relay.survey import Progress, Surveyor
 
 _INDENT = 24
 

@@ -11,7 +11,7 @@ from relay.cli import ask, term
 
 if TYPE_CHECKING:
     from relay.schema import Store as Section
-    from relay.store import Surveyor
+    from relay.survey import Surveyor
 
 
 def get(

@@ -10,7 +10,9 @@ from importlib import import_module
 from types import ModuleType
 
 from relay.clock import Clock
-from relay.store import LogReader, Server, Store, Surveyor, Unusable
+from relay.shared import Server
+from relay.store import LogReader, Store, Unusable
+from relay.survey import Surveyor
 
 _DRIVERS = {"postgresql": ("psycopg", "postgres")}
 """By store: the package that speaks to it where that is one more than relay itself needs, and relay's extra for it."""

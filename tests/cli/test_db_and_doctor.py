@@ -24,8 +24,8 @@ import pytest
 from relay import checkup
 from relay.checkup import Verdict
 from relay.ids import Ids
-from relay.store import Overdue
 from relay.stores.sqlite.survey import Survey
+from relay.survey import Overdue
 from tests.certificates import write_certificate
 from tests.cli.running import TOP, Ended, command, complaint, free_ports, items_when, run, serving
 from tests.cli.standin import log_item, standing_in

@@ -11,7 +11,7 @@ import pytest
 
 from relay import checkup
 from relay.checkup import Verdict
-from relay.store import Server
+from relay.shared import Server
 from tests.cli.running import Ended, complaint, run, serving
 from tests.cli.test_daemon_verbs import sent_id
 from tests.harness import write_config

@@ -6,7 +6,7 @@ import time
 from statistics import median
 from typing import Any
 
-from relay.store import Server
+from relay.shared import Server
 from relay.stores.postgresql import schema
 from relay.stores.postgresql.connection import SCHEMA, Connection, connect, place
 

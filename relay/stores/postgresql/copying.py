@@ -27,12 +27,13 @@ import orjson
 import psycopg
 
 from relay.clock import SystemClock
-from relay.store import CannotCopy, Progress, Unavailable, Unusable
+from relay.store import Unavailable, Unusable
 from relay.stores._sql import shapes
 from relay.stores.postgresql import schema
 from relay.stores.postgresql.connection import SCHEMA, Connection, connect, explain, place
 from relay.stores.sqlite import copying, opening
 from relay.stores.sqlite.lock import lock
+from relay.survey import CannotCopy, Progress
 
 ORDER = ("meta", "known", "shape", "event", "mention", "body", "delivery", "attempt", "rejection", "seen")
 """Of the tables. A shape comes before what has it."""

@@ -33,7 +33,8 @@ import psycopg
 from relay import __version__
 from relay.clock import Clock, to_ms
 from relay.ids import DeliveryId, Ids
-from relay.store import Member, Told, Unavailable
+from relay.shared import Member, Told
+from relay.store import Unavailable
 from relay.stores._sql.connection import Connection as Shared
 from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.rows import load

@@ -13,7 +13,8 @@ import psycopg
 
 from relay.clock import Clock
 from relay.ids import Ids
-from relay.store import Server, Unusable
+from relay.shared import Server
+from relay.store import Unusable
 from relay.stores._sql.writer import Writer
 from relay.stores.postgresql import asking, schema
 from relay.stores.postgresql.committer import Committer

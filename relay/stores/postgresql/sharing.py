@@ -1,4 +1,4 @@
-"""What other processes have to do with the store: see relay.store.Shared."""
+"""What other processes have to do with the store: see relay.shared.Shared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from relay.ids import DeliveryId
-from relay.store import Member, Told
+from relay.shared import Member, Told
 from relay.stores._sql.connection import Connection
 from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.writer import Writer
@@ -28,7 +28,7 @@ _DONE = "DELETE FROM errand WHERE name = $1 AND owner = $2 RETURNING 1"
 
 
 class Sharing:
-    """See relay.store.Shared."""
+    """See relay.shared.Shared."""
 
     def __init__(self, member: Membership, writer: Writer) -> None:
         self._member = member

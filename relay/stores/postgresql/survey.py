@@ -21,12 +21,13 @@ import psycopg
 
 from relay.clock import from_ms, to_ms
 from relay.ids import EVENT, Ids, moment_ms
-from relay.store import CannotCopy, Fault, Figures, Overdue, Progress, Unavailable, Unusable
+from relay.store import Unavailable, Unusable
 from relay.stores._sql import tables
 from relay.stores._sql.laws import AT_ONCE, CHECKSUMS, LAWS, OVERDUE, ROTTEN, UP_TO, Law
 from relay.stores.postgresql import schema
 from relay.stores.postgresql.connection import SCHEMA, connect, explain, parameters, place, refusal
 from relay.stores.postgresql.dialect import translated
+from relay.survey import CannotCopy, Fault, Figures, Overdue, Progress
 
 _EXAMPLES = 5
 _TABLES = sorted({*tables.NAMES, "process", "tally", "errand"})
@@ -77,7 +78,7 @@ _TALLIED = """
 
 
 class Survey:
-    """See relay.store.Surveyor for what each verb promises."""
+    """See relay.survey.Surveyor for what each verb promises."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -30,14 +30,7 @@ from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
 from relay.lane import Order
 from relay.memory import CLAIMED
-from relay.store import (
-    Haste,
-    Pruned,
-    StoreStatus,
-    Unavailable,
-    Unusable,
-    quickly,
-)
+from relay.store import Haste, Pruned, StoreStatus, Unavailable, Unusable, quickly
 from relay.stores._sql import commands
 from relay.stores._sql.store import SqlStore
 from relay.stores._sql.writer import Writer

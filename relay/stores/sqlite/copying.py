@@ -13,10 +13,11 @@ from datetime import datetime
 from pathlib import Path
 
 from relay.clock import rfc3339
-from relay.store import CannotCopy, Progress, Unusable
+from relay.store import Unusable
 from relay.stores._sql.connection import Connection
 from relay.stores._sql.deltas import Deltas
 from relay.stores.sqlite import opening
+from relay.survey import CannotCopy, Progress
 
 MARK = "backup"
 _AT_ONCE = 4096  # pages between two looks at how far it is

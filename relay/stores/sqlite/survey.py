@@ -20,17 +20,18 @@ from typing import Any, Self
 
 from relay.clock import from_ms, to_ms
 from relay.ids import EVENT, Ids, moment_ms
-from relay.store import Fault, Figures, Overdue, Progress, Unavailable
+from relay.store import Unavailable
 from relay.stores._sql import tables
 from relay.stores._sql.laws import AT_ONCE, CHECKSUMS, LAWS, OVERDUE, ROTTEN, UP_TO, Law
 from relay.stores.sqlite import copying, opening, schema
 from relay.stores.sqlite.reader import free_bytes
+from relay.survey import Fault, Figures, Overdue, Progress
 
 _EXAMPLES = 5
 
 
 class Survey:
-    """See relay.store.Surveyor for what each verb promises."""
+    """See relay.survey.Surveyor for what each verb promises."""
 
     def __init__(self, path: Path) -> None:
         self._path = opening.place(path)
