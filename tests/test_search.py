@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -26,6 +27,7 @@ ENTRIES = ("1", "12", "123", "é", "a%_b", None)
 EVENTS = ("entry.publish", "entry.update", "100%", None)
 CODES = (200, 202, 404, 500, 503, None)
 EVERYTHING = ",".join(logquery.STATUSES)
+MOST_PAGES = 25
 
 
 async def some_traffic(desk: Desk, store: SqliteStore, clock: ManualClock, draw: random.Random) -> None:
@@ -106,13 +108,20 @@ class Searched(Protocol):
 
 
 async def all_pages(store: Searched, query: LogQuery) -> list[LogItem]:
+    found, _ = await pages(store, query, sys.maxsize)
+    return found
+
+
+async def pages(store: Searched, query: LogQuery, most: int) -> tuple[list[LogItem], bool]:
+    """What the first so many pages have, and whether that is all there is."""
     found: list[LogItem] = []
-    while True:
+    for _ in range(most):
         page = await store.search(query)
         found += page.items
         if page.next is None:
-            return found
+            return found, True
         query = replace(query, before=page.next)
+    return found, False
 
 
 @pytest.fixture(params=[4096, 3], ids=["shapes", "most without a shape"])
@@ -157,7 +166,11 @@ async def test_filters_find_what_looking_at_everything_would(
         expected = [item.id for item in everything if logquery.wants(query, seen[item.id], store.ids)]
         if query.ascending:
             expected.reverse()
-        assert [item.id for item in await all_pages(store, query)] == expected, pairs
+        found, all_of_it = await pages(store, query, MOST_PAGES)
+        if not all_of_it:
+            assert len(found) == MOST_PAGES * query.limit < len(expected), pairs
+            del expected[len(found) :]
+        assert [item.id for item in found] == expected, pairs
 
 
 async def _never() -> SqliteStore:

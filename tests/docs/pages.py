@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def pages() -> list[str]:
     return [str(path.relative_to(ROOT)) for path in found]
 
 
+@cache
 def tokens(page: str) -> list[Token]:
     return MarkdownIt("commonmark").enable("table").parse((ROOT / page).read_text())
 
