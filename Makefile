@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 # tests at once
-JOBS ?= 3
+JOBS ?= 4
 BUNDLER := build/bundler/.ready
 BUNDLE := dist/bundle/relay/relay
 BINARY := dist/relay
