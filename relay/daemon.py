@@ -74,8 +74,7 @@ class Running:
         if not self.ingest.closing:
             # Who came just before is served. Who comes from now on is refused, or waits for the next relay where the
             # sockets are systemd's.
-            self.ingest.parting = True
-            self.public.stop_listening()
+            self.public.part()
             await asyncio.sleep(_LAST_REQUESTS)
         self.ingest.closing = True
         await self.public.stop_accepting()

@@ -62,8 +62,6 @@ class Ingest:
         self._failures = FailuresByAddress(now=clock.monotonic)
         self._budget = ByteBudget(most_bytes)
         self.closing = False
-        self.parting = False
-        """Whether each answer is the last one of its connection, which is closed in a moment."""
         self._silent_until: dict[str, float] = {}
         self.follow(runtime())
 
@@ -102,7 +100,7 @@ class Ingest:
             raise
         except Exception:  # noqa: BLE001 - a bug of ours: the sender should try again
             journal.crashed("ingest")
-            return self._answer(503, {"error": "unavailable"}, {"Retry-After": "5"})
+            return _answer(503, {"error": "unavailable"}, {"Retry-After": "5"})
 
     def _admit(self, request: Asked, runtime: Runtime, source: Source) -> None:
         """What is decided before anything of the body is looked at. Raises Refusal."""
@@ -111,7 +109,7 @@ class Ingest:
         if source.networks is not None and not source.allows(_client(request, runtime)):
             raise Refusal(403, "forbidden", "the address is not in allow_ips")
         if self.closing:
-            raise Refusal(503, "unavailable", None, retry_after=1)
+            raise Refusal(503, "unavailable", None, retry_after=1, close=True)
         fault = _fault(request)
         if fault is not None:
             raise Refusal(400, "malformed_body", fault, detail=fault, close=True)
@@ -139,12 +137,12 @@ class Ingest:
             self._metrics.events.inc(source.name, "ignored")
             journal.ignored(source.name, accepted.ignored)
             shown: dict[str, object] = {"id": None, "routes": [], "ignored": accepted.ignored}
-            return self._answer(source.respond, shown)
+            return _answer(source.respond, shown)
         self._metrics.events.inc(source.name, "duplicate" if accepted.duplicate else "accepted")
         if accepted.added is not None and not accepted.duplicate:
             self._offer(accepted.added)
         shown = {"id": accepted.id, "routes": accepted.routes, "duplicate": accepted.duplicate}
-        return self._answer(source.respond, shown)
+        return _answer(source.respond, shown)
 
     def _say_not_stored(self, source: str, reason: str) -> None:
         """Once a minute for each reason: a full disk must not be filled with complaints about it."""
@@ -157,10 +155,10 @@ class Ingest:
     def _no_source(self, request: Asked, path: str) -> Answer:
         if path == "/health":
             if request.method in ("GET", "HEAD"):
-                return self._answer(200, {"status": "ok"})
-            return self._answer(405, {"error": "method_not_allowed"}, {"Allow": "GET, HEAD"})
+                return _answer(200, {"status": "ok"})
+            return _answer(405, {"error": "method_not_allowed"}, {"Allow": "GET, HEAD"})
         self._metrics.not_found.inc()
-        return self._answer(404, {"error": "not_found"})
+        return _answer(404, {"error": "not_found"})
 
     def _refuse(self, request: Asked, runtime: Runtime, source: Source, client: str, refusal: Refusal) -> Answer:
         self._metrics.events.labels(source.name, refusal.outcome).inc()
@@ -193,12 +191,7 @@ class Ingest:
         if refusal.detail is not None:
             body["detail"] = refusal.detail
         # The rest of a body is not wanted.
-        return self._answer(refusal.status, body, headers, close=refusal.close or not request.content.is_eof())
-
-    def _answer(
-        self, status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None, close: bool = False
-    ) -> Answer:
-        return Answer(status, orjson.dumps(body), headers, close or self.parting)
+        return _answer(refusal.status, body, headers, close=refusal.close or not request.content.is_eof())
 
 
 def _client(request: Asked, runtime: Runtime) -> str:
@@ -225,3 +218,9 @@ def _fault(request: Asked) -> str | None:
 @lru_cache(256)
 def _is_host(text: str) -> bool:
     return _HOST.fullmatch(text) is not None
+
+
+def _answer(
+    status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None, close: bool = False
+) -> Answer:
+    return Answer(status, orjson.dumps(body), headers, close)

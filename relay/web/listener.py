@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from relay import ceilings
 from relay.handover import bound_to
 from relay.schema import TcpAddress, UnixAddress, is_loopback
+from relay.web.server import Server
 
 _BACKLOG = 1024
 _HANDSHAKE = 10.0  # seconds that TLS may take to begin
@@ -29,7 +28,7 @@ class CannotListen(Exception):
 class Listener:
     """A server and the sockets it listens on."""
 
-    def __init__(self, handler: web.Server, address: str, *servers: asyncio.Server) -> None:
+    def __init__(self, handler: Server, address: str, *servers: asyncio.Server) -> None:
         self._handler = handler
         self._servers = servers
         self.address = address
@@ -39,6 +38,11 @@ class Listener:
         """Whether only this machine can connect, as the sockets themselves say."""
         names = [found.getsockname() for server in self._servers for found in server.sockets]
         return all(is_loopback(name[0]) for name in names if isinstance(name, tuple))
+
+    def part(self) -> None:
+        """Close the sockets; those who are connected are served, and each connection ends with its next answer."""
+        self._handler.parting = True
+        self.stop_listening()
 
     async def stop_accepting(self) -> None:
         """Close the socket and idle connections; requests being answered go on."""
@@ -58,7 +62,7 @@ class Listener:
 
 
 async def listen(
-    server: web.Server,
+    server: Server,
     where: TcpAddress | UnixAddress,
     handed_over: Sequence[socket.socket],
     context: ssl.SSLContext | None = None,

@@ -5,6 +5,7 @@ answers that are not taken, and on how many may be connected.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close fir
 _MOST_HEADER = 16 << 10
 _IN_A_ROW = 16  # answers to one connection before the others have their turn
 _UNTAKEN = 30.0  # seconds in which somebody reads some of an answer
+_AFTER_ALL = 0.1  # seconds for what has had its time
 _MALFORMED = b'{"error":"malformed_body"}'
 _INTERNAL = b'{"error":"internal_error"}'
 MOST_ADMIN_CONNECTIONS = 256
@@ -39,7 +41,7 @@ class _Connection(RequestHandler):
     """aiohttp's connection, closed when a request's head is not complete in time, or an answer is not taken: only idle
     ones may wait long, and only after a first request."""
 
-    def __init__(self, server: _Server, **options: Any) -> None:
+    def __init__(self, server: Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._server = server
         self._head_timer: asyncio.TimerHandle | None = None
@@ -49,6 +51,11 @@ class _Connection(RequestHandler):
     def idle(self) -> bool:
         """Whether nothing is being answered here."""
         return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def _parts(self) -> bool:
+        """Whether the answer that is being made is the last one: none of what has come waits for another."""
+        return self._server.parting and not self._messages
 
     async def start(self) -> None:
         """aiohttp's own loop, which begins where the plain requests end."""
@@ -96,8 +103,9 @@ class _Connection(RequestHandler):
             transport = self.transport
             if transport is None:
                 return False  # the sender went away
-            going_on = not (answer.close or self._close or self._force_close)
+            going_on = not (answer.close or self._close or self._force_close or self._parts)
             transport.write(answer.wire(going_on))
+            del answer  # as the request: a body of some bytes may keep 4 KiB (see `logline.at_once`)
             if self._paused:
                 try:
                     await self._drain_helper()
@@ -117,6 +125,17 @@ class _Connection(RequestHandler):
             if self.transport is not None:
                 self.transport.close()
         return False
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """aiohttp's loop keeps an answer until the next one, however long that is in coming."""
+        if self._parts and isinstance(resp, web.StreamResponse):
+            resp.force_close()
+        sent, reset = await super().finish_response(request, resp, start_time)
+        if isinstance(sent, web.Response):
+            sent.body = None
+        return sent, reset
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -154,7 +173,7 @@ class _Connection(RequestHandler):
             self._head_timer = self._loop.call_later(self._server.head_timeout, self._too_slow)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._server.open.pop(self, None)
+        self._server.left(self)
         self._cancel_head()
         self._cancel_untaken()
         super().connection_lost(exc)
@@ -215,7 +234,7 @@ class _Connection(RequestHandler):
             self._untaken_timer = None
 
 
-class _Server(web.Server):
+class Server(web.Server):
     """Makes such connections, and keeps no more than so many of them."""
 
     head_timeout = 10.0
@@ -226,6 +245,9 @@ class _Server(web.Server):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.open: OrderedDict[_Connection, None] = OrderedDict()  # who was heard last is last
+        self.parting = False
+        """Whether each connection ends with its next answer."""
+        self._emptied: asyncio.Future[None] | None = None
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
@@ -240,6 +262,29 @@ class _Server(web.Server):
             del self.open[leaving]
             leaving.abort()
 
+    def left(self, connection: _Connection) -> None:
+        """A connection is gone."""
+        self.open.pop(connection, None)
+        if self._emptied is not None and not (self.open or self._emptied.done()):
+            self._emptied.set_result(None)
+
+    def pre_shutdown(self) -> None:
+        """Close idle connections. aiohttp would read nothing more of the others, and those that part while a body is
+        still coming would have no answer."""
+        for each in list(self.open):
+            if each.idle or not self.parting:
+                each.close()
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Those that part have so many seconds for their last answer; all others as aiohttp does it."""
+        if self.parting and self.open:
+            self._emptied = self._loop.create_future()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._emptied
+            timeout = _AFTER_ALL
+        await super().shutdown(timeout)
+
 
 class _AdminConnection(_Connection):
     """Such a connection, which answers what is not HTTP, or too long, in the admin side's own way."""
@@ -251,7 +296,7 @@ class _AdminConnection(_Connection):
         return answer(status, {"error": "internal_error", "detail": "see the log"})
 
 
-class _AdminServer(_Server):
+class _AdminServer(Server):
     """Makes such connections."""
 
     def __call__(self) -> RequestHandler:
@@ -285,9 +330,9 @@ def ingest_server(
     handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
     handle_plain: Callable[[Plain], Awaitable[Answer]],
     head_timeout: float,
-) -> web.Server:
+) -> Server:
     """The public side's server: bodies as they come, heads within `head_timeout` seconds, no access log."""
-    server = _Server(
+    server = Server(
         handle,
         auto_decompress=False,
         access_log=None,
@@ -303,10 +348,10 @@ def ingest_server(
     return server
 
 
-async def application_server(application: web.Application) -> tuple[web.AppRunner, web.Server]:
+async def application_server(application: web.Application) -> tuple[web.AppRunner, Server]:
     """The admin side's server."""
     runner = _AdminRunner(application, access_log=None, logger=_quiet, keepalive_timeout=_IDLE, lingering_time=2.0)
     await runner.setup()
     server = runner.server
-    assert server is not None
+    assert isinstance(server, Server)
     return runner, server

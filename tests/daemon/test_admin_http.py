@@ -178,7 +178,7 @@ async def test_broken_and_huge_requests_are_refused_in_json_by_either_parser_of_
 
 
 async def test_half_a_request_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server._Server, "head_timeout", 0.2)
+    monkeypatch.setattr(server.Server, "head_timeout", 0.2)
     monkeypatch.setattr(navigation, "_PATIENCE", 0.2)
     head = b"POST /routes/pause HTTP/1.1\r\nHost: %s\r\nAccept: text/html\r\nSec-Fetch-Mode: navigate\r\n"
     form = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 50\r\n\r\nreason="

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import random
@@ -19,7 +20,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from aiohttp import web
 
+from relay.web.swift import Answer
 from tests.cli.running import free_ports
 from tests.harness import PATIENCE, Received, relay_here, relay_process, sink, write_config
 
@@ -199,12 +202,81 @@ async def test_who_is_connected_when_relay_is_told_to_end_is_served_and_told_tha
                     await session.post(to, data=b"{}")
 
 
+POST = b"POST /in/any HTTP/1.1\r\nHost: relay\r\nContent-Length: 2\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "between", [b"", b"GET /health HTTP/1.1\r\nHost: relay\r\n\r\n"], ids=["of one kind", "of two"]
+)
+async def test_requests_in_a_row_are_all_answered_when_relay_is_told_to_end(tmp_path: Path, between: bytes) -> None:
+    async with relay_here(tmp_path, ANY) as relay:
+        assert relay.running is not None
+        address = urlsplit(relay.public)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(POST + b"{}")
+        await reader.readuntil(b"false}")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(relay.running.wind_down())
+            await asyncio.sleep(0)  # it has begun
+            writer.write(POST + b"{}" + between + POST + b"[]" + POST + b"{}")
+            async with asyncio.timeout(PATIENCE):
+                answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
+        assert {each[:3] for each in answers} == {b"200"}
+        last = [b"Connection: close" in each for each in answers]
+        assert last == ([False, False, False, True] if between else [False, False, True])
+        writer.close()
+
+
+async def test_a_body_that_is_still_coming_when_relay_is_told_to_end_is_taken_in(tmp_path: Path) -> None:
+    async with relay_here(tmp_path, ANY) as relay:
+        assert relay.running is not None
+        address = urlsplit(relay.public)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(POST + b"{")
+        async with asyncio.timeout(PATIENCE):
+            while not any(not each.idle for each in relay.running.public._handler.open):
+                await asyncio.sleep(0)
+        await relay.running.wind_down()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(relay.running.public.close(PATIENCE))
+            await asyncio.sleep(0)  # it has begun
+            writer.write(b"}")
+            async with asyncio.timeout(PATIENCE):
+                answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"Connection: close" in answer
+        writer.close()
+
+
+def answers() -> dict[int, object]:
+    """Those to requests that are in memory, by their addresses."""
+    gc.collect()
+    found = [each for each in gc.get_objects() if isinstance(each, Answer)]
+    return {id(each): each for each in (*found, *(each for each in gc.get_objects() if full(each)))}
+
+
+def full(value: object) -> bool:
+    return isinstance(value, web.Response) and value.body is not None
+
+
+async def test_idle_connections_keep_none_of_their_answers(tmp_path: Path) -> None:
+    """Of thousands of them, each would keep some KiB; on the admin side whatever somebody had asked for."""
+    async with relay_here(tmp_path, ANY) as relay, aiohttp.ClientSession() as plain, aiohttp.ClientSession() as session:
+        before = answers().keys()
+        async with plain.post(f"{relay.public}/in/any", data=b"{}") as answer:
+            assert answer.status == 200
+        for url in (f"{relay.public}/health", f"{relay.admin}/logs", f"{relay.admin}/health"):
+            async with session.get(url) as answer:
+                await answer.read()
+        assert answers().keys() <= before
+
+
 async def test_an_idle_connection_is_closed_when_relay_is_told_to_end(tmp_path: Path) -> None:
     async with relay_here(tmp_path, ANY) as relay:
         assert relay.running is not None
         address = urlsplit(relay.public)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        writer.write(b"POST /in/any HTTP/1.1\r\nHost: relay\r\nContent-Length: 2\r\n\r\n{}")
+        writer.write(POST + b"{}")
         assert (await reader.readuntil(b"false}")).startswith(b"HTTP/1.1 200 ")
         await relay.running.wind_down()
         async with asyncio.timeout(PATIENCE):
