@@ -136,8 +136,7 @@ class Ingest:
         if accepted.ignored is not None:
             self._metrics.events.inc(source.name, "ignored")
             journal.ignored(source.name, accepted.ignored)
-            shown: dict[str, object] = {"id": None, "routes": [], "ignored": accepted.ignored}
-            return _answer(source.respond, shown)
+            return _answer(source.respond, {"id": None, "routes": [], "ignored": accepted.ignored})
         self._metrics.events.inc(source.name, "duplicate" if accepted.duplicate else "accepted")
         if accepted.added is not None and not accepted.duplicate:
             self._offer(accepted.added)

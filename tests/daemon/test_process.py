@@ -205,16 +205,22 @@ async def test_who_is_connected_when_relay_is_told_to_end_is_served_and_told_tha
 POST = b"POST /in/any HTTP/1.1\r\nHost: relay\r\nContent-Length: 2\r\n\r\n"
 
 
+async def posted(public: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which an event was posted and answered, and nothing since."""
+    address = urlsplit(public)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(POST + b"{}")
+    assert (await reader.readuntil(b"false}")).startswith(b"HTTP/1.1 200 ")
+    return reader, writer
+
+
 @pytest.mark.parametrize(
     "between", [b"", b"GET /health HTTP/1.1\r\nHost: relay\r\n\r\n"], ids=["of one kind", "of two"]
 )
 async def test_requests_in_a_row_are_all_answered_when_relay_is_told_to_end(tmp_path: Path, between: bytes) -> None:
     async with relay_here(tmp_path, ANY) as relay:
         assert relay.running is not None
-        address = urlsplit(relay.public)
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        writer.write(POST + b"{}")
-        await reader.readuntil(b"false}")
+        reader, writer = await posted(relay.public)
         async with asyncio.TaskGroup() as group:
             group.create_task(relay.running.wind_down())
             await asyncio.sleep(0)  # it has begun
@@ -274,10 +280,7 @@ async def test_idle_connections_keep_none_of_their_answers(tmp_path: Path) -> No
 async def test_an_idle_connection_is_closed_when_relay_is_told_to_end(tmp_path: Path) -> None:
     async with relay_here(tmp_path, ANY) as relay:
         assert relay.running is not None
-        address = urlsplit(relay.public)
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        writer.write(POST + b"{}")
-        assert (await reader.readuntil(b"false}")).startswith(b"HTTP/1.1 200 ")
+        reader, writer = await posted(relay.public)
         await relay.running.wind_down()
         async with asyncio.timeout(PATIENCE):
             assert await reader.read() == b""
