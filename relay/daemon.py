@@ -200,7 +200,7 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
             stack.push_async_callback(peers.close)
         if first.tls is not None:
             first.tls.sni_callback = lambda connection, name, context: _newest_certificate(connection, reloader)
-        followers = Followers(store, stream.message)
+        followers = Followers(store, lambda item: stream.message(item, reloader.runtime.redact))
         retention = Retention(store, clock, lambda: reloader.runtime.config.store)
         admin = Admin(
             Desk(

@@ -17,6 +17,7 @@ MASK = "***"
 _PLAIN = re.compile("[A-Za-z0-9]+")
 _OF_IDS, _ID = re.compile("[a-z]{0,3}_?[0-9A-Z]*"), 30
 _SHORTEST_SOUGHT = 6  # seeking shorter values in foreign text would mask innocent words
+_NO_WORD = 16  # shorter ones the config is warned of
 _SHORTEST_CUT = 4  # as for the beginning of a secret at the end of a text that was cut off
 _IN_URLS = str.maketrans("+/", "-_")  # base64 as URLs write it
 _IN_PATHS = "/:@!$&'()*+,;="  # RFC 3986 lets these stand in a path,
@@ -125,6 +126,12 @@ class Redactor:
         """For `relay.destination`, the headers that many requests have in common, as they are and as they are shown."""
         self.harmless_words: set[tuple[object, ...]] = set()
         """For `relay.event`, what many events say, and in which no secret stands."""
+
+    @cached_property
+    def sparing(self) -> Redactor:
+        """One for what senders say of their content, which people read and filter by: of short secrets some are words,
+        as `production` in the query of a URL. None of 16 characters or more is missed."""
+        return Redactor([value for value in self.known if len(value) >= _NO_WORD])
 
     @cached_property
     def in_ids(self) -> bool:

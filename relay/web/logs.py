@@ -10,7 +10,7 @@ from aiohttp import web
 from relay import logtext
 from relay.ids import DELIVERY, EVENT, REJECTION
 from relay.logline import as_json
-from relay.web import read, schemas, shape
+from relay.web import read, schemas
 from relay.web.answer import answer, plain
 from relay.web.desk import Desk
 from relay.web.filters import filters
@@ -81,7 +81,7 @@ class Logs:
     async def _list(self, request: web.Request) -> web.Response:
         given = request[GIVEN]
         asked = [(name, value) for name, value in request.query.items() if name not in given]
-        page = await read.logs(self._desk.store, asked, self._desk.clock.now())
+        page = await read.logs(self._desk.log, asked, self._desk.clock.now())
         headers: Mapping[str, str] = {_NEXT: page["next"]} if page["next"] is not None else {}
         items: list[dict[str, Any]] = page["items"]
         match given.get("format"):
@@ -93,9 +93,7 @@ class Logs:
                 return answer(200, page)
 
     async def _show(self, request: web.Request) -> web.Response:
-        found = shape.masked(
-            await read.log(self._desk.store, request.match_info["id"]), self._desk.reloader.runtime.redact
-        )
+        found = await read.log(self._desk.log, request.match_info["id"])
         if request[GIVEN].get("format") == "text":
             return plain(_PLAIN, logtext.page(found) + "\n")
         return answer(200, found)

@@ -952,6 +952,31 @@ def test_every_key_that_may_hold_a_secret_holds_a_canary_in_that_config(
     assert expected - set(held(load(write_config(tmp_path, text)).config, canary)) == NOTHING_SECRET.keys()
 
 
+async def test_what_a_sender_says_is_what_routes_go_by_whatever_is_secret(tmp_path: Path) -> None:
+    """A word in a URL's query is as secret as a token there. It is a word all the same, as the secret of a source may
+    be an entry's id: routes match it and destinations are told of it."""
+    text = """
+sources:
+  open: {type: generic, verify: none, map: {environment: body.env, entry_id: body.id}}
+  closed: {type: generic, token: the-token-of-an-entry-71}
+routes:
+  - name: build
+    match: {environment: production, entry_id: "the-token-of-*-71"}
+    to: {url: "%s/?env=production", headers: {X-Cache-Key: published}}
+    payload: normalized
+"""
+    async with sink() as destination, relay_here(tmp_path, text % destination.url) as relay:
+        said = {"env": "production", "id": "the-token-of-an-entry-71"}
+        status, answer = await relay.post("/in/open", json.dumps(said).encode())
+        assert (status, answer["routes"]) == (200, ["build"])
+        [item] = await relay.logs_when(lambda items: [each["status"] for each in items] == ["delivered"])
+        told = json.loads(destination.received[0].body)
+        assert (told["environment"], told["entry_id"]) == ("production", "the-token-of-an-entry-71")
+        assert item["entry_id"] == "***"
+        shown = (await relay.get(f"/logs/{item['id']}"))["event"]
+        assert (shown["environment"], shown["entry_id"]) == ("production", "***")
+
+
 async def test_a_secret_that_a_sender_says_is_masked_wherever_it_is_shown(tmp_path: Path) -> None:
     """Somebody's webhook was pointed at the wrong source, or an entry has a strange name: also of a secret that was
     replaced since."""
