@@ -19,6 +19,7 @@ from relay.routing import Route
 
 _READY_PER_SLOT = 8
 _READY_LEAST = 64
+_PROBED = 1000  # what is remembered of probes: those of a week
 
 
 class Queue:
@@ -38,8 +39,8 @@ class Courier:
     returns does not send again what is being sent."""
 
     __slots__ = (
-        "again", "bucket", "bytes", "claimed", "claiming", "first", "health", "name", "probing", "recalled", "relaning",
-        "rerun", "resting", "route", "sending", "stuck", "turn", "workers",
+        "again", "bucket", "bytes", "claimed", "claiming", "first", "health", "name", "probed", "probing", "recalled",
+        "relaning", "rerun", "resting", "route", "sending", "stuck", "turn", "workers",
     )  # fmt: skip
 
     def __init__(self, route: Route, health: RouteHealth, clock: Clock) -> None:
@@ -57,6 +58,7 @@ class Courier:
         self.workers = 0
         self.claiming = False
         self.probing = False
+        self.probed: deque[DeliveryId] = deque(maxlen=_PROBED)  # since the destination was well
         self.resting = False  # out of rate
         self.relaning = False  # its deliveries are being put into other lanes
         self.turn = False  # with one slot: whose it is

@@ -12,7 +12,6 @@ from relay.clock import Clock
 from relay.courier import Courier, size_of
 from relay.delivery import Delivery, Trigger
 from relay.health import RouteState
-from relay.ids import DeliveryId
 from relay.oversight import Oversight
 from relay.schedule import Schedule
 from relay.settling import Settling
@@ -91,7 +90,7 @@ class Probes:
                     if not most:
                         self._schedule.expect(now + _ROOM_AGAIN, courier.name)
                         return
-                    delivery = await self._to_probe(courier, health.last_probe, now)
+                    delivery = await self._to_probe(courier, now)
                     size = size_of(delivery) if delivery is not None else 0
                     self._stock.hold(courier, size)
                 route = courier.route
@@ -109,6 +108,7 @@ class Probes:
                             self._schedule.expect(later, courier.name)
                         return
                     courier.sending[delivery.id] = delivery
+                    courier.probed.append(delivery.id)
                     try:
                         await self._attempts.send(route, courier, delivery, probe=True)
                     finally:
@@ -126,6 +126,7 @@ class Probes:
             if not courier.claiming:
                 courier.recalled.clear()
             if health.state is not RouteState.UNHEALTHY:
+                courier.probed.clear()
                 courier.look()
             if courier.first.behind or courier.again.behind:  # also what came while this one was reading
                 self._dispatcher.pump(courier)
@@ -138,17 +139,24 @@ class Probes:
             return True
         return courier.health.probe_due(self._clock.now()) != due
 
-    async def _to_probe(self, courier: Courier, last: DeliveryId | None, now: datetime) -> Delivery | None:
+    async def _to_probe(self, courier: Courier, now: datetime) -> Delivery | None:
         """What is sent to see whether a destination is well again: what a person asked for, else the oldest that was
-        not the last to be tried. Of large ones no more than one is read."""
-        claim, name = self._store.claim, courier.name
+        not tried yet since it was well. So what it never takes, whoever else would have it, keeps nobody waiting for
+        ever. When all were tried, the oldest but for the last one. Of large ones no more than one is read."""
+        claim, name, last = self._store.claim, courier.name, courier.health.last_probe
+        tried = {*courier.probed, last}
         found = courier.fresh(await claim(name, None, now, _PROBED_FROM, courier.known, _PROBED_BYTES))
-        if [one.id for one in found] == [last]:
-            known = {*courier.known, *(one.id for one in found)}
-            found = courier.fresh(await claim(name, None, now, 1, known, _PROBED_BYTES)) or found
-        asked = [one for one in found if one.trigger is Trigger.MANUAL]
-        others = [one for one in found if one.id != last]
-        return next(iter([*asked, *others, *found]), None)
+        for one in found:
+            if one.trigger is Trigger.MANUAL:
+                return one
+        if found and tried.issuperset(one.id for one in found):
+            known = courier.known | {number for number in tried if number is not None}
+            further = courier.fresh(await claim(name, None, now, 1, known, _PROBED_BYTES))
+            if further:
+                return further[0]
+            courier.probed.clear()
+            tried = {last}
+        return next((one for one in found if one.id not in tried), found[0] if found else None)
 
 
 def _probing(courier: Courier) -> str:

@@ -127,6 +127,32 @@ async def test_a_repeat_of_what_was_pruned_is_a_new_event(desk: Desk) -> None:
     assert (added.event, added.duplicate) == (event.id, False)
 
 
+async def test_a_repeat_of_what_can_no_longer_be_sent_is_a_new_event(desk: Desk) -> None:
+    """Its sender was told to send it again: it is its new body that is sent."""
+    mark = Mark(b"entry 7", b"v1", 10 * DAY)
+    first = await desk.tell(mark=mark)
+    [delivery] = await desk.claim()
+    await desk.store.record(failed(delivery))
+    desk.wait(2 * DAY.total_seconds())
+    assert (await prune(desk, retention=10 * DAY, bodies=DAY)).bodies == 1
+    event, again = desk.about(), desk.about()
+    added = await asyncio.gather(*(desk.store.add(each, [desk.owed(each)], mark) for each in (event, again)))
+    assert [(each.event, each.duplicate) for each in added] == [(event.id, False), (event.id, True)]
+    assert (await desk.claim())[0].event == event
+    assert [each.item.status for each in await desk.store.deliveries_of(first.event.id)] == ["failed"]
+
+
+async def test_a_repeat_of_what_was_delivered_is_one_also_without_its_body(desk: Desk) -> None:
+    mark = Mark(b"entry 7", b"v1", 10 * DAY)
+    first = await desk.tell(mark=mark)
+    await desk.send(first)
+    desk.wait(2 * DAY.total_seconds())
+    assert (await prune(desk, retention=10 * DAY, bodies=DAY)).bodies == 1
+    event = desk.about()
+    added = await desk.store.add(event, [desk.owed(event)], mark)
+    assert (added.event, added.duplicate) == (first.event.id, True)
+
+
 async def test_pruning_goes_on_in_steps_between_which_others_write(desk: Desk) -> None:
     """Also through what stays, and whatever comes meanwhile."""
     stays = [await desk.tell() for _ in range(30)]

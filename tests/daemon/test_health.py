@@ -111,6 +111,28 @@ async def test_a_poison_event_neither_trips_a_healthy_route_nor_keeps_a_dead_one
             await relay.logs_when(lambda items: items[0]["status"] == "delivered", f"?event_id={last['event_id']}")
 
 
+@pytest.mark.usefixtures("quick_probes")
+async def test_what_a_destination_never_takes_is_not_all_that_it_is_probed_with(tmp_path: Path) -> None:
+    """A receiver that says 404 for an entry it does not know: its answer is one of a destination that is not well."""
+    well = False
+
+    def answer(request: Received) -> int:
+        return 404 if b"poison" in request.body else 200 if well else 500
+
+    policy = "retry: {policy: fixed, every: 1h, attempts: 3}, unhealthy_after: 1"
+    async with sink(answer) as destination:
+        async with relay_here(tmp_path, routes(f"name: r, to: {{url: '{destination.url}'}}, {policy}")) as relay:
+            await relay.post("/in/any", b'{"id":"first"}')
+            await when_state(relay, "unhealthy")
+            for number in range(10):
+                await relay.post("/in/any", b'{"id":"poison %d"}' % number)
+            await relay.post("/in/any", b'{"id":"last"}')
+            well = True
+            await relay.logs_when(lambda items: items[0]["status"] == "delivered", "?entry_id=last")
+            probed = [json.loads(each.body)["id"] for each in destination.received if b"poison" in each.body]
+            assert probed[:10] == [f"poison {number}" for number in range(10)], "the oldest first, each once"
+
+
 @pytest.mark.parametrize(
     ("answers", "policy", "reason"),
     [(410, "retry: none", "410"), (500, "retry: none, unhealthy_after: 9, disable_after: 3", "disable_after")],

@@ -29,6 +29,11 @@ _CARRIER = (
 
 _NO_LOOKS: frozenset[str] = frozenset()
 _DELIVERIES_OF = "SELECT route, state FROM delivery WHERE event_id = ? ORDER BY id"
+_LIVE = ", ".join(f"'{state}'" for state in sorted(repeats.LIVE))
+_SPENT = f"""
+    SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM body WHERE event_id = ?1)
+        AND NOT EXISTS (SELECT 1 FROM delivery WHERE event_id = ?1 AND state IN ({_LIVE}))
+"""  # noqa: S608 - our own words
 
 
 @immutable
@@ -152,7 +157,8 @@ class Joining(ABC):
     # -- repeats -----------------------------------------------------------------------------------------------------
 
     def _repeated(self, adds: Sequence[Adding]) -> dict[int, int]:
-        """The places of events that repeat another one, and that one's id. The others are remembered."""
+        """The places of events that repeat another one, and that one's id. The others are remembered, also those that
+        repeat what can no longer be sent: a sender was told to send it again."""
         now = max([add.event[rows.RECEIVED_AT] for add in adds])
         seen = self._known([add for add in adds if add.mark is not None], now)
         if seen is None:
@@ -164,7 +170,11 @@ class Joining(ABC):
             if mark is None:
                 continue
             before = seen.get(mark.key)
-            if before is not None and before.value == mark.value:
+            if (
+                before is not None
+                and before.value == mark.value
+                and (mark.key in remembered or not self._spent(before.event))
+            ):
                 found[place] = before.event
                 continue
             number = add.event[0]
@@ -172,6 +182,10 @@ class Joining(ABC):
             remembered[mark.key] = repeats.row(mark, number, now)
         self._remember(list(remembered.values()), now)
         return found
+
+    def _spent(self, event: int) -> bool:
+        """Whether nothing came of a stored event, nor can any more: its body is no longer kept."""
+        return self._connection.execute(_SPENT, (event,)).fetchone() is not None
 
     def _repeat(self, first: int, add: Adding) -> Added:
         """A repeat of a stored event: known already, or, where nothing came of the first one, routed anew."""
