@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from string import printable
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from psycopg import Error
 from psycopg.conninfo import conninfo_to_dict
 
-from relay import storeurl
+from relay import stores, storeurl
 from relay.config import Config, ConfigError, effective, load
 from relay.effective import shown_store
 from relay.reload import differences, pending_restart
@@ -146,6 +147,11 @@ def test_another_password_waits_for_a_restart_and_is_not_told() -> None:
     assert differences(old, new) == {"other": ["store"]}  # type: ignore[arg-type]
 
 
+def test_a_driver_is_named_as_the_extra_has_it() -> None:
+    extras = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert list(stores._DRIVERS.values()) == [("psycopg", *extras["optional-dependencies"]["postgres"])]
+
+
 @pytest.mark.parametrize("verb", ["check", "serve"])
 def test_a_driver_that_is_not_installed_is_one_clear_mistake(tmp_path: Path, verb: str) -> None:
     path = write_config(tmp_path, "store:\n  url: postgresql://relay@db/relay\n")
@@ -153,7 +159,7 @@ def test_a_driver_that_is_not_installed_is_one_clear_mistake(tmp_path: Path, ver
     ended = run_process(verb, "--config", path, environ={"PYTHONPATH": str(tmp_path)})
     assert ended.code == 78
     [line] = ended.err.splitlines()
-    assert line.endswith("store.url: postgresql: needs the extra: pip install 'relay[postgres]'")
+    assert line.endswith("store.url: postgresql: needs psycopg: pip install 'psycopg[binary]>=3.2'")
     assert re.match(r".*/config.yaml:[0-9]+:8: ", line)
 
 
@@ -162,7 +168,7 @@ def test_a_driver_without_its_library_says_what_it_lacks(tmp_path: Path) -> None
     (tmp_path / "psycopg.py").write_text("raise ImportError('no pq wrapper available.\\n- libpq library not found')")
     ended = run_process("check", "--config", path, environ={"PYTHONPATH": str(tmp_path)})
     assert ended.code == 78
-    assert ended.err.endswith("'relay[postgres]' (no pq wrapper available. - libpq library not found)\n")
+    assert ended.err.endswith("'psycopg[binary]>=3.2' (no pq wrapper available. - libpq library not found)\n")
 
 
 def test_a_config_of_sqlite_needs_no_driver(tmp_path: Path) -> None:

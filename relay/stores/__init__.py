@@ -14,8 +14,9 @@ from relay.shared import Server
 from relay.store import LogReader, Store, Unusable
 from relay.survey import Surveyor
 
-_DRIVERS = {"postgresql": ("psycopg", "postgres")}
-"""By store: the package that speaks to it where that is one more than relay itself needs, and relay's extra for it."""
+_DRIVERS = {"postgresql": ("psycopg", "psycopg[binary]>=3.2")}
+"""By store: the package that speaks to it where that is one more than relay itself needs, and how pip knows it. (Not as
+relay's extra: by that name PyPI has another program.)"""
 
 
 _OLDEST_SQLITE = (3, 37, 0)
@@ -29,13 +30,13 @@ def lacking(url: str) -> str | None:
         return _newer_sqlite()
     if scheme not in _DRIVERS:
         return None
-    driver, extra = _DRIVERS[scheme]
+    driver, known_as = _DRIVERS[scheme]
     try:
         import_module(driver)
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == driver
         why = "" if absent else f" ({' '.join(str(error).split())})"
-        return f"{scheme}: needs the extra: pip install 'relay[{extra}]'{why}"
+        return f"{scheme}: needs {driver}: pip install '{known_as}'{why}"
     return None
 
 

@@ -498,4 +498,4 @@ def test_without_the_driver_it_is_said_what_to_install(filled: Path) -> None:
         timeout=PATIENCE,
     )
     assert (done.returncode, done.stdout) == (78, "")
-    assert done.stderr == "relay: postgresql: needs the extra: pip install 'relay[postgres]'\n"
+    assert done.stderr == "relay: postgresql: needs psycopg: pip install 'psycopg[binary]>=3.2'\n"

@@ -1,4 +1,4 @@
-"""The queue on PostgreSQL, shared by any number of relays. Needs the extra `relay[postgres]`.
+"""The queue on PostgreSQL, shared by any number of relays. Needs psycopg, relay's extra `postgres`.
 
 What it has in common with other stores on SQL lies in `stores/_sql`, whose words `dialect` translates.
 
