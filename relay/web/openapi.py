@@ -20,15 +20,16 @@ READ = Operation(
 
 _ABOUT = """\
 The admin side of relay. A request that changes something is a POST; where a browser sends it, it must come from one of
-relay's own pages (`Origin`, `Sec-Fetch-Site`). HEAD is answered as GET is, without a body. OPTIONS says which methods
-there are; nothing is shared with other origins. A method that a path does not have is a 405, as `MethodNotAllowed`
-describes. A parameter that a request does not take is a 400. Where no tokens are configured none is needed, and the
-`Host` must be one of relay's own. No answer may be kept by caches."""
+relay's own pages (`Origin`, `Sec-Fetch-Site`). Other requests are refused where another site's page makes them, unless
+it sends its reader here (`Sec-Fetch-Mode: navigate`). HEAD is answered as GET is, without a body. OPTIONS says which
+methods there are; nothing is shared with other origins. A method that a path does not have is a 405, as
+`MethodNotAllowed` describes. A parameter that a request does not take is a 400. Where no tokens are configured none is
+needed, and the `Host` must be one of relay's own. No answer may be kept by caches."""
 
 _ERRORS: Mapping[int, tuple[str, str, Mapping[str, str]]] = {
     400: ("BadRequest", "The parameter that `detail` names cannot be used, or the request is malformed.", {}),
     401: ("Unauthenticated", "No token, or a wrong one.", {"WWW-Authenticate": "How to give one."}),
-    403: ("Forbidden", "The token may only read; or another site's page sent this.", {}),
+    403: ("Forbidden", "The token may only read, and this is a POST; or another site's page sent this.", {}),
     404: ("NotFound", "There is no such thing.", {}),
     405: ("MethodNotAllowed", "The path has other methods.", {"Allow": "Which."}),
     409: ("WrongState", "The state of things does not allow it: `detail` says what to do instead.", {}),

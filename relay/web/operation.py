@@ -111,9 +111,7 @@ class Operation:
         if self.names:
             found.add(404)
         if not self.open:
-            found |= {401, 421}
-        if self.method == "POST":
-            found.add(403)
+            found |= {401, 403, 421}
         return sorted(found)
 
     def check(self, query: Iterable[tuple[str, str]], path: Mapping[str, str]) -> dict[str, str]:
