@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from relay import authschema, payloadschema, preset, proofschema, retryschema, schema, signschema, wireschema
 from relay.config import load
+from relay.destination import OWN_HEADERS, TELLING_HEADERS
+from relay.event import event_from_json
 from relay.fields import Section
 from relay.notifier import NotifierConfig
 from relay.notifier import types as notifier_types
@@ -137,6 +140,24 @@ def test_all_that_templates_can_call_is_listed() -> None:
         "methods of lists": set(METHODS[list]),
     }
     assert METHODS[list] == METHODS[tuple]
+
+
+def part(heading: str) -> str:
+    """What stands under a heading of the third level."""
+    return PAGE.partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
+
+
+def test_every_header_that_relay_writes_is_told_with_whether_a_route_may() -> None:
+    rows = re.findall(r"^\| (`[^|]+`) \|[^|]+\| (yes|no) \|$", part("routes.to"), re.MULTILINE)
+    told = {name.lower(): may == "yes" for names, may in rows for name in words(names)}
+    never_sent = {"transfer-encoding"}
+    assert told == dict.fromkeys(OWN_HEADERS - never_sent, False) | dict.fromkeys(TELLING_HEADERS, True)
+
+
+def test_the_description_that_is_shown_is_one() -> None:
+    [example] = re.findall(r"^```json\n(.*?)^```", part("routes.payload"), re.DOTALL | re.MULTILINE)
+    shown = json.loads(example)
+    assert list(event_from_json(shown, [], b"").as_json(shown["id"]).items()) == list(shown.items())
 
 
 def sections(base: type[Section] = Section) -> set[type[Section]]:

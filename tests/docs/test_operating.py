@@ -97,7 +97,7 @@ def test_every_log_event_is_documented_with_its_fields() -> None:
     assert len(expected) > 15
     expected["started"] |= facts("started")
     expected["manual_action"] |= facts("manual")
-    expected["config_loaded"] |= {"routes", "sources", "other"}
+    expected["config_loaded"] |= {"routes", "sources", "notifiers", "other"}
     table = {next(iter(words(row[0]))): words(row[2]) for row in rows("Log events") if words(row[0])}
     assert table == expected
 
