@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +21,10 @@ class Process:
         self._proc = proc
         self._ticks = os.sysconf("SC_CLK_TCK")
         self._booted: float | None = None
-        with contextlib.suppress(OSError):
-            for line in (proc / "stat").read_text().splitlines():
-                if line.startswith("btime "):
-                    self._booted = float(line.split()[1])
+        if proc.exists():  # macOS has neither it nor the clock
+            # Not from /proc/stat, which systemd's ProcSubset=pid hides. Processes are dated by the clock that goes on
+            # while the machine is suspended.
+            self._booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def families(self) -> Iterator[Family]:
         """See exposition.Metric."""

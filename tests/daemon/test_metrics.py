@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay import journal
 from relay.metrics import NOTIFICATIONS, OUTCOMES, Metrics
+from relay.process import Process
 from tests.harness import LISTEN, PATIENCE, Received, Relay, relay_here, sink, write_config
 
 PROMETHEUS = Path(__file__).parent.parent.parent / "docs" / "prometheus"
@@ -223,6 +225,32 @@ async def test_the_lag_of_the_event_loop_is_measured_and_the_process_is_describe
         assert of(found, "process_resident_memory_bytes") > 10 << 20
         assert of(found, "relay_store_free_bytes") > 0
         assert of(found, "relay_store_size_bytes") > 0
+
+
+def test_the_process_is_described_where_proc_shows_nothing_but_processes(tmp_path: Path) -> None:
+    """As systemd's `ProcSubset=pid` has it."""
+    (tmp_path / "self").symlink_to("/proc/self")
+    assert (
+        [family.name for family in Process(tmp_path).families()]
+        == [family.name for family in Process().families()]
+        != []
+    )
+    assert list(Process(tmp_path / "nothing").families()) == []
+
+
+def test_a_process_began_when_the_clock_said_so(tmp_path: Path) -> None:
+    before = time.time()
+    with subprocess.Popen(["sleep", "60"]) as began:
+        after = time.time()
+        (tmp_path / "self").symlink_to(f"/proc/{began.pid}")
+        [started] = [
+            value
+            for family in Process(tmp_path).families()
+            for _, _, value in family.samples
+            if family.name == "process_start_time_seconds"
+        ]
+        began.kill()
+    assert before - 0.1 <= started <= after + 0.1  # it is told in hundredths of a second
 
 
 # -- what is made of them --------------------------------------------------------------------------------------------
