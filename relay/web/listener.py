@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -124,14 +125,20 @@ def _umask(mask: int) -> Any:
 
 
 def _remove_stale(path: Path) -> None:
-    """A socket that nobody listens on is left from a crash."""
+    """A socket that nobody listens on is left from a crash. Raises OSError where somebody does: the event loop would
+    put its own in the place of any."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink()
+            return
+        except BlockingIOError:
+            pass  # as many as may wait for who listens there already do
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
