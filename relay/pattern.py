@@ -17,7 +17,7 @@ Two actions are special:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
@@ -194,6 +194,10 @@ class Filter:
         """Whether it asks for nothing that differs from one entry to the next."""
         keys = [key for entry in (self._all, *self._any) for key, _ in entry.of_change]
         return self._where is None and "entry_id" not in keys
+
+    def may_see(self, keys: Container[str]) -> bool:
+        """Whether its `where`, the last of its clauses, may depend on one of these keys of what it is asked over."""
+        return self._where is not None and self._where.may_see(keys)
 
     def matches(self, subject: Subject) -> bool:
         """Whether the route wants the event."""

@@ -6,7 +6,7 @@ reads `!a.b` as `(!a).b`, which is never true: who writes that means `!(a.b)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 # jmespath itself is imported by what needs it: most configs hold no expression.
@@ -46,6 +46,17 @@ class Query:
             return self._parsed.search(data)
         except Exception as error:  # noqa: BLE001  # of JMESPath and of Python: recursion, numbers too large, odd types
             raise QueryError(f"{type(error).__name__}: {error}") from None
+
+    def may_see(self, keys: Container[str]) -> bool:
+        """Whether what it selects may depend on one of these keys: it names one, or takes all there are."""
+        for node in _nodes(self._parsed.parsed):
+            if node["type"] == "field" and node["value"] in keys:
+                return True
+            if node["type"] == "current" or (
+                node["type"] == "value_projection" and node["children"][0]["type"] == "identity"
+            ):
+                return True
+        return False
 
     def __repr__(self) -> str:
         return f"Query({self.text!r})"

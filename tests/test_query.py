@@ -132,6 +132,23 @@ def test_the_headers_that_an_expression_names(text: str, names: list[str]) -> No
     assert sorted(query.headers_named(text)) == names
 
 
+@pytest.mark.parametrize(
+    ("text", "sees"),
+    [
+        ("event.locale == 'en' && contains(['a', `\"body\"`], event.model)", False),
+        ("event.*", False),
+        ("body.id", True),
+        ("event.locale == 'en' || length(body.entry) > `1`", True),
+        ("@.event", True),
+        ("contains(to_string(@), 'x')", True),
+        ("*.entry", True),
+        ("headers.a", False),
+    ],
+)
+def test_whether_an_expression_may_depend_on_a_key(text: str, sees: bool) -> None:
+    assert query.compile(text).may_see(("body",)) is sees
+
+
 @given(text=st.text(max_size=30) | st.text("ab.!()[]?*&|@'`{}: 1,", max_size=20))
 def test_no_text_raises_anything_else(text: str) -> None:
     with suppress(QueryError):

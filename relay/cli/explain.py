@@ -123,6 +123,7 @@ def _of_file(runtime: Runtime, source_name: str, inbound: Inbound, now: datetime
         "proofs": [],
         "reason": None,
         "ignored": None,
+        "body_kept": True,
         "event": None,
         "routes": [],
         "routes_matched": [],
@@ -169,6 +170,7 @@ def _of_id(runtime: Runtime, id_text: str, answer: dict[str, Any], now: datetime
     if answer.get("event") is None:
         term.fail(f"the event of {id_text} is no longer kept: there is nothing to explain")
     body = answer.get("body")
+    kept = body is not None or "body_base64" in answer
     content = body.encode() if body is not None else base64.b64decode(answer.get("body_base64", ""))
     event = event_from_json(answer["event"], answer["headers"], content)
     report: dict[str, Any] = {
@@ -179,21 +181,42 @@ def _of_id(runtime: Runtime, id_text: str, answer: dict[str, Any], now: datetime
         "proofs": [],
         "reason": "when it was accepted",
         "ignored": None,
+        "body_kept": kept,
     }
-    return report | _routes(runtime, event, answer["event"]["id"], now)
+    return report | _routes(runtime, event, answer["event"]["id"], now, kept)
 
 
-def _routes(runtime: Runtime, event: Event, event_id: str, now: datetime) -> dict[str, Any]:
-    """What each route makes of the event."""
+def _routes(runtime: Runtime, event: Event, event_id: str, now: datetime, kept: bool = True) -> dict[str, Any]:
+    """What each route makes of the event. Without a body that was `kept` nothing would be sent."""
     from relay import explanation
     from relay.pattern import Subject
 
     routes = explanation.of_routes(runtime, Subject.of(event, event_id))
+    if not kept:
+        _unseen(runtime, routes, event, event_id)
     for entry in routes:
-        if entry["matched"]:
+        if entry["matched"] and kept:
             entry["request"] = _request(runtime.routing.routes[entry["route"]], event, event_id, now)
     order = [entry["route"] for entry in routes if entry["matched"]]
     return {"event": event.as_json(event_id), "routes": routes, "routes_matched": order}
+
+
+def _unseen(runtime: Runtime, routes: list[dict[str, Any]], event: Event, event_id: str) -> None:
+    """Leave open what a `where` makes of a body that is no longer kept. Fails where a route's verdict hangs on it."""
+    gone = ("body",) if event.headers else ("body", "headers")  # 'relay forget' takes both
+    unknown = []
+    for entry in routes:
+        if not runtime.routing.routes[entry["route"]].filter.may_see(gone):
+            continue
+        *others, where = entry["clauses"]
+        where |= {"matched": None, "note": "the body is no longer kept"}
+        if entry["enabled"] and entry["sources"]["matched"] and all(clause["matched"] for clause in others):
+            unknown.append(entry["route"])
+    if unknown:
+        term.fail(
+            f"the body of {event_id} is no longer kept, and where looks at it: whether {' and '.join(unknown)} would"
+            " take it cannot be told, and 'relay replay' refuses it"
+        )
 
 
 def _request(route: Route, event: Event, event_id: str, now: datetime) -> dict[str, Any]:
@@ -245,6 +268,8 @@ def _verdict(report: dict[str, Any]) -> list[str]:
         lines = [colour.paint("not verified", "yellow") + f": {reason}"]
     else:
         lines = [colour.paint("verified", "green") + f": {reason or ', '.join(report['proofs'])}"]
+    if not report["body_kept"]:
+        lines.append("its body is no longer kept: nothing would be sent, and 'relay replay' refuses it")
     if report["ignored"]:
         lines.append(f"ignored, not stored: {term.printable(report['ignored'])}")
     return lines
@@ -295,7 +320,7 @@ def _clause_lines(clause: dict[str, Any], changes: int, indent: str, room: int) 
 
 
 def _line(
-    key: str, patterns: list[str], saw: list[Any], matched: bool, note: str | None, indent: str, room: int
+    key: str, patterns: list[str], saw: list[Any], matched: bool | None, note: str | None, indent: str, room: int
 ) -> list[str]:
     """`yes  action  publish   wants publish, unpublish`; on two lines where one is too narrow."""
     said = f"{key:<11}" if saw or patterns else key
@@ -313,7 +338,9 @@ def _line(
     return [head + said.rstrip(), *term.paragraph(rest, " " * (len(indent) + 18), room)]
 
 
-def _mark(matched: bool) -> str:
+def _mark(matched: bool | None) -> str:
+    if matched is None:
+        return colour.paint("?  ", "yellow")
     return colour.paint("yes", "green") if matched else colour.paint("NO ", "red")
 
 

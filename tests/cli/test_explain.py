@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cli.running import FIXTURES, complaint, run
+from tests.cli.running import FIXTURES, complaint, free_ports, run, run_process, serving
+from tests.harness import write_config
 
 KNOWN = {f"{path.parent.name}/{path.stem}": path for path in sorted(FIXTURES.glob("*/*.json"))}
 
@@ -211,6 +212,50 @@ def test_a_file_that_is_meant_to_be_a_request_and_is_not_is_wrong_usage(
 def test_wrong_arguments_say_what_is_right(tmp_path: Path, args: list[str], said: str) -> None:
     path = config(tmp_path, "strapi/v4-entry-publish")
     assert said in complaint(run("explain", *args, "--config", path), 2)
+
+
+def test_of_an_event_whose_body_is_no_longer_kept_only_what_can_be_told_is_told(tmp_path: Path) -> None:
+    """With the daemon, and from its file."""
+    posted = "{type: generic, verify: none, map: {model: body.model}}"
+    sources = f"sources: {{open: {posted}, other: {{type: github, secret: s}}}}"
+    to = "to: {url: 'https://example.com/'}"
+    routes = f"""
+  - {{name: pages, match: {{model: page, where: "event.action == `null`"}}, {to}}}
+  - {{name: posts, match: {{model: post, where: "body.model == 'page'"}}, {to}}}
+  - {{name: never, sources: other, match: {{where: "body.model == 'page'"}}, {to}}}
+"""
+    deciding = f"  - {{name: deep, match: {{model: page, where: \"headers.a == 'b'\"}}, {to}}}\n"
+
+    listen = "server: {{listen: '127.0.0.1:{}'}}\nadmin: {{listen: '127.0.0.1:{}'}}".format(*free_ports(2))
+
+    def config(text: str) -> Path:
+        return write_config(tmp_path, f"{listen}\n{sources}\nroutes:{text}")
+
+    body = tmp_path / "body.json"
+    body.write_text('{"model": "page"}')
+    with serving(config(" []")) as relay:
+        where = ("--config", relay.config)
+        event_id = run("send", "open", "--file", body, *where).out.split()[1]
+        config(routes)
+        assert "would send POST" in run("explain", event_id, *where).out
+        assert run("forget", event_id, *where).code == 0
+        online = run("explain", event_id, *where)
+    ended = run_process("explain", event_id, "--expect", "pages", *where)
+    assert ended == online
+    assert ended.code == 0
+    assert "its body is no longer kept: nothing would be sent, and 'relay replay' refuses it" in ended.out
+    assert "would send" not in ended.out
+    assert "taken by pages" in ended.out
+    assert ended.out.count("  ?    where        wants body.model == 'page'  (the body is no longer kept)") == 2
+    report = run("explain", event_id, *where, "--json").json
+    assert report["body_kept"] is False
+    assert [route["clauses"][-1]["matched"] for route in report["routes"]] == [True, None, None]
+    assert not [route for route in report["routes"] if "request" in route]
+    config(routes + deciding)
+    assert complaint(run("explain", event_id, *where), 1) == (
+        f"relay: the body of {event_id} is no longer kept, and where looks at it: whether deep would take it cannot be"
+        " told, and 'relay replay' refuses it"
+    )
 
 
 def test_every_fixture_is_explained_with_the_answer_that_the_daemon_gives(tmp_path: Path) -> None:
