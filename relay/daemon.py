@@ -90,52 +90,80 @@ async def run(
     held: bool = False,
 ) -> None:
     """Run until SIGTERM or SIGINT; SIGHUP reloads the config. `on_ready` is called when both sides listen. `held`
-    pauses all routes before anything is sent.
+    pauses all routes before anything is sent. Told to end while it waits for its store, it ends; while it opens it,
+    when it has. Told to reload before it runs, it does so when it runs.
 
     Raises ConfigError, BadHandOver, Unusable, Locked, CannotListen or Unavailable before that, and then nothing was
     taken in.
     """
-    async with running(path, clock or SystemClock(), held=held) as relay:
-        stop = asyncio.Event()
-        hangup = asyncio.Event()
-        names: list[str] = []
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    hangup = asyncio.Event()
 
-        def on_stop(name: str) -> None:
-            names.append(name)
-            stop.set()
-
-        loop = asyncio.get_running_loop()
+    def on_stop(name: str) -> None:
+        if stop.is_set():  # two signals came at the same time
+            return
+        # Asked again while stopping: end at once. Nothing acknowledged is lost by that either.
         for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, on_stop, signum.name)
-        loop.add_signal_handler(signal.SIGHUP, hangup.set)
-        heap.settle()
-        # The writer's thread asks for Python's lock but a few times for each commit. As long as it waits for it, nobody
-        # who waits for that commit is answered, and in the end the loop has nothing to do.
-        sys.setswitchinterval(_SWITCH_INTERVAL)
-        async with asyncio.TaskGroup() as group:
-            tasks = (
-                group.create_task(_reload_on(hangup, relay.reloader), name="reload"),
-                group.create_task(_watch(relay.health, relay.store), name="watch"),
-            )
-            systemd.ready(relay.reloader.status)
-            if on_ready is not None:
-                on_ready(relay)
-            await stop.wait()
-            # Asked again while stopping: end at once. Nothing acknowledged is lost by that either.
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(signum)
-            loop.add_signal_handler(signal.SIGHUP, lambda: None)
-            systemd.stopping()
-            journal.stopping(names[0])
-            await relay.wind_down()
-            for task in tasks:
-                task.cancel()
-    journal.stopped(relay.dispatcher.interrupted)
+            loop.remove_signal_handler(signum)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # an exception would wait for what is done on threads
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        systemd.stopping()
+        journal.stopping(name)
+        stop.set()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, on_stop, signum.name)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    try:
+        async with running(path, clock or SystemClock(), held=held, stop=stop) as relay:
+            heap.settle()
+            # The writer's thread asks for Python's lock but a few times for each commit. As long as it waits for it,
+            # nobody who waits for that commit is answered, and in the end the loop has nothing to do.
+            sys.setswitchinterval(_SWITCH_INTERVAL)
+            async with asyncio.TaskGroup() as group:
+                tasks = (
+                    group.create_task(_reload_on(hangup, relay.reloader), name="reload"),
+                    group.create_task(_watch(relay.health, relay.store), name="watch"),
+                )
+                systemd.ready(relay.reloader.status)
+                if on_ready is not None:
+                    on_ready(relay)
+                await stop.wait()
+                await relay.wind_down()
+                for task in tasks:
+                    task.cancel()
+    except _Stopped:
+        journal.stopped(0)
+    else:
+        journal.stopped(relay.dispatcher.interrupted)
+
+
+class _Stopped(Exception):
+    """Relay was told to end before it had begun."""
+
+
+class _Impatient:
+    """A clock by which nobody waits any longer when relay is told to end: what is waited for is not needed then."""
+
+    def __init__(self, clock: Clock, stop: asyncio.Event) -> None:
+        self.now, self.now_ms, self.monotonic = clock.now, clock.now_ms, clock.monotonic
+        self._stop = stop
+
+    async def sleep(self, seconds: float) -> None:
+        """Raises _Stopped."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+            raise _Stopped
 
 
 @contextlib.asynccontextmanager
-async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncIterator[Running]:
-    """A whole relay, from its config file; leaving the context stops it. Raises as `run` does."""
+async def running(
+    path: Path, clock: Clock, *, held: bool = False, stop: asyncio.Event | None = None
+) -> AsyncIterator[Running]:
+    """A whole relay, from its config file; leaving the context stops it. Raises as `run` does, and _Stopped where it is
+    told to `stop` before it has its store."""
     handed_over = handover.handed_over()
     first = read(path, 1, clock.now())
     configure_journal(first)
@@ -146,8 +174,12 @@ async def running(path: Path, clock: Clock, *, held: bool = False) -> AsyncItera
         with _patience():
             # Either another relay has the file, or the database cannot be reached yet.
             waiting = journal.store_locked if config.store.url.startswith("sqlite:") else journal.store_trouble
-            store = await open_store(config.store.url, clock, waiting, journal.store_migrating)
+            by = clock if stop is None else _Impatient(clock, stop)
+            store = await open_store(config.store.url, by, waiting, journal.store_migrating)
         stack.push_async_callback(store.close)
+        # Only now: the thread that opens it, and may bring it up to date, needs its lock to the end.
+        if stop is not None and stop.is_set():
+            raise _Stopped
         kept = await store.status()
         journal.store_opened(kept.backend, kept.version, kept.location, kept.pending, kept.held)
         for note in store.notes():

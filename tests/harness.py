@@ -164,23 +164,34 @@ class RelayProcess:
         self.log = config.parent / "relay.log"
         self._prefix = prefix or []
         self._environ = environ or {}
+        self.offset = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.public = self.admin = ""
 
     async def start(self) -> RelayProcess:
         """Start it and wait until it says that it takes events."""
-        offset = self.log.stat().st_size if self.log.exists() else 0
+        self.launch()
+        started = await self.said("started")
+        self.public = f"http://{started['listen']}"
+        self.admin = f"http://{started['admin']}"
+        return self
+
+    def launch(self) -> None:
+        """Start it."""
+        self.offset = self.log.stat().st_size if self.log.exists() else 0
         command = [*self._prefix, sys.executable, "-m", "relay", "serve", "--config", str(self.config)]
         environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)} | self._environ
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=environ, cwd=self.config.parent)
+
+    async def said(self, event: str) -> dict[str, Any]:
+        """The line of this event that it has logged since it was started last, once it has."""
+        assert self.process is not None
         async with asyncio.timeout(PATIENCE):
             while True:
-                for line in self.lines(offset):
-                    if line.get("event") == "started":
-                        self.public = f"http://{line['listen']}"
-                        self.admin = f"http://{line['admin']}"
-                        return self
+                for line in self.lines(self.offset):
+                    if line.get("event") == event:
+                        return line
                 assert self.process.poll() is None, self.log.read_text()
                 await asyncio.sleep(0.01)
 

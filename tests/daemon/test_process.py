@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import json
 import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +26,7 @@ from aiohttp import web
 
 from relay.web.swift import Answer
 from tests.cli.running import free_ports
-from tests.harness import PATIENCE, Received, relay_here, relay_process, sink, write_config
+from tests.harness import PATIENCE, Received, RelayProcess, relay_here, relay_process, sink, write_config
 
 ANY = "sources: {any: {type: generic, verify: none, map: {entry_id: body.id}}}\n"
 
@@ -325,6 +327,106 @@ async def test_a_second_relay_on_the_same_file_exits_1_and_names_the_first(tmp_p
         assert second.returncode == 1
         assert str(relay.process.pid) in stderr.decode()
         assert (await ask(relay.admin + "/health"))["status"] == "ok"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The store is another relay's."""
+    with (folder / "relay.db.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.asynccontextmanager
+async def starting(folder: Path) -> AsyncIterator[RelayProcess]:
+    """A relay process that nobody has waited for."""
+    relay = RelayProcess(write_config(folder, ANY))
+    relay.launch()
+    assert relay.process is not None
+    try:
+        yield relay
+    finally:
+        relay.kill()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_a_relay_that_is_told_to_end_waits_for_no_store(tmp_path: Path, signum: signal.Signals) -> None:
+    with locked(tmp_path):
+        async with starting(tmp_path) as relay:
+            await relay.said("store_locked")
+            assert relay.process is not None
+            relay.process.send_signal(signum)
+            assert await asyncio.to_thread(relay.process.wait, 5) == 0  # it would wait for 10 s
+            said = [(line["event"], line.get("signal")) for line in relay.lines()]
+            assert said == [("store_locked", None), ("stopping", signum.name), ("stopped", None)]
+
+
+@contextlib.contextmanager
+def busy(folder: Path) -> Iterator[None]:
+    """The store's file is there, and nobody else can write to it now."""
+    with contextlib.closing(sqlite3.connect(folder / "relay.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+async def opening(relay: RelayProcess) -> None:
+    """Wait until it has locked its store, which it then opens."""
+    assert relay.process is not None
+    lock = relay.config.with_name("relay.db.lock")
+    async with asyncio.timeout(PATIENCE):
+        while not (lock.exists() and lock.read_text().startswith(f"{relay.process.pid}\n")):
+            await asyncio.sleep(0.005)
+
+
+async def test_a_relay_that_is_told_to_end_while_it_opens_its_store_ends_when_it_has_with_the_lock_until_then(
+    tmp_path: Path,
+) -> None:
+    async with relay_process(tmp_path, ANY) as first:
+        assert await first.stop() == 0
+    with contextlib.ExitStack() as held:
+        held.enter_context(busy(tmp_path))
+        async with starting(tmp_path) as relay:
+            await opening(relay)
+            assert relay.process is not None
+            relay.process.terminate()
+            await relay.said("stopping")
+            with (tmp_path / "relay.db.lock").open() as lock, pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.close()
+            assert await asyncio.to_thread(relay.process.wait, PATIENCE) == 0
+            assert [line["event"] for line in relay.lines(relay.offset)] == ["stopping", "stopped"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_a_relay_that_opens_its_store_at_once(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
+    async with relay_process(tmp_path, ANY) as first:
+        assert await first.stop() == 0
+    with busy(tmp_path):
+        async with starting(tmp_path) as relay:
+            await opening(relay)
+            assert relay.process is not None
+            relay.process.terminate()
+            await relay.said("stopping")
+            relay.process.send_signal(signum)
+            assert await asyncio.to_thread(relay.process.wait, PATIENCE) == -signum
+
+
+async def test_a_reload_that_is_asked_for_during_the_start_comes_after_it(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as held:
+        held.enter_context(locked(tmp_path))
+        async with starting(tmp_path) as relay:
+            await relay.said("store_locked")
+            relay.hup()
+            relay.hup()
+            held.close()
+            assert (await relay.said("config_loaded"))["generation"] == 2
+            assert await relay.stop() == 0
+            events = [line["event"] for line in relay.lines()]
+            assert events.count("config_loaded") == 1
+            assert events.index("started") < events.index("config_loaded")
 
 
 def serve(config: Path) -> subprocess.CompletedProcess[str]:
