@@ -875,6 +875,17 @@ def test_contentstacks_keys_may_be_several() -> None:
     assert source.verify(request(b"{}", contentstack_signature(old, b"{}", 32)), NOW).held == ("public_key[1]",)
 
 
+def test_of_contentstacks_signatures_a_few_are_tried() -> None:
+    key, other = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1).decode()
+    source = adapter("contentstack", public_key=pem, tolerance="0s")
+    name, right = contentstack_signature(key, b"{}", 32)
+    _, wrong = contentstack_signature(other, b"{}", 32)
+    fourth, fifth = (request(b"{}", (name, ",".join([*[wrong] * count, right]))) for count in (3, 4))
+    assert source.verify(fourth, NOW).held == ("public_key",)
+    assert "more than 4" in reason(source, fifth)
+
+
 def test_all_configured_proofs_must_hold() -> None:
     source = adapter("contentstack", secret="s", token="t")
     signed = source.sign(samples.load("contentstack"), NOW)
