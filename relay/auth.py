@@ -24,6 +24,7 @@ from relay.clock import Clock
 from relay.delivery import Code, Response
 from relay.destination import Limits, Outbound, Wire
 from relay.masking import without_secrets
+from relay.proof import raw
 from relay.secret import Redactor
 from relay.tlsfault import printable
 
@@ -54,7 +55,7 @@ class ClientCredentials:
         self._url: URL = url
         client, secret = section.client_id, section.client_secret.reveal()
         # In a header each is written as in a form: RFC 6749 section 2.3.1.
-        self._pair = f"{quote_plus(client)}:{quote_plus(secret)}"
+        self._pair = f"{quote_plus(raw(client))}:{quote_plus(raw(secret))}"
         self._named = {"client_id": client, "client_secret": secret}
         self._hide = Redactor([secret, self._pair, f"{client}:{secret}", *section.params.values(), *url.query.values()])
         self._form = {"grant_type": "client_credentials"}
@@ -159,7 +160,8 @@ class ClientCredentials:
             headers.append(("Authorization", "Basic " + base64.b64encode(self._pair.encode()).decode()))
         else:
             form = {**form, **self._named}
-        request = Outbound("POST", self._url, headers, urlencode(form).encode(), self._wire)
+        body = urlencode({name: raw(value) for name, value in form.items()}).encode()
+        request = Outbound("POST", self._url, headers, body, self._wire)
         try:
             reply = await transport.send(request, limits)
         except Unreachable as error:

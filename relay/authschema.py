@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from relay import fields
 from relay.fields import SecretText, Section, Unresolved
+from relay.proof import raw
 from relay.secret import Secret
 from relay.wireschema import Url
 
@@ -33,7 +34,7 @@ class Basic(Section):
     @property
     def header(self) -> str:
         """The value of `Authorization`."""
-        return "Basic " + base64.b64encode(f"{self.username}:{self.password.reveal()}".encode()).decode()
+        return "Basic " + base64.b64encode(raw(f"{self.username}:{self.password.reveal()}")).decode()
 
 
 def _token(value: object) -> object:

@@ -18,6 +18,7 @@ from relay.fields import Rate, Unresolved
 from relay.masking import SECRET_HEADERS
 from relay.notifier import NotifierConfig
 from relay.problems import Path
+from relay.proof import raw
 from relay.schema import Config, Route, Statuses, Store, TcpAddress, To, shown_url
 from relay.secret import MASK, Redactor, Secret
 
@@ -166,7 +167,7 @@ def hidden_texts(value: object) -> Iterator[str]:
         case OAuth2():
             secret = value.client_secret.reveal()
             yield f"{value.client_id}:{secret}"
-            yield f"{quote_plus(value.client_id)}:{quote_plus(secret)}"
+            yield f"{quote_plus(raw(value.client_id))}:{quote_plus(raw(secret))}"
             yield from value.token_url.query.values()
             yield from value.query.values()
             yield from (text for name, text in value.params.items() if is_secret_header(name))

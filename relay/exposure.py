@@ -11,6 +11,7 @@ from relay.fields import Section
 from relay.notifier import NotifierConfig
 from relay.payloadschema import Form
 from relay.problems import Note, Path
+from relay.proof import raw
 from relay.schema import Defaults, Route, Server, is_loopback
 
 _SHORTEST_SECRET = 16  # bytes
@@ -63,7 +64,7 @@ def of_notifier(place: Path, notifier: NotifierConfig, warning: Note) -> None:
 def short_secrets(place: Path, section: Section, warning: Note) -> None:
     """Secrets of a section that are too short."""
     for path, text in secrets_in(section, place):
-        if len(text.removeprefix("whsec_").encode()) < _SHORTEST_SECRET:
+        if len(raw(text.removeprefix("whsec_"))) < _SHORTEST_SECRET:
             warning(path, f"the secret is shorter than {_SHORTEST_SECRET} bytes")
 
 

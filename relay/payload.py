@@ -11,6 +11,7 @@ import orjson
 from relay import jsontext, query, rendering, source
 from relay.delivery import Code, Failure, Unsendable
 from relay.event import Event
+from relay.proof import raw
 from relay.secret import Secret
 from relay.window import Collected
 from relay.work import TooMuch, Work
@@ -142,7 +143,7 @@ def form(fields: Mapping[str, str | Secret]) -> Payload:
         for name, value in fields.items():
             said = value.reveal() if isinstance(value, Secret) else jsontext.scalar_text(given[name].search(data))
             if said is not None:
-                pairs.append((name, said))
+                pairs.append((name, raw(said)))
         return Content(urlencode(pairs).encode(), FORM)
 
     return render

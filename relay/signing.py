@@ -17,6 +17,7 @@ from relay import bodyproof
 from relay.clock import to_ms
 from relay.immutable import immutable
 from relay.keyed import Algorithm, Keyed
+from relay.proof import raw
 from relay.secret import MASK
 
 Encoding = Literal["hex", "base64"]
@@ -112,7 +113,7 @@ class HygraphSigner(_HeaderSigner):
     headers = frozenset({"gcms-signature"})
 
     def __init__(self, secret: str, environment: str | None) -> None:
-        self._key = Keyed(secret.encode(), "sha256")
+        self._key = Keyed(raw(secret), "sha256")
         self._environment = environment
 
     def sign(self, message: Message, body: bytes) -> list[tuple[str, str]]:
@@ -130,7 +131,7 @@ class HmacSigner(_HeaderSigner):
 
     def __init__(self, secret: str, header: str, algorithm: Algorithm, encoding: Encoding, prefix: str = "") -> None:
         self.headers = frozenset({header.lower()})
-        self._key = Keyed(secret.encode(), algorithm)
+        self._key = Keyed(raw(secret), algorithm)
         self._header = header
         self._encoding = encoding
         self._prefix = prefix

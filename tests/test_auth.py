@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +152,16 @@ async def test_an_endpoint_that_wants_the_credentials_in_a_header_gets_them_ther
     await receiver.send(credentials)
     assert ["Authorization" in dict(request.headers) for request in receiver.asked] == [False, True, True]
     assert b"client_secret" not in receiver.asked[1].body
+
+
+async def test_a_client_secret_that_is_not_utf_8_is_its_bytes_in_either_place() -> None:
+    receiver = Receiver()
+    receiver.endpoint = lambda request: said(401, {"error": "invalid_client"})
+    with pytest.raises(Unreachable):
+        await receiver.send(ClientCredentials(section(client_secret=os.fsdecode(b"\xff\xfe")), PLAIN))
+    in_form, in_header = receiver.asked
+    assert b"client_secret=%FF%FE" in in_form.body
+    assert dict(in_header.headers)["Authorization"] == "Basic " + base64.b64encode(b"relay:%FF%FE").decode()
 
 
 # --- many at once -----------------------------------------------------------------------------------------------------

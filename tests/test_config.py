@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from relay.retryschema import statuses
 from relay.routing import Route as RunningRoute
 from relay.runtime import build
 from relay.schema import Admin, Route, Server, TcpAddress, UnixAddress, shown_url
-from relay.secret import MASK, Redactor
+from relay.secret import MASK, Redactor, Secret
 from relay.source import DedupKey, SourceConfig
 
 TOP = Path(__file__).parent.parent
@@ -231,6 +233,35 @@ def test_auth_makes_the_header() -> None:
     assert isinstance(bearer, Bearer)
     assert basic.header == "Basic bWU6MDEyMzQ1Njc4OWFiY2RlZg=="
     assert bearer.header == "Bearer 0123456789abcdef"
+
+
+SIGNED = "routes: [{name: r, to: {url: 'https://h/'}, sign: [{scheme: SCHEME, secret: '${S}'}]}]"
+SENT = "routes: [{name: r, to: {url: 'https://h/', auth: AUTH}}]"
+BASIC = "{type: basic, username: u, password: '${S}'}"
+OAUTH2 = "{type: oauth2, token_url: 'https://h/', client_id: c, client_secret: '${S}'}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sources: {a: {type: github, secret: '${S}'}}",
+        "admin: {token: '${S}'}",
+        *(SIGNED.replace("SCHEME", scheme) for scheme in ("github", "hygraph", "prismic", "storyblok")),
+        *(SENT.replace("AUTH", auth) for auth in (BASIC, OAUTH2)),
+    ],
+)
+def test_a_secret_may_be_bytes_that_are_not_utf_8(text: str) -> None:
+    loaded = load(text.encode(), environ={"S": os.fsdecode(b"\xff" * 16)})
+    assert loaded.warnings == ()
+    build(loaded, 1, datetime.now(UTC))
+    assert MASK in json.dumps(effective(loaded.config))
+
+
+def test_of_a_secret_that_is_not_utf_8_the_bytes_count() -> None:
+    short = load(b"sources: {a: {type: github, secret: '${S}'}}", environ={"S": os.fsdecode(b"\xff" * 15)})
+    assert "shorter than 16 bytes" in str(short.warnings[0])
+    auth = Basic(type="basic", username="u", password=Secret(os.fsdecode(b"\xff")))
+    assert auth.header == "Basic " + base64.b64encode(b"u:\xff").decode()
 
 
 @pytest.mark.parametrize("age", ["none", "1h"])

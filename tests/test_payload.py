@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from relay import payload, samples, source
 from relay.delivery import Code, Unsendable
 from relay.event import Description, Event, Inbound
 from relay.payload import Content
+from relay.secret import Secret
 from tests.test_destination import event
 
 
@@ -148,6 +150,11 @@ def test_tojson_is_json_without_escapes_of_html() -> None:
 def test_a_form_leaves_out_what_is_not_said() -> None:
     made = payload.form({"a": "'x y'", "b": "event.locale", "c": "event.entry_id"})(event(), "evt_1")
     assert made == Content(b"a=x+y&c=7", "application/x-www-form-urlencoded")
+
+
+def test_a_secret_in_a_form_that_is_not_utf_8_is_its_bytes() -> None:
+    made = payload.form({"token": Secret(os.fsdecode(b"\xff\xfe"))})(event(), "evt_1")
+    assert made.body == b"token=%FF%FE"
 
 
 def test_deep_bodies_are_sent_or_refused_in_words() -> None:

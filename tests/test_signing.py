@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from multidict import CIMultiDict
 
+from relay import signing
 from relay.bodyproof import without_proofs
 from relay.config import load
 from relay.delivery import Code, Delivery, Response
@@ -26,7 +28,7 @@ from relay.ids import DeliveryId, EventId
 from relay.keyed import Keyed
 from relay.runtime import build
 from relay.secret import MASK
-from relay.signing import asymmetric_key
+from relay.signing import Message, asymmetric_key
 from relay.signschema import never_an_object
 from relay.source import types
 from tests.node import verified
@@ -131,6 +133,12 @@ def test_storyblok_is_the_hmac_that_storyblok_documents() -> None:
     # https://www.storyblok.com/tp/webhook-secret-with-different-technologies
     sent = rendered(destination({"scheme": "storyblok", "secret": KEY}))
     assert headers_of(sent)["webhook-signature"] == hmac.new(KEY.encode(), sent.body, hashlib.sha1).hexdigest()
+
+
+def test_a_key_that_is_not_utf_8_is_its_bytes() -> None:
+    key = b"\xff" * 16
+    [(_, signature)] = signing.storyblok(os.fsdecode(key)).sign(Message("dlv_1", NOW, 0, None), BODY)
+    assert signature == hmac.new(key, BODY, hashlib.sha1).hexdigest()
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512"])

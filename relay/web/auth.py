@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from relay.address import parse_address
+from relay.proof import raw
 from relay.secret import Secret
 
 READ, OPERATE = "read", "operate"
@@ -99,7 +100,7 @@ def _token(request: web.Request, gate: Gate) -> Token | None:
         return None
     found = None
     for token in gate.tokens:  # all are compared, so that the time says nothing about which one fits
-        if hmac.compare_digest(given, token.secret.reveal().encode()):
+        if hmac.compare_digest(given, raw(token.secret.reveal())):
             found = token
     return found
 

@@ -826,6 +826,15 @@ async def test_with_tokens_a_request_without_a_valid_one_is_challenged(tmp_path:
             assert (await request(running, "GET", path, bearer("wrong")))[0] == 200
 
 
+async def test_a_token_that_is_not_utf_8_is_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN_OF_BYTES", os.fsdecode(b"\xff" * 32))
+    head = 'server: {listen: "127.0.0.1:0"}\nadmin: {listen: "127.0.0.1:0", token: "${TOKEN_OF_BYTES}"}\n'
+    async with relay_and_sink(tmp_path, "name: r, to: {url: SINK}", head=head) as (running, _):
+        for password, status in ((b"\xff" * 32, 200), (b"\xff" * 31, 401)):
+            headers = {"Authorization": "Basic " + base64.b64encode(b"me:" + password).decode()}
+            assert (await request(running, "GET", "/logs", headers))[0] == status
+
+
 async def test_a_token_is_taken_as_bearer_and_as_password_of_any_user_by_any_host_name(tmp_path: Path) -> None:
     async with relay_and_sink(tmp_path, "name: r, to: {url: SINK}", head=TOKENS) as (running, _):
         good = [bearer(OPERATE), basic("anyone", OPERATE), basic("", OPERATE), {"Authorization": f"bearer {OPERATE}"}]
