@@ -20,6 +20,7 @@ from relay.immutable import immutable
 from relay.jsontext import Malformed
 from relay.masking import is_harmless, may_echo, without_proofs, without_secrets
 from relay.payload import Content, Payload
+from relay.query import headers_object
 from relay.retry import parse_retry_after
 from relay.secret import MASK, Redactor
 from relay.signing import Message, Signer
@@ -255,10 +256,10 @@ class Destination:
         for name, value in self.default_headers.items():
             named[name.lower()] = (name, value)
         if self.pass_headers:
-            inbound = {name.lower(): value for name, value in event.headers}
+            inbound = headers_object(header for header in event.headers if header[1] != MASK)
             for name in self.pass_headers:
                 passed = inbound.get(name.lower())
-                if passed is not None and passed != MASK:
+                if passed is not None:
                     named[name.lower()] = (name, _sendable(passed))
         for name, value in self.headers.items():
             named[name.lower()] = (name, value)

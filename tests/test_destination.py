@@ -114,6 +114,14 @@ def test_a_masked_header_is_never_passed_on() -> None:
     assert "X-Token" not in headers_of(destination(pass_headers=("X-Token",)), delivery(masked))
 
 
+def test_a_header_that_came_several_times_is_passed_on_whole() -> None:
+    made = destination(pass_headers=("X-Tag", "X-Token"))
+    repeated = event(headers=(("X-Tag", "a"), ("X-Token", "***"), ("x-tag", "b, c"), ("X-Token", "***")))
+    passed = headers_of(made, delivery(repeated))
+    assert passed["X-Tag"] == "a, b, c"
+    assert "X-Token" not in passed
+
+
 def test_what_no_header_can_hold_is_replaced() -> None:
     odd = event(description=Description("a\r\nX-Evil: 1\0\ud800"))
     assert headers_of(destination(), delivery(odd))["X-Relay-Event"] == "a??X-Evil: 1??"
