@@ -63,30 +63,27 @@ class Daemon:
     def stream(self, path: str, query: Mapping[str, str], patience: float) -> Iterator[Iterator[bytes]]:
         """The lines of an answer that does not end, as they come. Raises Unreachable where nobody answers, where it
         breaks off, and where nothing came for so many seconds."""
-        connection = self._connection(patience)
-        try:
-            with self._in_words():
+        with self._connected(patience) as connection:
+            with self._in_words(patience):
                 connection.request("GET", self._target(path, query), headers=self._headers("text/event-stream"))
                 answer = connection.getresponse()
             if answer.status != http.client.OK:
-                self._refused(answer)
-            yield self._lines(answer)
-        finally:
-            connection.close()
+                self._refused(answer, patience)
+            yield self._lines(answer, patience)
 
-    def _lines(self, answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    def _lines(self, answer: http.client.HTTPResponse, patience: float) -> Iterator[bytes]:
         while True:
-            with self._in_words():
+            with self._in_words(patience):
                 line = answer.readline(_LONGEST_LINE)
             if not line:
                 return
             yield line
 
-    def _refused(self, answer: http.client.HTTPResponse) -> NoReturn:
+    def _refused(self, answer: http.client.HTTPResponse, patience: float) -> NoReturn:
         """What was to be a stream is an answer."""
         if answer.status == http.client.NOT_FOUND:
             term.fail(f"the relay at {self.shown} knows nothing of this: it is older than this command, so upgrade it")
-        with self._in_words():
+        with self._in_words(patience):
             body = answer.read()
         if answer.status >= http.client.INTERNAL_SERVER_ERROR:
             raise Unreachable(f"the relay at {self.shown} is not ready (HTTP {answer.status})")
@@ -95,14 +92,10 @@ class Daemon:
         self._not_relay()
 
     def _ask(self, method: str, target: str, patience: float = _TIMEOUT) -> tuple[int, Any]:
-        connection = self._connection(patience)
-        try:
-            with self._in_words():
-                connection.request(method, target, headers=self._headers("application/json"))
-                answer = connection.getresponse()
-                body = answer.read()
-        finally:
-            connection.close()
+        with self._connected(patience) as connection, self._in_words(patience):
+            connection.request(method, target, headers=self._headers("application/json"))
+            answer = connection.getresponse()
+            body = answer.read()
         try:
             return answer.status, json.loads(body)
         except ValueError:
@@ -119,8 +112,22 @@ class Daemon:
         return headers
 
     @contextlib.contextmanager
-    def _in_words(self) -> Iterator[None]:
-        """What goes wrong with a connection, as a person wants to hear it."""
+    def _connected(self, patience: float) -> Iterator[http.client.HTTPConnection]:
+        """A connection on which answers may take so many seconds. Who may take long over one is connected to at once
+        all the same."""
+        connection = self._connection(min(patience, _TIMEOUT))
+        try:
+            with self._in_words():
+                connection.connect()
+            connection.sock.settimeout(patience)
+            yield connection
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def _in_words(self, patience: float | None = None) -> Iterator[None]:
+        """What goes wrong with a connection, as a person wants to hear it; with one that is there, on which so many
+        seconds were to be enough."""
         try:
             yield
         except (http.client.IncompleteRead, http.client.RemoteDisconnected):
@@ -128,6 +135,9 @@ class Daemon:
         except http.client.HTTPException:
             self._not_relay()
         except OSError as error:
+            if isinstance(error, TimeoutError) and patience is not None:
+                late = f"has not answered for {patience:g} s: it may still be at work"
+                raise Unreachable(f"the relay at {self.shown} {late}") from None
             if self._mistakes is not None:
                 raise self._mistakes from None
             why = error.strerror or str(error)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from relay.cli import ask, term
+from relay.cli import ask, hand, term
 
 _KEPT = "the config was not taken; the running one stays"
 
@@ -44,7 +44,8 @@ def _reach(config: Path | None, url: str | None, token: str | None) -> tuple[ask
 
     try:
         daemon = ask.daemon(config, url, token)
-        return daemon, daemon.post("/reload")
+        with hand.waiting("asking the daemon to reload"):
+            return daemon, daemon.post("/reload", patience=hand.PATIENCE)
     except ask.Unreachable as error:
         term.fail(str(error))
     except ConfigError as error:

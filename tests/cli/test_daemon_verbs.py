@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import socket
 import struct
 import termios
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from relay.cli import hand
 from relay.source import types
 from tests.cli.running import (
     Ended,
@@ -383,6 +385,17 @@ def test_no_daemon_is_said_with_what_to_do(tmp_path: Path) -> None:
         assert f"no relay answers at http://127.0.0.1:{port} (Connection refused): start it with 'relay serve'" in line
     assert f"nor is there a store to read at {tmp_path / 'relay.db'}" in complaint(run("logs", "--config", path), 1)
     assert "unix:/nowhere" in complaint(run("logs", "--url", "unix:/nowhere"), 1)
+
+
+def test_a_daemon_that_takes_its_time_is_not_taken_for_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand, "PATIENCE", 0.05)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        said = f"relay: the relay at {url} has not answered for 0.05 s: it may still be at work"
+        assert complaint(run("reload", "--url", url), 1) == said
+        assert complaint(run("retry", "dlv_01M85CA5GE9CETFWDHANEQSGCC", "--url", url), 1) == said
 
 
 def test_secrets_that_only_the_service_has_are_not_needed_to_ask_it(world: World, tmp_path: Path) -> None:
