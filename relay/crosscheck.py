@@ -6,11 +6,10 @@ part does not hide what is wrong between two others.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-from relay import exposure, preset, query, signschema, source, unmatchable
+from relay import exposure, preset, query, signschema, source, sourcepath, unmatchable
 from relay.destination import HOP_BY_HOP, OWN_HEADERS, TELLING_HEADERS
 from relay.fieldmap import FieldMap
 from relay.fields import UNKNOWN_KEY, Section, Unresolved, got
@@ -18,11 +17,9 @@ from relay.notifier import NotifierConfig
 from relay.pattern import Patterns
 from relay.preset import IndexPreset
 from relay.problems import Note, Path, did_you_mean
-from relay.schema import Admin, Route, Server, TcpAddress
+from relay.schema import Admin, Route, Server, same_address
 from relay.source import DedupKey, SourceAdapter, SourceConfig
 
-_PATH = re.compile(r"/(?!/)(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2}|/(?!/))*")
-_DOTS = re.compile(r"/\.\.?(?:/|$)")
 _NONE: frozenset[str] = frozenset()
 
 
@@ -84,11 +81,15 @@ class CrossCheck:
 
     # --- server and admin ---
 
-    def _admin(self) -> None:
+    def _one_address(self) -> bool:
         admin, server = self._sections.get("admin"), self._sections.get("server")
+        return isinstance(admin, Admin) and isinstance(server, Server) and same_address(admin.listen, server.listen)
+
+    def _admin(self) -> None:
+        admin = self._sections.get("admin")
         if not isinstance(admin, Admin) or admin.guarded:
             return
-        if isinstance(server, Server) and _equal(admin.listen, server.listen):
+        if self._one_address():
             self._problem(("admin", "listen"), f"{admin.listen} is also server.listen: a token is needed (admin.token)")
         elif not admin.listen.local:
             self._problem(("admin", "listen"), f"{admin.listen} is not loopback: a token is needed (admin.token)")
@@ -98,15 +99,14 @@ class CrossCheck:
     def _source_paths(self) -> None:
         taken = {f"/in/{name}": name for name in self._raw_sources}
         own: dict[str, str] = {}
+        one_address = self._one_address()
         for name, value in self._raw_sources.items():
             path = _mapping(value).get("path")
             place: Path = ("sources", name, "path")
             if not isinstance(path, str) or isinstance(path, Unresolved):
                 continue
-            if not _PATH.fullmatch(path) or _DOTS.search(path):
-                self._problem(place, "expected a path such as /hooks/www")
-            elif path == "/health" or path.startswith("/health/"):
-                self._problem(place, f"{path} is relay's own")
+            if (fault := sourcepath.fault(path, one_address)) is not None:
+                self._problem(place, fault)
             elif taken.get(path, name) != name:
                 self._problem(place, f"{path} is the path of source '{taken[path]}'")
             elif path in own:
@@ -355,12 +355,6 @@ class CrossCheck:
             return False
         self._problem(place, message, kind)
         return True
-
-
-def _equal(one: object, other: object) -> bool:
-    if isinstance(one, TcpAddress) and isinstance(other, TcpAddress):
-        return one == other and one.port != 0
-    return getattr(one, "unix", 1) == getattr(other, "unix", 2)
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
     config -> store (lock, migrations) -> queue brought in line -> sending -> admin side -> public side -> READY
 
-The public side is last to open and first to close: nothing is taken in that could not be stored and sent.
+The public side is last to open and first to close: nothing is taken in that could not be stored and sent. Where the
+config gives both sides one address, there is one listener, which opens and closes as the public side's.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from relay.pipeline import Pipeline
 from relay.reload import Reloader, read
 from relay.retention import Retention
 from relay.runtime import Runtime
+from relay.schema import same_address
 from relay.store import Store, Unavailable
 from relay.stores import open_store
 from relay.web import stream
@@ -43,6 +45,7 @@ from relay.web.desk import Desk
 from relay.web.health import Health
 from relay.web.ingest import Ingest
 from relay.web.listener import Listener, listen
+from relay.web.oneaddress import join
 from relay.web.server import application_server, ingest_server
 
 _PATIENCE = 15.0  # seconds
@@ -67,6 +70,7 @@ class Running:
     followers: Followers
     public: Listener
     admin: Listener
+    """The same one where both sides have one address."""
 
     async def wind_down(self) -> None:
         """Take nothing new, and let attempts in flight finish."""
@@ -251,14 +255,22 @@ async def running(
         )
         runner, admin_server = await application_server(admin.application())
         stack.push_async_callback(runner.cleanup)
-        admin_side = await listen(admin_server, config.admin.listen, handed_over.admin)
-        stack.push_async_callback(admin_side.close, _ANSWERS)
-        if not admin_side.local:
-            reloader.exposed = admin_side.address
-            reloader.refuse_unguarded(first)
         public_server = ingest_server(ingest.handle, ingest.answer, config.server.read_timeout.total_seconds())
+        admin_side: Listener | None = None
+        if handed_over.names or not same_address(config.admin.listen, config.server.listen):
+            admin_side = await listen(admin_server, config.admin.listen, handed_over.admin)
+            stack.push_async_callback(admin_side.close, _ANSWERS)
+            if not admin_side.local:
+                reloader.exposed = f"{admin_side.address} and is not for this machine alone"
+                reloader.refuse_unguarded(first)
+        else:
+            # Also on loopback: a proxy in front of it lets everybody in.
+            reloader.exposed = f"{config.server.listen}, where senders are let in as well"
+            reloader.refuse_unguarded(first)
+            public_server = join(public_server, admin_server, ingest.has)
         public_side = await listen(public_server, config.server.listen, handed_over.public, first.tls)
         stack.push_async_callback(public_side.close, _ANSWERS)
+        admin_side = admin_side or public_side
         health.listening = True
         journal.started(
             version=__version__,

@@ -63,7 +63,7 @@ class Reloader:
         self.last = LastReload(True, first.loaded_at)
         self.on_swap: Callable[[Runtime], Awaitable[None]] | None = None
         self.exposed: str | None = None
-        """The admin side's address where other machines can reach it: while it listens there, it needs a token."""
+        """Where the admin side listens and why others can reach it, in words: while they can, it needs a token."""
 
     @property
     def pending_restart(self) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ class Reloader:
         handed over by systemd may be any.
         """
         if self.exposed is not None and not runtime.gate.tokens:
-            message = f"the admin side listens on {self.exposed} and is not for this machine alone: a token is needed"
+            message = f"the admin side listens on {self.exposed}: a token is needed"
             raise ConfigError([Problem(str(self.path), 0, 0, "admin.token", message)])
 
 

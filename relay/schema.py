@@ -102,6 +102,13 @@ def local_url(address: TcpAddress | UnixAddress, scheme: str = "http") -> str:
     return f"{scheme}://{TcpAddress(host, address.port)}"
 
 
+def same_address(one: object, other: object) -> bool:
+    """Whether both are certainly one socket. Port 0 is another one each time."""
+    if isinstance(one, TcpAddress) and isinstance(other, TcpAddress):
+        return one == other and one.port != 0
+    return isinstance(one, UnixAddress) and isinstance(other, UnixAddress) and one.unix == other.unix
+
+
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]*)):([0-9]{1,5})")
 
 
@@ -210,6 +217,13 @@ class Admin(Section):
     def guarded(self) -> bool:
         """Whether a token is needed."""
         return self.token is not None or bool(self.tokens)
+
+
+def admin_url(admin: Admin, server: Server) -> str:
+    """How this machine reaches the admin side. At the public side's address it is served as that is: by TLS, if at
+    all."""
+    with_tls = server.tls is not None and same_address(admin.listen, server.listen)
+    return local_url(admin.listen, "https" if with_tls else "http")
 
 
 def _store_url(value: object) -> object:

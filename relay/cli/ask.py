@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -18,7 +19,7 @@ from relay.cli import term
 if TYPE_CHECKING:
     from relay.config import ConfigError, Loaded
     from relay.fields import Section
-    from relay.schema import Admin, Store
+    from relay.schema import Admin, Server, Store
     from relay.secret import Redactor
 
 _TIMEOUT = 30.0
@@ -50,6 +51,11 @@ class Daemon:
             term.fail(f"--url takes http://host:port or unix:/path, not '{self.shown}'", term.USAGE)
         if token is not None and not token.isprintable():
             term.fail("the token holds what no header can carry: look at --token or $RELAY_TOKEN", term.USAGE)
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether it is asked without a token."""
+        return not self._token
 
     def get(self, path: str, query: Mapping[str, str] | None = None, patience: float = _TIMEOUT) -> tuple[int, Any]:
         """The status and the JSON of a GET, which may take so many seconds. Raises Unreachable."""
@@ -134,6 +140,11 @@ class Daemon:
             raise Unreachable(f"the relay at {self.shown} went away") from None
         except http.client.HTTPException:
             self._not_relay()
+        except ssl.SSLCertVerificationError as error:
+            cure = "say --url https://… with the name that its certificate has"
+            raise Unreachable(
+                f"the certificate of {self.shown} does not hold ({error.verify_message}): {cure}"
+            ) from None
         except OSError as error:
             if isinstance(error, TimeoutError) and patience is not None:
                 late = f"has not answered for {patience:g} s: it may still be at work"
@@ -182,28 +193,32 @@ def daemon(config: Path | None, url: str | None, token: str | None) -> Daemon:
     if url is not None:
         return Daemon(url, token)
     from relay.fields import Unresolved
-    from relay.schema import local_url
+    from relay.schema import admin_url
 
-    found, mistakes = _admin(config)
+    found, server, mistakes = _sides(config)
     if token is None and found.token is not None and not isinstance(found.token.reveal(), Unresolved):
         token = found.token.reveal()
-    where = local_url(found.listen)
+    where = admin_url(found, server)
     if where.endswith(":0"):
         term.fail("admin.listen has port 0, so only the running relay knows its port: say --url", term.USAGE)
     return Daemon(where, token, mistakes)
 
 
-def _admin(config: Path | None) -> tuple[Admin, ConfigError | None]:
-    """The admin section, also of a file with mistakes elsewhere: the daemon runs on with what it read before them."""
+def _sides(config: Path | None) -> tuple[Admin, Server, ConfigError | None]:
+    """The sections of both sides, also of a file with mistakes elsewhere: the daemon runs on with what it read before
+    them."""
     from relay import config as config_file
+    from relay.schema import Server
 
     try:
-        return load(config).config.admin, None
+        loaded = load(config).config
+        return loaded.admin, loaded.server, None
     except config_file.ConfigError as error:
-        found = _alone(config_file.find_config(config), "admin")
+        path = config_file.find_config(config)
+        found = _alone(path, "admin")
         if found is None:
             raise
-        return cast("Admin", found), error
+        return cast("Admin", found), cast("Server", _alone(path, "server") or Server()), error
 
 
 def _alone(path: Path, key: str) -> Section | None:

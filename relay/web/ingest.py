@@ -69,6 +69,10 @@ class Ingest:
         """Take bodies as large as this config allows: where memory is scarce, one at a time if it must be."""
         self._budget.limit = max(self._most_bytes, runtime.config.server.max_body)
 
+    def has(self, path: str) -> bool:
+        """Whether it is the path of a source."""
+        return path in self._runtime().by_path
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One of aiohttp's requests."""
         return (await self.answer(Wrapped(request))).wrapped()

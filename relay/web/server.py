@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -68,7 +68,7 @@ class _Connection(RequestHandler):
 
         The loop makes a task for each, a request, a writer and a response. Its parser, limits and timers are kept.
         """
-        loop = self._loop
+        loop, is_plain = self._loop, self._server.is_plain
         in_a_row = 0
         while not (self._force_close or self._close):
             if not self._messages:
@@ -79,7 +79,7 @@ class _Connection(RequestHandler):
                 finally:
                     self._waiter = None
             message, content = self._messages[0]
-            if isinstance(message, _ErrInfo) or not plain(message, content):
+            if isinstance(message, _ErrInfo) or not is_plain(message, content):
                 return True
             self._messages.popleft()
             if self._parser is not None:
@@ -245,6 +245,8 @@ class Server(web.Server):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.open: OrderedDict[_Connection, None] = OrderedDict()  # who was heard last is last
+        self.is_plain: Callable[[RawRequestMessage, StreamReader], bool] = plain
+        """Which requests go that way."""
         self.parting = False
         """Whether each connection ends with its next answer."""
         self._emptied: asyncio.Future[None] | None = None

@@ -165,6 +165,7 @@ BY_MEANING = {
     "sign-prismic-without-object.yaml": "what a payload comes to",
     "sign-twice.yaml": "two schemes that write one header",
     "source-paths.yaml": "paths of other sources",
+    "source-paths-with-one-address.yaml": "two addresses that are one",
     "source-with-proof-and-verify-none.yaml": "keys that exclude each other",
     "source-without-proof.yaml": "which keys are proofs",
     "tag.yaml": "YAML: tags, which editors mark themselves",
