@@ -173,9 +173,15 @@ class Routes:
         return answer(200, done)
 
     async def _resume_all(self, request: web.Request) -> web.Response:
-        return answer(200, {"routes": await self._resuming(request, list(self._desk.reloader.runtime.routing.routes))})
+        """Also what a start with all of them held has paused of routes that are gone: when they return they go on."""
+        desk = self._desk
+        names = list(desk.reloader.runtime.routing.routes)
+        gone = [name for name in desk.store.counts() if name not in names and desk.oversight.paused(name)]
+        return answer(200, {"routes": await self._resuming(request, names, gone)})
 
-    async def _resuming(self, request: web.Request, names: Sequence[str]) -> list[dict[str, Any]]:
+    async def _resuming(
+        self, request: web.Request, names: Sequence[str], gone: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         who = request[WHO]
 
         def resume(name: str) -> bool:
@@ -184,7 +190,7 @@ class Routes:
                 journal.manual("resume", who, route=name)
             return changed
 
-        changed, released = await self._turn(names, resume)
+        changed, released = await self._turn([*names, *gone], resume)
         return [
             {"route": self._desk.health.route(name), "changed": changed[name], "released": released[name]}
             for name in names

@@ -85,6 +85,21 @@ async def test_what_waits_for_routes_that_are_gone_is_held_when_they_return(tmp_
             assert (later["state"], later["reason"], later["held"]) == ("paused", WHY, 1)
 
 
+async def test_resuming_all_resumes_what_is_gone_as_well(tmp_path: Path) -> None:
+    async with sink() as there:
+        text = TEXT.format(url=there.url)
+        without = text.partition("  - {name: later")[0]
+        async with relay_here(tmp_path, text) as relay:
+            await relay.post("/in/open", b'{"action": "later"}')
+        restored(tmp_path)
+        async with relay_here(tmp_path, without) as relay:
+            status, answer = await relay.ask("POST", "/routes/resume")
+            assert (status, [each["route"]["name"] for each in answer["routes"]]) == (200, ["up"])
+            assert there.received == []
+        async with relay_here(tmp_path, text.replace(", delay: 1h", "")) as relay:
+            assert {route["state"] for route in (await relay.get("/routes"))["routes"]} == {"healthy"}
+
+
 async def test_held_pauses_everything_before_anything_is_sent(tmp_path: Path) -> None:
     async with sink() as there:
         path = write_config(tmp_path, TEXT.format(url=there.url))
