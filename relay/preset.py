@@ -132,6 +132,8 @@ class IndexPreset(Preset):
     """The document's key for its id."""
     ids: ClassVar[re.Pattern[str]] = re.compile(r"(?!\.{1,2}$).+", re.DOTALL)
     """The ids that a document can have."""
+    taken: ClassVar[Mapping[str, str]] = {}
+    """Those of them at whose place the service has something else, and what that is."""
 
     key: Annotated[SecretText, BeforeValidator(authschema._token)]
 
@@ -168,6 +170,9 @@ class IndexPreset(Preset):
                 raise failed(f"{self.preset} needs an event about one entry, and this one names none or several")
             if self.ids.fullmatch(entry_id) is None:
                 raise failed(f"{self.preset} has no place for a document with the id {fields.got(entry_id)}")
+            if entry_id in self.taken:
+                why = self.taken[entry_id]
+                raise failed(f"{self.preset} has no place for a document with the id '{entry_id}': {why}")
             return self.delete(entry_id) if action in DELETED else self.upsert(entry_id)
 
         return aim

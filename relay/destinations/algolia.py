@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator
 from yarl import URL
@@ -25,6 +26,9 @@ class Config(IndexPreset):
     """Keeps an index like the content."""
 
     id_key = "objectID"
+    # The one other PUT of a single segment below an index (DELETE has none), by which whoever names an entry would say
+    # what the index finds and shows: https://www.algolia.com/doc/rest-api/search/set-settings
+    taken: ClassVar[Mapping[str, str]] = {"settings": "that is where the settings of the index are"}
 
     preset: Literal["algolia"]
     application: Annotated[str, BeforeValidator(_application)]

@@ -840,6 +840,16 @@ def test_an_entry_id_never_climbs_up_the_path(name: str, entry_id: str, action: 
     assert "no place for a document" in refused(index(name), saying(action=action, entry_id=entry_id))
 
 
+@pytest.mark.parametrize("action", ["publish", "delete"])
+def test_an_entry_never_becomes_the_settings_of_an_algolia_index(action: str) -> None:
+    """https://www.algolia.com/doc/rest-api/search/set-settings"""
+    reason = refused(index("algolia"), saying(action=action, entry_id="settings"))
+    assert "no place for a document with the id 'settings': that is where the settings of the index are" in reason
+    for other in ("setting", "Settings", "settings/7", "semanticSearch/settings"):
+        path = rendered(index("algolia"), saying(action=action, entry_id=other)).url.raw_path
+        assert path.endswith(f"/{quote(other, safe='')}")
+
+
 def test_algolia_and_typesense_take_any_other_id() -> None:
     for name in ("algolia", "typesense"):
         model = preset.model(name)
