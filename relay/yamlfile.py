@@ -34,6 +34,14 @@ _MOST_EXPANDED = 10_000
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+# A secret that is not quoted and begins with such a sign is taken for a name: so messages show none.
+_SIGNS = {"alias": "*", "anchor": "&", "tag": "!"}
+_QUOTE = {name: f"(a value that begins with {sign} must be quoted)" for name, sign in _SIGNS.items()}
+_NO_TAG = f"this tag is not supported {_QUOTE['tag']}"
+_NAMED = re.compile(r"\b(?:alias|anchor|tag)\b(?! directive)")  # in the parser's words
+_HANDLE = re.compile(r"(tag handle) .*", re.DOTALL)  # shown by PyYAML's own parser, which stands in for libyaml
+_WORD = re.compile(r"[-+.~\w]+")
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -212,15 +220,11 @@ def _scalar(event: ScalarEvent) -> Any:
     name = event.tag.removeprefix(_CORE)
     wanted = _TYPES.get(name) if event.tag.startswith(_CORE) else None
     if wanted is None:
-        raise ValueError(f"the tag {_shown_tag(event.tag)} is not supported")
+        raise ValueError(_NO_TAG)
     value = _plain(text)
     if not isinstance(value, wanted) or (isinstance(value, bool) and name != "bool"):
-        raise ValueError(f"'{text}' is not what its tag !!{name} says")
+        raise ValueError(f"this is not what its tag !!{name} says")
     return float(text) if name == "float" else value
-
-
-def _shown_tag(tag: str) -> str:
-    return "!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag
 
 
 # --- structure --------------------------------------------------------------------------------------------------------
@@ -289,7 +293,7 @@ class _Composer:
     def _begin(self, event: Any, mark: Mark) -> None:
         kind = "map" if isinstance(event, MappingStartEvent) else "seq"
         if event.tag not in (None, "!", _CORE + kind):
-            self._fault(mark, f"the tag {_shown_tag(event.tag)} is not supported")
+            self._fault(mark, _NO_TAG)
         if len(self._open) >= _DEEPEST:
             raise NotYaml(*mark, f"nested more than {_DEEPEST} levels deep")
         node = Node(mark, items={} if kind == "map" else [], done=False)
@@ -300,10 +304,10 @@ class _Composer:
     def _aliased(self, event: AliasEvent, mark: Mark) -> Node:
         node = self._anchors.get(str(event.anchor))
         if node is None:
-            self._fault(mark, f"the alias *{event.anchor} has no anchor before it")
+            self._fault(mark, f"this alias has no anchor before it {_QUOTE['alias']}")
             return Node(mark)
         if not node.done:
-            self._fault(mark, f"the alias *{event.anchor} contains itself")
+            self._fault(mark, "this alias contains itself")
             return Node(mark)
         self._expanded += node.size
         if self._expanded > _MOST_EXPANDED:
@@ -339,8 +343,9 @@ class _Composer:
         if node.items is not None:
             self.faults.append(Fault(*mark, path, "a key cannot be a list or a mapping"))
         elif not isinstance(node.value, str):
-            shown = self._text.splitlines()[mark[0] - 1][mark[1] - 1 :].partition(":")[0].strip()
-            self.faults.append(Fault(*mark, path, f'a key must be a string (quote it: "{shown}")'))
+            shown = _WORD.match(self._text.splitlines()[mark[0] - 1], mark[1] - 1)
+            quoted = f': "{shown[0]}"' if shown is not None else ""
+            self.faults.append(Fault(*mark, path, f"a key must be a string (quote it{quoted})"))
         elif node.value == "<<" and plain:
             self.faults.append(Fault(*mark, path, "merge keys (<<) are not supported"))
         elif node.value in items:
@@ -366,9 +371,12 @@ class _Composer:
         line, col = (place.line, place.column) if place is not None else (0, 0)
         lines = self._text.splitlines()
         here = lines[line] if line < len(lines) else ""
-        what = f"{error.problem or 'it ends too early'}"
+        what = _HANDLE.sub(r"\1", error.problem or "it ends too early")
         if error.context:
             what += f" {error.context}"
+        named = _NAMED.search(what)
+        if named is not None:
+            what += f" {_QUOTE[named[0]]}"
         if here[col : col + 1] == "\t":
             what += " (a tab cannot indent: use spaces)"
         elif "${" in here:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -95,15 +96,19 @@ def test_not_a_number_is_a_number() -> None:
     assert math.isnan(value("a: .nan")["a"])
 
 
+NO_TAG = "this tag is not supported (a value that begins with ! must be quoted)"
+NO_ANCHOR = "this alias has no anchor before it (a value that begins with * must be quoted)"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: !!python/object:os.system x", "1:4: the tag !!python/object:os.system is not supported"),
-        ("a: !mine x", "1:4: the tag !mine is not supported"),
-        ("a: !!set {x}", "1:4: the tag !!set is not supported"),
-        ("a: !!binary aGk=", "1:4: the tag !!binary is not supported"),
-        ("a: !!int x", "1:4: 'x' is not what its tag !!int says"),
-        ("a: !!int true", "1:4: 'true' is not what its tag !!int says"),
+        ("a: !!python/object:os.system x", f"1:4: {NO_TAG}"),
+        ("a: !mine x", f"1:4: {NO_TAG}"),
+        ("a: !!set {x}", f"1:4: {NO_TAG}"),
+        ("a: !!binary aGk=", f"1:4: {NO_TAG}"),
+        ("a: !!int x", "1:4: this is not what its tag !!int says"),
+        ("a: !!int true", "1:4: this is not what its tag !!int says"),
         ("a: 1\nb: 2\na: 3", "3:1: duplicate key (the first is in line 1)"),
         ('a: 1\n"a": 3', "2:1: duplicate key (the first is in line 1)"),
         ("{a: 1, a: 3}", "1:8: duplicate key (the first is in line 1)"),
@@ -112,13 +117,47 @@ def test_not_a_number_is_a_number() -> None:
         ("true: x", '1:1: a key must be a string (quote it: "true")'),
         ("[a]: x", "1:1: a key cannot be a list or a mapping"),
         ("? {a: b}\n: x", "1:3: a key cannot be a list or a mapping"),
-        ("a: *b", "1:4: the alias *b has no anchor before it"),
-        ("a: &r [*r]", "1:8: the alias *r contains itself"),
-        ("a: &r {b: {c: *r}}", "1:15: the alias *r contains itself"),
+        ("a: *b", f"1:4: {NO_ANCHOR}"),
+        ("a: &r [*r]", "1:8: this alias contains itself"),
+        ("a: &r {b: {c: *r}}", "1:15: this alias contains itself"),
     ],
 )
 def test_a_mistake_in_the_structure_names_its_place(text: str, message: str) -> None:
     assert faults(text) == [message]
+
+
+SECRET = "Sup3rS3cret"
+
+
+@pytest.mark.parametrize("loader", [yamlfile._Loader, yaml.SafeLoader])
+@pytest.mark.parametrize(
+    ("text", "must"),
+    [
+        (f"admin: {{token: *{SECRET} }}", "a value that begins with * must be quoted"),
+        (f"token: *{SECRET}$7", "a value that begins with * must be quoted"),
+        (f"token: &{SECRET}$7", "a value that begins with & must be quoted"),
+        (f"token: !{SECRET}", "a value that begins with ! must be quoted"),
+        (f"token: !!{SECRET}", "a value that begins with ! must be quoted"),
+        (f"token: !{SECRET} [7]", "a value that begins with ! must be quoted"),
+        (f"token: !{SECRET}!7", "a value that begins with ! must be quoted"),
+        (f"token: !<{SECRET}", "a value that begins with ! must be quoted"),
+        (f"token: !!int {SECRET}", "this is not what its tag !!int says"),
+        (f"a: &{SECRET} [*{SECRET}]", "this alias contains itself"),
+        (f"a: &{SECRET} 5\n*{SECRET} : x", "a key must be a string (quote it)"),
+        (f"&{SECRET} 5: x", "a key must be a string (quote it)"),
+        (f"{{5, {SECRET}}}", 'a key must be a string (quote it: "5")'),
+    ],
+)
+def test_a_secret_that_was_not_quoted_is_not_shown(
+    text: str, must: str, loader: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yamlfile, "_Loader", loader)
+    try:
+        said = faults(text)
+    except NotYaml as error:
+        said = [error.fault.message]
+    assert must in "\n".join(said)
+    assert SECRET not in "\n".join(said)
 
 
 def test_a_quoted_merge_key_is_a_key() -> None:
