@@ -1019,6 +1019,20 @@ async def test_a_lock_that_root_makes_belongs_to_whom_the_file_belongs_to(path: 
     assert (lock.stat().st_uid, lock.stat().st_gid) == (1234, 5678)
 
 
+@pytest.mark.parametrize(("made", "kept"), [(None, 0o600), (0o644, 0o600), (0o664, 0o660), (0o660, 0o660)])
+async def test_who_may_not_write_the_lock_cannot_hold_it(path: Path, made: int | None, kept: int) -> None:
+    lock = path.with_name("relay.db.lock")
+    if made is not None:
+        lock.touch()
+        lock.chmod(made)
+    before = os.umask(0)
+    try:
+        await (await open_store(path, clock=SystemClock())).close()
+    finally:
+        os.umask(before)
+    assert lock.stat().st_mode & 0o777 == kept
+
+
 async def test_a_lock_that_leads_elsewhere_is_not_followed(path: Path) -> None:
     other = path.with_name("other")
     other.write_text("precious")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -54,15 +55,29 @@ def _open(path: Path, database: Path) -> int:
     # Root's commands must not be led elsewhere by who may write here.
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+        # Who may only read a file can hold a lock on it all the same, and keep every relay from starting.
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return os.open(path, flags)
+        descriptor = os.open(path, flags)
+        _close_to_readers(descriptor)
+        return descriptor
     if os.geteuid() == 0:
         # As SQLite does with what it puts beside the file: else a command of root's would lock the daemon out.
         with contextlib.suppress(OSError):
             owner = (database if database.exists() else path.parent).stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
     return descriptor
+
+
+def _close_to_readers(descriptor: int) -> None:
+    """Take the file from those who may read it and not write: relay 1.0 made it so that all might. Who may write it was
+    let in by somebody."""
+    file = os.fstat(descriptor)
+    writers = file.st_mode << 1 & 0o044  # as bits of those who read
+    mode = stat.S_IMODE(file.st_mode) & ~(0o044 & ~writers)
+    if file.st_uid == os.geteuid() and mode != stat.S_IMODE(file.st_mode):
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, mode)
 
 
 async def _acquire(
