@@ -15,7 +15,7 @@ import importlib
 import pkgutil
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, cached_property
 from types import ModuleType
@@ -35,6 +35,9 @@ from relay.limits import TokenBucket
 from relay.problems import did_you_mean
 from relay.secret import MASK, Redactor
 from relay.tally import Tally
+
+MOST_CHANGES = 1_000
+"""As many as one event is described by, each by itself: a body of 1 MiB can name half a million entries."""
 
 _MOST_HARMLESS, _SHORT = 32, 128  # headers that a source remembers, characters of one
 
@@ -128,7 +131,10 @@ class SourceAdapter(Protocol):
         ...
 
     def describe(self, inbound: Inbound) -> Description | Ignored:
-        """What the event says, by `docs/senders/`. Raises Malformed for a body that the type cannot be."""
+        """What the event says, by `docs/senders/`. Raises Malformed for a body that the type cannot be.
+
+        Where the body decides how many changes there are, more than MOST_CHANGES are `summed_up` before they are made.
+        """
         ...
 
     def mark(self, inbound: Inbound, description: Description) -> Mark | None:
@@ -142,6 +148,18 @@ class SourceAdapter(Protocol):
         Raises ValueError where only the sender can (a private key that relay does not hold).
         """
         ...
+
+
+def summed_up(description: Description, count: int) -> Description:
+    """What is said of more changes than an event is described by: those that differ in their entry alone are one change
+    about no entry, so that filters on all else find what they would have found. `extra` says how many there were.
+
+    An adapter that knows the kinds of its changes beforehand describes one of each, and makes no more of them.
+    """
+    kinds = tuple(dict.fromkeys(replace(change, entry_id=None) for change in description.changes))
+    if len(kinds) > MOST_CHANGES:
+        kinds = (replace(description, changes=kinds).common,)
+    return replace(description, changes=kinds, extra={**description.extra, "changes_count": count})
 
 
 class Source:
@@ -200,7 +218,11 @@ class Source:
     def describe(self, inbound: Inbound) -> Description | Ignored:
         """What the event says, with the source's `map` applied. Raises Malformed."""
         description = self.adapter.describe(inbound)
-        if self._fields is None or isinstance(description, Ignored):
+        if isinstance(description, Ignored):
+            return description
+        if len(description.changes) > MOST_CHANGES:
+            description = summed_up(description, len(description.changes))
+        if self._fields is None:
             return description
         return self._fields.apply(description, inbound)
 

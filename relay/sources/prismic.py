@@ -20,7 +20,7 @@ from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import SecretTexts
 from relay.jsontext import at, said
-from relay.source import Proof
+from relay.source import MOST_CHANGES, Proof, summed_up
 
 SAMPLE = "document-published"
 
@@ -28,6 +28,9 @@ _SECRET = ("secret",)
 _REPEATS = timedelta(minutes=60)  # it tries five times, ten minutes apart
 _PARTS = (("releases", "release"), ("tags", "tag"), ("masks", "custom_type"), ("experiments", "experiment"))
 _VERBS = (("addition", "create"), ("update", "update"), ("deletion", "delete"))
+
+_Kind = tuple[str, str | None, str]
+"""Model, stage and action."""
 
 
 class Config(proofschema.HeaderProofs):
@@ -81,19 +84,26 @@ class Adapter:
         }
         if _is_test(event):
             return Description(event, (Change(action="test"),), extra=extra)
-        changes = (*self._documents(body), *_others(body)) or (Change(action="change"),)
-        return Description(event, changes, extra=extra)
+        lists = [(kind, items) for kind, items in self._lists(body) if isinstance(items, list) and items]
+        count = sum(len(items) for _, items in lists)
+        if count > MOST_CHANGES:
+            return summed_up(Description(event, tuple(Change(*kind) for kind, _ in lists), extra=extra), count)
+        changes = tuple(Change(*kind, _entry_id(item)) for kind, items in lists for item in items)
+        return Description(event, changes or (Change(action="change"),), extra=extra)
 
     def mark(self, inbound: Inbound, description: Description) -> Mark | None:
         if _is_test(said(inbound.object().get("type"))):  # whatever a `map` makes of it: its bodies are all the same
             return None
         return dedup.known_by(inbound.sha256, window=_REPEATS)
 
-    def _documents(self, body: dict[str, Any]) -> Iterator[Change]:
-        documents = body.get("documents")
-        for document in documents if isinstance(documents, list) else ():
-            entry_id = said(document) or said(at(document, "id"))
-            yield Change("document", "published", self._document_action, entry_id)
+    def _lists(self, body: dict[str, Any]) -> Iterator[tuple[_Kind, Any]]:
+        """What the body lists, each with what it says of every item."""
+        yield ("document", "published", self._document_action), body.get("documents")
+        for part, model in _PARTS:
+            changed = body.get(part)
+            if changed and isinstance(changed, dict):
+                for key, verb in _VERBS:
+                    yield (model, None, verb), changed.get(key)
 
 
 def fresh(sample: Inbound, now: datetime) -> Inbound:
@@ -121,12 +131,6 @@ def _is_test(event: str | None) -> bool:
     return event is not None and event.casefold() == "test-trigger"
 
 
-def _others(body: dict[str, Any]) -> Iterator[Change]:
-    for part, model in _PARTS:
-        changed = body.get(part)
-        if not changed or not isinstance(changed, dict):
-            continue
-        for key, verb in _VERBS:
-            listed = changed.get(key)
-            for item in listed if isinstance(listed, list) else ():
-                yield Change(model, None, verb, said(at(item, "id")) or said(item))
+def _entry_id(item: object) -> str | None:
+    """The id of what is listed, as an object or by its id alone."""
+    return said(item) or said(at(item, "id"))

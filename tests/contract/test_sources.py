@@ -28,7 +28,9 @@ from relay.delivery import Mark
 from relay.event import Change, Description, Inbound
 from relay.fields import Unresolved
 from relay.jsontext import Malformed
+from relay.pattern import Filter, Subject
 from relay.source import Ignored, Proof, Rejected, Source, SourceAdapter, SourceConfig, types
+from relay.sources import prismic
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
 RECORDED = Path(__file__).parent.parent / "samples"
@@ -963,6 +965,68 @@ def test_prismics_action_says_what_its_document_changes_mean() -> None:
     body = {"type": "api-update", "documents": ["a"], "tags": {"addition": [{"id": "t"}]}}
     what = described(adapter("prismic", secret="s", action="unpublish"), request(body))
     assert what.changes == (Change("document", "published", "unpublish", "a"), Change("tag", None, "create", "t"))
+
+
+def prismics(documents: int, **parts: Any) -> Inbound:
+    """The body of a real request, with so many documents."""
+    sample = samples.load("prismic", "document-several")
+    return request({**sample.object(), "documents": [f"X{n:07}" for n in range(documents)], **parts})
+
+
+def test_a_thousand_changes_are_told_one_by_one() -> None:
+    what = named("prismic", verify="none").describe(prismics(999, tags={"addition": [{"id": "t"}]}))
+    assert isinstance(what, Description)
+    assert what.changes == (
+        *(Change("document", "published", "change", f"X{n:07}") for n in range(999)),
+        Change("tag", None, "create", "t"),
+    )
+    assert "changes_count" not in what.extra
+
+
+def test_more_than_a_thousand_changes_are_told_by_what_they_are_without_their_entries() -> None:
+    what = named("prismic", verify="none", action="publish").describe(prismics(1001))
+    assert isinstance(what, Description)
+    assert what.changes == (Change("document", "published", "publish"),)
+    assert what.extra == {"domain": "your-repo-name", "master_ref": what.extra["master_ref"], "changes_count": 1001}
+    mixed = named("prismic", verify="none").describe(
+        prismics(1000, releases={"deletion": [{"id": "r"}]}, tags={"addition": []})
+    )
+    assert isinstance(mixed, Description)
+    assert mixed.changes == (Change("document", "published", "change"), Change("release", None, "delete"))
+    assert mixed.extra["changes_count"] == 1001
+    for wanted in ({"model": ["document"]}, {"model": ["release"], "action": ["delete"]}, {"action": ["publish"]}):
+        assert Filter(wanted).matches(Subject(mixed, "prismic", "s"))
+
+
+def test_a_body_full_of_documents_makes_no_change_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    def change(*args: Any) -> Change:
+        nonlocal made
+        made += 1
+        return Change(*args)
+
+    monkeypatch.setattr(prismic, "Change", change)
+    what = described(adapter("prismic", verify="none"), request(b'{"documents":[' + b"1," * 500_000 + b"1]}"))
+    assert (made, what.changes, what.extra) == (
+        1,
+        (Change("document", "published", "change"),),
+        {"changes_count": 500_001},
+    )
+
+
+@pytest.mark.parametrize("models", [1, 1000, 1001])
+def test_changes_are_bounded_whatever_the_source(models: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = named("generic", verify="none")
+    told = tuple(Change(f"m{n % models}", "s", None, str(n)) for n in range(2002))
+    monkeypatch.setattr(source.adapter, "describe", lambda _: Description("e", told, extra={"a": 1}))
+    what = source.describe(request("{}"))
+    assert isinstance(what, Description)
+    assert what.extra == {"a": 1, "changes_count": 2002}
+    if models > 1000:
+        assert what.changes == (Change(None, "s"),)
+    else:
+        assert what.changes == tuple(Change(f"m{n}", "s") for n in range(models))
 
 
 def test_prismics_trigger_button_is_a_test() -> None:
