@@ -27,14 +27,14 @@ from relay.routing import Route
 from relay.runtime import build
 from relay.sourcehealth import SourceHealth
 from relay.store import Unavailable, WrongState
-from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_url, opening, schema
+from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_reader, open_url, opening, schema
 from relay.stores.postgresql.ahead import Ahead
 from relay.stores.postgresql.committer import Committer
 from relay.stores.postgresql.connection import Connection, connect
 from relay.window import debounce
 from tests.contract.desk import SECOND, Desk, again, delivered
 from tests.fakes import ManualClock, until
-from tests.postgres import Database
+from tests.postgres import ROLE, Cluster, Database, cluster
 
 CONFIG = b"""
 sources: {any: {type: generic, verify: none}}
@@ -103,7 +103,7 @@ class Relay(Desk):
         self._stopped.set()
 
 
-Start = Callable[[], Awaitable[Relay]]
+Start = Callable[..., Awaitable[Relay]]
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ async def start(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     started: list[Relay] = []
     clock = ManualClock()
 
-    async def another() -> Relay:
-        store = await open_url(database.url.removeprefix("postgresql:"), clock)
+    async def another(options: str = "") -> Relay:
+        store = await open_url(database.url.removeprefix("postgresql:") + options, clock)
         started.append(Relay(store, clock))
         return started[-1]
 
@@ -757,6 +757,52 @@ async def test_a_database_that_goes_and_comes_back_needs_no_restart(start: Start
     assert await relay.state(delivery) == "delivered"
 
 
+_TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
+
+
+async def test_a_name_that_leads_to_a_standby_for_a_while_needs_no_restart() -> None:
+    with cluster() as primary, primary.database() as database:
+        standby = primary.replica()
+        name = primary.folder / ".s.PGSQL.1"
+
+        def lead(to: Cluster) -> None:
+            name.unlink(missing_ok=True)
+            name.symlink_to(f".s.PGSQL.{to.port}")
+
+        lead(primary)
+        url = f"postgresql:///{database.name}?host={primary.folder}&port=1&user={ROLE}"
+        clock = ManualClock()
+        store = await open_url(url.removeprefix("postgresql:"), clock)
+        try:
+            relay = Relay(store, clock)
+            [one] = await relay.add("www")
+            standby.catch_up(primary)
+            lead(standby)
+            primary.psql(_TERMINATE.format(database.name))
+            with pytest.raises(Unavailable, match="it is a standby"):
+                await relay.add("www")
+            with pytest.raises(Unavailable, match="it is a standby"):
+                await relay.detail(one)
+            lead(primary)  # nobody is cut off from the standby
+            await until(lambda: store.trouble() is None)
+            [other] = await relay.add("www")
+            assert await relay.claimed() == [one.id, other.id]
+        finally:
+            await store.close()
+
+
+async def test_a_session_that_takes_no_writes_is_not_kept(start: Start, database: Database) -> None:
+    relay = await start("?target_session_attrs=any")
+    database.cluster.psql(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    database.cluster.psql(_TERMINATE.format(database.name))
+    with pytest.raises(Unavailable, match=r"cannot execute .* \(25006\); it is a standby, or was set to"):
+        await relay.add("www")
+    database.cluster.psql(f"ALTER DATABASE {database.name} RESET default_transaction_read_only")
+    await until(lambda: relay.store.trouble() is None)
+    [delivery] = await relay.add("www")
+    assert await relay.claimed() == [delivery.id]
+
+
 async def test_what_was_committed_though_the_answer_was_lost_is_found_soon(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -845,3 +891,18 @@ async def test_a_database_that_is_never_started_is_not_waited_for_for_ever(
             await open_url(database.url.removeprefix("postgresql:"), SystemClock())
     finally:
         database.cluster.start()
+
+
+async def test_a_server_that_takes_no_writes_is_waited_for_and_may_be_looked_at(
+    start: Start, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [delivery] = await (await start()).add("www")
+    monkeypatch.setattr(opening, "WAITING", 0.1)
+    database.cluster.psql(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    url, said = database.url.removeprefix("postgresql:"), list[str]()
+    with pytest.raises(Unavailable, match=r"cannot open the store .* session is read-only; it is a standby"):
+        await open_url(url, SystemClock(), said.append)
+    assert len(said) == 1
+    reader = await open_reader(url)
+    assert await reader.delivery(delivery.id) is not None
+    await reader.close()

@@ -1,8 +1,8 @@
 """The thread that commits, on PostgreSQL: one transaction for a batch, a statement or two for each kind of writes.
 
-It keeps its connection; one that is lost is made anew at the next batch, or after a second. A transaction that met
-another one in a deadlock is made again. What a commit that was cut off came to nobody knows: who waited for it is told
-that nothing was promised.
+It keeps its connection; one that is lost, or takes no writes, is made anew at the next batch, or after a second. A
+transaction that met another one in a deadlock is made again. What a commit that was cut off came to nobody knows: who
+waited for it is told that nothing was promised.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ _OWN_FAULT = (
     TypeError,
 )
 _IN_THE_WAY = (errors.DeadlockDetected, errors.SerializationFailure)
+# The last one: a session that came to a standby, or to a database that was set so, takes no writes for as long as it
+# lasts. Where its name leads by now only a new one finds out.
+_LOST = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)
 
 
 class Committer(committing.Committer):
@@ -123,7 +126,7 @@ class Committer(committing.Committer):
                 return
             except Relaned:
                 relaned = True
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except _LOST as error:
                 # A connection that was lost since it was last used, before anything was done with it: with a new one.
                 if isinstance(error, _IN_THE_WAY):
                     if not again:
@@ -309,9 +312,7 @@ class Committer(committing.Committer):
         return read_changes(session, numbers) if self.following else None
 
     def _undo(self, session: Session, error: BaseException) -> None:
-        lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and not isinstance(
-            error, _IN_THE_WAY
-        )
+        lost = isinstance(error, _LOST) and not isinstance(error, _IN_THE_WAY)
         if lost or session.raw.closed:
             self._close()
             return

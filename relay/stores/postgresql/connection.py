@@ -32,6 +32,9 @@ _SILENT = 20  # seconds after which a connection whose other end says nothing is
 _IDLE = 5  # seconds: a process that was stopped in a transaction must not hold its locks for longer than it lives
 _STATEMENT = 60  # seconds: for a commit that waits for its replicas; readers have a limit of their own
 
+_LOOKING = ("reader", "survey")
+"""What verbs connect for that only look: a standby will do, where the URL names one."""
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -84,6 +87,10 @@ def place(url: str) -> str:
 def settings(url: str, role: str) -> dict[str, Any]:
     """How to connect, for one of relay's connections: what it is for stands in `pg_stat_activity`."""
     said = parameters(url)
+    if role not in _LOOKING:
+        # After a failover a single name may lead to a standby for a while. Nor may a daemon read there: what is leased
+        # on the one server is not found on the other.
+        said.setdefault("target_session_attrs", "read-write")
     options = (
         f"-c search_path={SCHEMA} -c statement_timeout={_STATEMENT * 1000} -c lock_timeout=0"
         f" -c idle_in_transaction_session_timeout={_IDLE * 1000} -c client_min_messages=warning -c jit=off"
@@ -224,6 +231,7 @@ _WRONG_CODES = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.ProgrammingError,
 )
+_NO_WRITES = re.compile(r"session is read-only|server is in hot standby mode|in a read-only transaction")
 
 
 def refusal(said: str, error: psycopg.Error) -> Unusable | Unavailable:
@@ -238,5 +246,7 @@ def explain(error: BaseException) -> str:
     """Why the store cannot be used, for the operator: in the server's words, without values."""
     if isinstance(error, psycopg.Error):
         said = error.diag.message_primary or next(iter(str(error).splitlines()), "") or type(error).__name__
-        return f"the database cannot be used: {said.strip()}" + (f" ({error.sqlstate})" if error.sqlstate else "")
+        code = f" ({error.sqlstate})" if error.sqlstate else ""
+        why = "; it is a standby, or was set to take no writes" if _NO_WRITES.search(said) else ""
+        return f"the database cannot be used: {said.strip()}{code}{why}"
     return f"the database cannot be used: {error}"
