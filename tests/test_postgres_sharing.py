@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -282,6 +283,19 @@ async def test_a_relay_that_lost_the_database_just_when_it_had_another_id_goes_o
     first.go_on()
     await until(lambda: first.heard.lost_times == 1)
     await until(lambda: not first.shared_store.shared.lapsed())
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="no clock here goes on while the machine sleeps")
+async def test_a_lease_ends_also_while_the_machine_sleeps(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "LEASE", 600.0)
+    relay = await start()
+    lapsed, real = relay.shared_store.shared.lapsed, time.clock_gettime
+    relay.stop(monkeypatch)
+    assert not lapsed()
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + 3600.0 * (clock == time.CLOCK_BOOTTIME))
+    assert lapsed()
+    relay.go_on()
+    await until(lambda: not lapsed())
 
 
 async def test_what_comes_in_after_a_stop_is_stored_under_the_new_id(

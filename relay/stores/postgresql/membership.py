@@ -8,7 +8,9 @@ gone: it takes another id and forgets what it had in hand; a result of an attemp
 nobody else has taken the delivery since.
 
 A process may begin an attempt only while its lease, by its own clock and with a margin, has not ended: it cannot know
-what others did since. That clock goes on while a process is stopped, and starts before the renewal is sent. Others
+what others did since. That clock goes on while a process is stopped, or its machine sleeps, and starts before the
+renewal is sent. Where a hypervisor stops all clocks of a machine nobody there knows of it before the next sign of life,
+or the next transaction; until then what is already in hand, and need not be taken, may be sent a second time. Others
 wait by their own clocks too, and only while they look at it all the time: a database whose clock is put right, or
 that stands still for a while, lets nobody seem dead. Only who has just started goes by the database's clock.
 
@@ -20,11 +22,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from time import monotonic
 from typing import Any
 
 import orjson
@@ -53,6 +55,8 @@ _MARGIN = 1.0  # seconds by which a process takes its lease for shorter than it 
 _SLOTS = 256
 _OVERLAP = 60_000  # milliseconds: who wrote a state earlier than that has committed it, or never will
 _SOON = 0.02  # seconds for which notifications are gathered
+# `time.monotonic` stands still on Linux while the machine sleeps, and others wait no longer for that.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _RENEW = (
     "UPDATE process SET expires = clock_timestamp() + make_interval(secs => $2), stale = $3, following = $4,"
@@ -173,7 +177,7 @@ class Membership:
 
     def join(self, connection: Connection) -> None:
         """Take an id and a slot, and say that this process lives. Raises psycopg.Error."""
-        began = monotonic()
+        began = _seconds()
         with connection.transaction():
             found = connection.execute(_JOIN).fetchone()
             assert found is not None
@@ -215,7 +219,7 @@ class Membership:
 
     def lapsed(self) -> bool:
         """Whether others may have taken over what this process has in hand."""
-        return self._forgetting or monotonic() > self._good_until
+        return self._forgetting or _seconds() > self._good_until
 
     def ask(self) -> None:
         """At the next beat look also whether something is due that is in this process's hand, and that it may not know
@@ -285,7 +289,7 @@ class Membership:
                 self._connection = None
 
     def _beat(self, connection: Connection) -> None:
-        number, began = self.id, monotonic()
+        number, began = self.id, _seconds()
         if not connection.execute(_RENEW, [number, LEASE, self.stale, self.following, _json(self.routes)]).rowcount:
             self.rejoin(number)
             return
@@ -324,11 +328,11 @@ class Membership:
             connection.execute(_LET_GO, [self.living.upto, list(self.living.ids)])
         self._ended += [self._seen[each] for each in sorted(left - set(self.mine))]
         self._seen = {row[1]: row[3] for row in living}
-        self._looked = monotonic()
+        self._looked = _seconds()
 
     def _dead(self, rows: Sequence[Any]) -> list[Any]:
         """Those of the rows that have stood still for as long as a lease lasts."""
-        now, others = monotonic(), [row for row in rows if row[1] != self.id]
+        now, others = _seconds(), [row for row in rows if row[1] != self.id]
         if self._looked is None:
             return [row for row in others if row[9]]
         # Where nobody looked for long, all of them may only just have been able to renew theirs.
@@ -380,8 +384,8 @@ class Membership:
 
     def _wait(self, connection: Connection) -> None:
         """Until the next beat, or until somebody says that there is something to see."""
-        until = monotonic() + BEAT
-        while not self._stop.is_set() and (left := until - monotonic()) > 0:
+        until = _seconds() + BEAT
+        while not self._stop.is_set() and (left := until - _seconds()) > 0:
             for notice in connection.notifies(timeout=min(left, 0.5), stop_after=1):
                 if notice.payload.startswith("ids ") and self._hear is not None:
                     self._call(self._hear, notice.payload)
@@ -392,7 +396,7 @@ class Membership:
                     if whose not in self.mine:
                         self._call(self._told.again, DeliveryId(delivery))
                 elif notice.payload == "look" and notice.pid != connection.info.backend_pid:
-                    until, self._asked = min(until, monotonic() + _SOON), True
+                    until, self._asked = min(until, _seconds() + _SOON), True
 
     def _recall(self, told: Told, delivery: DeliveryId) -> None:
         told.recall([delivery])
@@ -405,6 +409,11 @@ class Membership:
             self._loop.call_soon_threadsafe(what, *values)
         except RuntimeError:
             self._stop.set()  # the loop is gone
+
+
+def _seconds() -> float:
+    """On a clock that no operator sets and no sleep stops."""
+    return time.clock_gettime(_CLOCK)
 
 
 def _json(names: Sequence[str]) -> str:
