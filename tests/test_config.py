@@ -252,7 +252,7 @@ OAUTH2 = "{type: oauth2, token_url: 'https://h/', client_id: c, client_secret: '
 )
 def test_a_secret_may_be_bytes_that_are_not_utf_8(text: str) -> None:
     loaded = load(text.encode(), environ={"S": os.fsdecode(b"\xff" * 16)})
-    assert loaded.warnings == ()
+    assert not [each for each in loaded.warnings if "shorter" in str(each)]
     build(loaded, 1, datetime.now(UTC))
     assert MASK in json.dumps(effective(loaded.config))
 
