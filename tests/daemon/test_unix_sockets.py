@@ -15,7 +15,7 @@ ANY = "sources: {any: {type: generic, verify: none}}\n"
 
 
 def listening_on(path: Path) -> str:
-    return f"server: {{listen: {{unix: {path}}}}}\nadmin: {{listen: "127.0.0.1:0"}}\n{ANY}"
+    return f'server: {{listen: {{unix: {path}}}}}\nadmin: {{listen: "127.0.0.1:0"}}\n{ANY}'
 
 
 async def live(path: Path) -> int:
