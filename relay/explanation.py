@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Container
 from typing import Any
 
 from relay.pattern import Clause, Subject
@@ -26,6 +26,25 @@ def of_routes(runtime: Runtime, subject: Subject) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def leave_open(runtime: Runtime, routes: list[dict[str, Any]], gone: Container[str]) -> list[str]:
+    """Leave open what a `where` makes of what is `gone`: a body that is no longer kept, perhaps the headers with it.
+    The routes whose verdict hangs on that."""
+    unknown = []
+    for entry in routes:
+        if not runtime.routing.routes[entry["route"]].filter.may_see(gone):
+            continue
+        *others, where = entry["clauses"]
+        where |= {"matched": None, "note": "the body is no longer kept"}
+        if entry["enabled"] and entry["sources"]["matched"] and all(clause["matched"] for clause in others):
+            unknown.append(entry["route"])
+    return unknown
+
+
+def gone_from(headers: Collection[object]) -> tuple[str, ...]:
+    """What is gone of an event without its body, which has these headers."""
+    return ("body",) if headers else ("body", "headers")  # 'relay forget' takes both
 
 
 def redacted(value: Any, redact: Callable[[str], str]) -> Any:

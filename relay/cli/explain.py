@@ -192,31 +192,17 @@ def _routes(runtime: Runtime, event: Event, event_id: str, now: datetime, kept: 
     from relay.pattern import Subject
 
     routes = explanation.of_routes(runtime, Subject.of(event, event_id))
-    if not kept:
-        _unseen(runtime, routes, event, event_id)
-    for entry in routes:
-        if entry["matched"] and kept:
-            entry["request"] = _request(runtime.routing.routes[entry["route"]], event, event_id, now)
-    order = [entry["route"] for entry in routes if entry["matched"]]
-    return {"event": event.as_json(event_id), "routes": routes, "routes_matched": order}
-
-
-def _unseen(runtime: Runtime, routes: list[dict[str, Any]], event: Event, event_id: str) -> None:
-    """Leave open what a `where` makes of a body that is no longer kept. Fails where a route's verdict hangs on it."""
-    gone = ("body",) if event.headers else ("body", "headers")  # 'relay forget' takes both
-    unknown = []
-    for entry in routes:
-        if not runtime.routing.routes[entry["route"]].filter.may_see(gone):
-            continue
-        *others, where = entry["clauses"]
-        where |= {"matched": None, "note": "the body is no longer kept"}
-        if entry["enabled"] and entry["sources"]["matched"] and all(clause["matched"] for clause in others):
-            unknown.append(entry["route"])
+    unknown = explanation.leave_open(runtime, routes, explanation.gone_from(event.headers)) if not kept else ()
     if unknown:
         term.fail(
             f"the body of {event_id} is no longer kept, and where looks at it: whether {' and '.join(unknown)} would"
             " take it cannot be told, and 'relay replay' refuses it"
         )
+    for entry in routes:
+        if entry["matched"] and kept:
+            entry["request"] = _request(runtime.routing.routes[entry["route"]], event, event_id, now)
+    order = [entry["route"] for entry in routes if entry["matched"]]
+    return {"event": event.as_json(event_id), "routes": routes, "routes_matched": order}
 
 
 def _request(route: Route, event: Event, event_id: str, now: datetime) -> dict[str, Any]:

@@ -201,6 +201,17 @@ async def test_a_delivery_shows_its_attempts_request_answer_and_body(tmp_path: P
             assert json.loads(await response.text())["action"] == "publish"
 
 
+async def test_what_a_filter_made_of_a_body_that_is_gone_is_left_open(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
+        _, answer = await running.post("/in/any", body(id="1", action="collect"))
+        [item] = (await running.get("/logs"))["items"]
+        await running.ask("POST", f"/logs/{item['id']}/cancel")
+        assert (await running.ask("POST", f"/events/{answer['id']}/forget"))[0] == 200
+        page = await browse(running, f"/ui/logs/{answer['id']}")
+        said = " ".join(page.said.split())
+        assert "unknown: where asks for body.id the body is no longer kept" in said
+
+
 async def test_why_an_event_went_nowhere_is_told_clause_by_clause(tmp_path: Path) -> None:
     async with relay_and_sink(tmp_path, *ROUTES) as (running, _):
         ids = await everything(running)

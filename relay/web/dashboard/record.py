@@ -125,6 +125,8 @@ def _why(visit: Visit, stored: StoredEvent, about: str | None) -> list[dict[str,
     event = replace(event_from_json(stored.description, stored.headers, stored.body or b""), id=stored.id)
     subject = Subject.of(event, visit.desk.store.ids.text(EVENT, stored.id))
     found = explanation.of_routes(runtime, subject)
+    if stored.body is None:
+        explanation.leave_open(runtime, found, explanation.gone_from(stored.headers))
     told: list[dict[str, Any]] = explanation.redacted(found, runtime.redact)
     told.sort(key=lambda route: not route["matched"])
     nobody = not any(route["matched"] for route in told)
