@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
@@ -111,6 +112,29 @@ class Relay:
         headers = headers if headers is not None else {"Content-Type": "application/json"}
         async with self.session.post(self.public + path, data=body, headers=headers, **options) as response:
             return response.status, json.loads(await response.read())
+
+    @contextlib.asynccontextmanager
+    async def begun(self, path: str, body: bytes) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+        """A request that relay has in hand, and waits for the body of. What is given sends it, and returns the status
+        of the answer."""
+        address = urlsplit(self.public)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+
+        async def status() -> int:
+            async with asyncio.timeout(PATIENCE):
+                return int((await reader.readuntil(b"\r\n\r\n")).split()[1])
+
+        async def go_on() -> int:
+            writer.write(body)
+            return await status()
+
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+        writer.write(head.encode())
+        try:
+            assert await status() == 100
+            yield go_on
+        finally:
+            writer.close()
 
     async def get(self, path: str, **options: Any) -> Any:
         async with self.session.get(self.admin + path, **options) as response:

@@ -36,7 +36,7 @@ def at_hand(request: Asked, limit: int, budget: ByteBudget) -> tuple[bytes, int]
         raise _no_room()
     if size > limit:
         budget.give_back(size)
-        raise _too_large(limit)
+        raise too_large(limit)
     return body, size
 
 
@@ -76,10 +76,10 @@ class _Reading:
             body = content.read_nowait()
             self._take(len(body))
             if len(body) > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
         else:
             if int(request.headers.get("Content-Length", "0")) > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
             if request.headers.get("Expect", "").lower() == "100-continue":
                 await request.go_on()
             body = await self._collected(content)
@@ -97,7 +97,7 @@ class _Reading:
                     self._take(len(piece))
                     pieces.append(piece)
                     if self.held > self._limit:
-                        raise _too_large(self._limit)
+                        raise too_large(self._limit)
         except TimeoutError:
             raise Refusal(408, "timeout", f"the body did not arrive within {self._seconds:g} s") from None
         except (web.RequestPayloadError, HttpProcessingError):
@@ -114,7 +114,8 @@ def _no_room() -> Refusal:
     return Refusal(503, "unavailable", None, retry_after=1)
 
 
-def _too_large(limit: int) -> Refusal:
+def too_large(limit: int) -> Refusal:
+    """What a sender is told whose body is larger than this."""
     return Refusal(413, "too_large", f"the body is larger than max_body ({limit} bytes)")
 
 
@@ -138,7 +139,7 @@ def _inflate(body: bytes, window: int, limit: int) -> bytes:
         decoder = zlib.decompressobj(window)
         whole += decoder.decompress(rest, limit + 1 - len(whole))
         if len(whole) > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         if not decoder.eof:
             raise zlib.error("it ends too early")
         rest = decoder.unused_data

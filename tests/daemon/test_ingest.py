@@ -162,6 +162,33 @@ async def test_a_head_that_comes_too_slowly_is_cut_off(tmp_path: Path) -> None:
         assert await raw(relay, b"POST /in/open HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "status"),
+    [
+        ("  open: {", "  gone: {", 404),
+        ("none, respond: 202", "none, allow_ips: [10.0.0.0/8]", 403),
+        ("none, respond: 202", "none, respond: 200", 200),
+        ("none, respond: 202", "none, rate_limit: 1/h", 200),
+        ("  open: {", "  other: {path: /in/open, ", 202),
+        ('127.0.0.1:0"}', '127.0.0.1:0", max_body: 10B}', 413),
+    ],
+    ids=["gone", "fenced", "another status", "a rate", "another source", "too large now"],
+)
+async def test_what_was_still_arriving_at_a_reload_is_answered_as_if_it_came_after_it(
+    tmp_path: Path, before: str, after: str, status: int
+) -> None:
+    async with relay_here(tmp_path, CONFIG) as relay:
+        async with relay.begun("/in/open", b'{"a": "more than ten bytes"}') as go_on:
+            path = tmp_path / "config.yaml"
+            path.write_text(path.read_text().replace(before, after, 1))
+            assert (await relay.ask("POST", "/reload"))[0] == 200
+            assert await go_on() == status
+        assert relay.running is not None
+        assert relay.running.ingest._budget._taken == 0
+        if after.startswith("  other"):
+            assert [item["source"] for item in (await relay.get("/logs?status=unmatched"))["items"]] == ["other"]
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_past_max_body_is_413(relay: Relay, chunked: bool) -> None:
     async def pieces() -> AsyncIterator[bytes]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.harness import PATIENCE, Received, Relay, relay_here, relay_process, sink
 
@@ -213,6 +214,29 @@ async def test_an_order_that_a_reload_brings_holds_for_what_waits_already(tmp_pa
             assert (await relay.ask("POST", "/reload"))[0] == 200
             await relay.post("/in/any", entry("a", 12))
             await settled(relay, 13)
+
+
+@pytest.mark.parametrize(("order", "arrived"), [("entry", [0, 0, 1]), ("latest", [0, 1])], ids=["entry", "latest"])
+async def test_what_was_still_arriving_when_an_order_came_keeps_it(
+    tmp_path: Path, order: str, arrived: list[int]
+) -> None:
+    well = False
+    policy = "order: none, unhealthy_after: 1000, retry: {policy: fixed, every: 1h, attempts: 9}"
+    async with sink(lambda request: 200 if well else 500) as destination:
+        async with relay_here(tmp_path, route(destination.url, policy)) as relay:
+            await relay.post("/in/any", entry("a", 0))
+            [older] = await relay.logs_when(lambda items: items and items[0]["attempts"])
+            well = True
+            async with relay.begun("/in/any", entry("a", 1)) as go_on:
+                path = tmp_path / "config.yaml"
+                path.write_text(path.read_text().replace("order: none", f"order: {order}"))
+                assert (await relay.ask("POST", "/reload"))[0] == 200
+                assert await go_on() == 200
+            if order == "entry":
+                assert (await relay.ask("POST", f"/logs/{older['id']}/retry"))[0] == 200
+            items = await settled(relay, 2)
+            assert [json.loads(request.body)["n"] for request in destination.received] == arrived
+            assert items[-1]["status"] == ("delivered" if order == "entry" else "merged")
 
 
 async def test_what_is_being_sent_when_an_order_comes_is_waited_for_and_not_taken_up(tmp_path: Path) -> None:
