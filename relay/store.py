@@ -235,7 +235,8 @@ class Store(LogReader, Protocol):
         ...
 
     async def owe(self, event: EventId, owed: Sequence[Owed]) -> Added:
-        """New deliveries of a stored event. Raises KeyError for an unknown one, Unavailable."""
+        """New deliveries of a stored event, in the orders that their routes keep by now. Raises KeyError for an unknown
+        one, Unavailable."""
         ...
 
     def reject(self, rejection: Rejection) -> None:

@@ -596,6 +596,20 @@ async def test_one_in_flight_that_was_born_without_an_order_lets_its_lane_go_on(
     assert await desk.claimed() == [next_one.id]
 
 
+@pytest.mark.parametrize(("order", "states"), [(Order.ENTRY, ["pending"] * 2), (Order.LATEST, ["pending", "merged"])])
+async def test_what_was_about_to_be_owed_once_more_when_an_order_came_keeps_it(
+    desk: Desk, order: Order, states: list[str]
+) -> None:
+    old = await desk.tell()
+    await desk.send(old)
+    new = await desk.tell()
+    owed = desk.owed(replace(old.event, received_at=desk.clock.now()))
+    await desk.follow(www=order)
+    await desk.store.owe(old.event.id, [owed])
+    assert await desk.states(new, owed.delivery) == states
+    assert await desk.claimed() == [new.id]
+
+
 async def test_held_ones_are_put_into_new_lanes_too(desk: Desk) -> None:
     told = [await desk.tell() for _ in range(2)]
     await desk.pause()

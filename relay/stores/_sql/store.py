@@ -26,7 +26,7 @@ from relay.delivery import (
 from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
-from relay.lane import Order
+from relay.lane import Order, lane, supersedes
 from relay.pace import Minute
 from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Page, Retried, Settled
 from relay.stores._sql import commands, lanes, rows
@@ -68,7 +68,16 @@ class SqlStore:
         for each in owed:
             # Newer ones may have been stored while it was read; who pages on from those must meet these too.
             each.delivery.id = DeliveryId(self.ids.draw(to_ms(self._clock.now())))
-        return await self._writer.owe(event, size, owed)
+        return await self._writer.owe(event, size, [self._in_order(each) for each in owed])
+
+    def _in_order(self, owed: Owed) -> Owed:
+        """As the order that its route keeps now has it: that may have changed since it was owed."""
+        delivery = owed.delivery
+        order = self._orders.get(delivery.route)
+        if order is None:
+            return owed
+        delivery.lane = lane(order, delivery.event)
+        return replace(owed, supersedes=supersedes(order, delivery.event))
 
     def reject(self, rejection: Rejection) -> None:
         self._writer.reject(rejection)
