@@ -226,6 +226,8 @@ async def running(
         async def swap(runtime: Runtime) -> None:
             configure_journal(runtime)
             ingest.follow(runtime)
+            # At once: what comes from here on is in lanes that older ones are not in yet.
+            dispatcher.stand_by(runtime.routing.routes)
             await transport.follow(runtime.config.server.egress.policy())
             look_at(runtime)
             await dispatcher.follow(runtime.routing.routes)

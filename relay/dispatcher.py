@@ -96,11 +96,7 @@ class Dispatcher:
             self._settling.left(name)
             self._stock.forget(courier)
             self.let_go(courier)
-        for name, route in enabled.items():
-            known = self._couriers.get(name)
-            if known is not None and known.route is not None and known.route.order is not route.order:
-                known.relaning = True  # nothing begins until the lanes are right: it may have to wait, or to be taken
-                self._stock.forget(known)
+        self.stand_by(enabled)
         await self._settling.keep_orders(enabled)
         for name, route in enabled.items():
             known = self._couriers.get(name)
@@ -111,6 +107,15 @@ class Dispatcher:
                 known.relaning = False
         await self._settle()
         self._look_everywhere()
+
+    def stand_by(self, routes: Mapping[str, Route]) -> None:
+        """Begin nothing of those that keep another order from now on, until `follow` has put what waits into its lanes:
+        it may have to wait, or to be taken."""
+        for name, route in routes.items():
+            known = self._couriers.get(name)
+            if known is not None and known.route is not None and known.route.order is not route.order:
+                known.relaning = True
+                self._stock.forget(known)  # and nothing is handed over: nobody reads what it is behind with
 
     async def obey(self) -> None:
         """Routes were paused or resumed: what waits of them is held or released. When it returns, nothing of a paused

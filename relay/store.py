@@ -292,7 +292,8 @@ class Store(LogReader, Protocol):
 
     async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:
         """The orders that routes keep now, by name. What waits of a route that had another one is put into its new
-        lanes; what of it is being sent (`sending`) counts as taken."""
+        lanes; what of it is being sent (`sending`) counts as taken, and nothing else of it may be begun meanwhile. Of a
+        lane the oldest goes first, also where newer ones have joined it before, unless they are being sent or were."""
         ...
 
     async def move(self, old: str, new: str) -> int:

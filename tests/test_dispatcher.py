@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import pytest
 
 from relay.clock import to_ms
 from relay.config import load
-from relay.delivery import Attempt, Delivered, Delivery, Result, State, Trigger
+from relay.delivery import Attempt, Delivered, Delivery, Owed, Result, State, Trigger
 from relay.dispatcher import Dispatcher
 from relay.event import Description, Event
 from relay.health import RouteState
 from relay.ids import DeliveryId, EventId
+from relay.lane import Order
 from relay.memory import CLAIMED
 from relay.notify import Notices
 from relay.oversight import Oversight
@@ -180,6 +183,7 @@ class Sending:
         self.oversight = Oversight(store, self.clock, self.notices)
         self.oversight.follow(self.routes)
         self.going: list[Delivery] = []
+        self.sent: list[DeliveryId] = []
         self.most = 0
         self.slow: set[str] = set()
         self.answer = asyncio.Event()
@@ -187,6 +191,7 @@ class Sending:
 
     async def attempt(self, by: Route, delivery: Delivery) -> Result:
         self.going.append(delivery)
+        self.sent.append(delivery.id)
         self.most = max(self.most, self.dispatcher._stock.memory.taken)
         if by.name in self.slow:
             await self.answer.wait()
@@ -200,8 +205,10 @@ class Sending:
 
     async def owe(self, body: bytes, *names: str) -> None:
         event = told(self.store, body)
-        owed = [self.routes[name].owe(event, DeliveryId(self.store.ids.draw(to_ms(NOON))), False) for name in names]
-        self.dispatcher.offer(await self.store.add(event, owed))
+        self.dispatcher.offer(await self.store.add(event, self.owed(event, *names)))
+
+    def owed(self, event: Event, *names: str) -> list[Owed]:
+        return [self.routes[name].owe(event, DeliveryId(self.store.ids.draw(to_ms(NOON))), False) for name in names]
 
     def of(self, name: str) -> list[Delivery]:
         return [delivery for delivery in self.going if delivery.route == name]
@@ -334,6 +341,56 @@ async def test_who_waits_for_memory_that_was_only_reserved_goes_on_when_it_is_le
         sending.dispatcher._stock.memory.taken -= 2000
         sending.dispatcher._stock.feed_soon()
         await until(lambda: store.counts() == {})
+    await store.close()
+
+
+class SlowToFollow:
+    """A store that puts what waits into other lanes when the test says so."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:
+        if orders["r"] is not Order.NONE:
+            self.begun.set()
+            await self.go_on.wait()
+        await self._store.follow(orders, sending)
+
+
+@pytest.mark.parametrize("when", ["stands by", "puts in lanes"])
+async def test_what_was_handed_over_while_an_order_came_is_not_sent_past_what_waits(tmp_path: Path, when: str) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    slow = SlowToFollow(store)
+    sending = Sending(cast(SqliteStore, slow), "{name: r, to: {url: 'http://a.test/'}}", most_bytes=1 << 20)
+    text = CONFIG.replace(b"MORE", b"order: route")
+    sent = sending.sent
+    async with sending.notices, sending.dispatcher as dispatcher, asyncio.TaskGroup() as group:
+        await dispatcher.follow(sending.routes)
+        older = told(store)
+        [owed] = sending.owed(older, "r")
+        owed.delivery.due += timedelta(minutes=1)
+        dispatcher.offer(await store.add(older, [owed]))
+        sending.routes = build(load(text), 2, NOON).routing.routes
+        dispatcher.stand_by(sending.routes)
+        if when == "stands by":
+            await sending.owe(b"{}", "r")
+        following = group.create_task(dispatcher.follow(sending.routes))
+        await slow.begun.wait()
+        if when == "puts in lanes":
+            await sending.owe(b"{}", "r")
+        slow.go_on.set()
+        await following
+        [courier] = dispatcher._couriers.values()
+        await until(lambda: not (courier.claiming or courier.workers))
+        assert sent == []
+        sending.clock.advance(60)
+        dispatcher.look("r")
+        await until(lambda: len(sent) == 2)
+        assert sent[0] == owed.delivery.id
     await store.close()
 
 

@@ -520,6 +520,19 @@ async def test_what_came_in_before_the_last_relay_read_its_config_again_is_put_i
     assert await second.states(old, new) == ["merged", "pending"]
 
 
+async def test_what_another_relay_may_be_sending_stays_first_in_its_lane(start: Start) -> None:
+    first, second = await two(start)
+    for relay in (first, second):
+        await relay.follow(www=Order.NONE)
+    await second.follow(www=Order.ENTRY)
+    old = await first.tell()
+    new = await second.tell()
+    await first.follow(www=Order.ENTRY)
+    assert await first.claimed() == []
+    await second.store.record(delivered(new))
+    assert await first.claimed() == [old.id]
+
+
 async def test_what_another_relay_put_into_another_lane_is_not_begun_under_the_old_one(start: Start) -> None:
     first, second = await two(start)
     for relay in (first, second):

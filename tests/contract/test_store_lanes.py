@@ -610,6 +610,49 @@ async def test_what_was_about_to_be_owed_once_more_when_an_order_came_keeps_it(
     assert await desk.claimed() == [new.id]
 
 
+@pytest.mark.parametrize("order", KEEPING)
+async def test_what_came_after_an_order_did_goes_after_what_waits_and_is_not_in_its_lane_yet(
+    desk: Desk, order: Order
+) -> None:
+    old = await desk.tell(desk.about(stage="draft"))
+    desk.orders["www"] = order
+    new = await desk.tell(desk.about(stage="published"))
+    newest = await desk.tell(desk.about(stage="review"))
+    await desk.follow()
+    for head in (old, new, newest):
+        assert await desk.claimed() == [head.id]
+        await desk.send(head)
+    assert await desk.claimed() == []
+
+
+async def test_one_that_is_tried_again_later_is_waited_for_by_what_came_after_an_order_did(desk: Desk) -> None:
+    old = await desk.tell()
+    await desk.store.record(again(old, desk.clock.now() + 60 * SECOND))
+    desk.orders["www"] = Order.ENTRY
+    new = await desk.tell()
+    await desk.follow()
+    assert await desk.claimed() == []
+    desk.wait(60)
+    assert await desk.claimed() == [old.id]
+    await desk.store.record(delivered(old, 2))
+    assert await desk.claimed() == [new.id]
+
+
+@pytest.mark.parametrize("begun", ["sending", "tried"])
+async def test_what_came_after_an_order_did_and_was_begun_stays_before_what_was_not_in_its_lane_yet(
+    desk: Desk, begun: str
+) -> None:
+    old = await desk.tell()
+    desk.orders["www"] = Order.ENTRY
+    new = await desk.tell()
+    if begun == "tried":
+        await desk.store.record(again(new, desk.clock.now()))
+    await desk.store.follow(desk.orders, [new.id] if begun == "sending" else [])
+    assert await desk.claimed() == [new.id]
+    await desk.store.record(delivered(new, 2))
+    assert await desk.claimed() == [old.id]
+
+
 async def test_held_ones_are_put_into_new_lanes_too(desk: Desk) -> None:
     told = [await desk.tell() for _ in range(2)]
     await desk.pause()

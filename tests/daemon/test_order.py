@@ -12,6 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from relay.client import HttpTransport
+from relay.egress import Egress
 from tests.harness import PATIENCE, Received, Relay, relay_here, relay_process, sink
 
 ANY = """
@@ -237,6 +239,36 @@ async def test_what_was_still_arriving_when_an_order_came_keeps_it(
             items = await settled(relay, 2)
             assert [json.loads(request.body)["n"] for request in destination.received] == arrived
             assert items[-1]["status"] == ("delivered" if order == "entry" else "merged")
+
+
+async def test_what_comes_as_soon_as_an_order_does_is_not_sent_past_what_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapped, go_on = asyncio.Event(), asyncio.Event()
+    well = False
+
+    async def follow(transport: HttpTransport, policy: Egress) -> None:
+        """It closes connections of the old config, which may take a moment."""
+        swapped.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(HttpTransport, "follow", follow)
+    policy = "order: none, unhealthy_after: 1000, retry: {policy: fixed, every: 1h, attempts: 9}"
+    async with sink(lambda request: 200 if well else 500) as destination:
+        async with relay_here(tmp_path, route(destination.url, policy)) as relay, asyncio.TaskGroup() as group:
+            await relay.post("/in/any", entry("a", 0))
+            [older] = await relay.logs_when(lambda items: items and items[0]["attempts"])
+            well = True
+            path = tmp_path / "config.yaml"
+            path.write_text(path.read_text().replace("order: none", "order: entry"))
+            reload = group.create_task(relay.ask("POST", "/reload"))
+            await swapped.wait()
+            await relay.post("/in/any", entry("a", 1))
+            go_on.set()
+            assert (await reload)[0] == 200
+            assert (await relay.ask("POST", f"/logs/{older['id']}/retry"))[0] == 200
+            await settled(relay, 2)
+            assert [json.loads(request.body)["n"] for request in destination.received] == [0, 0, 1]
 
 
 async def test_what_is_being_sent_when_an_order_comes_is_waited_for_and_not_taken_up(tmp_path: Path) -> None:

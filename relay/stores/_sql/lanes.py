@@ -5,7 +5,7 @@ Whoever ends a delivery of a lane releases the lane, in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -27,6 +27,11 @@ _RELEASE = f"""
     UPDATE delivery SET blocked = 0 WHERE id = (SELECT min(id) {_UNFINISHED} AND blocked = 1) AND {_NONE_GOES_ON}
 """  # noqa: S608
 _ADMIT = f"UPDATE delivery SET blocked = 0 WHERE id = ?3 AND {_NONE_GOES_ON}"  # noqa: S608
+# Of what goes on, that which came after something that waits, and has not begun.
+_AHEAD = f"""
+    SELECT id {_UNFINISHED} AND blocked = 0 AND taken = 0 AND attempts = 0
+        AND id > (SELECT min(id) {_UNFINISHED} AND blocked = 1)
+"""
 _UNFINISHED_OF = f"""
     SELECT d.id, d.lane, d.blocked, {rows.event_columns("e")} FROM delivery d JOIN event e ON e.id = d.event_id
     WHERE d.id IN (SELECT value FROM json_each(?1)) AND +d.route = ?2 AND +d.state IN ('pending', 'held')
@@ -129,12 +134,14 @@ def collapse(connection: Connection, route: str, lane: str | None, now: int, del
 
 @dataclass(frozen=True, slots=True)
 class Relane:
-    """Puts some deliveries of a route, oldest first, into the lanes of another order."""
+    """Puts some deliveries of a route, oldest first, into the lanes of another order, while nothing of it is begun."""
 
     route: str
     order: Order
     deliveries: Sequence[int]
     now: int
+    elsewhere: Callable[[Connection, Collection[int]], Collection[int]]
+    """Says which of these another process may be about to send."""
 
     def __call__(self, connection: Connection, deltas: Deltas) -> None:
         found = connection.execute(_UNFINISHED_OF, (orjson.dumps(self.deliveries).decode(), self.route))
@@ -144,9 +151,18 @@ class Relane:
             if lane != old:
                 changed.append((number, lane, bool(blocked)))
         enter(connection, self.route, changed)
-        if self.order is Order.LATEST:
-            for lane in {lane for _, lane, _ in changed}:
+        for lane in {lane for _, lane, _ in changed if lane is not None}:
+            self._let_oldest(connection, lane)
+            if self.order is Order.LATEST:
                 collapse(connection, self.route, lane, self.now, deltas)
+
+    def _let_oldest(self, connection: Connection, lane: str) -> None:
+        """Since the order came newer ones may have joined the lane. They had not to wait for what was not in it yet."""
+        ahead = {number for (number,) in connection.execute(_AHEAD, (self.route, lane))}
+        if ahead:
+            ahead.difference_update(self.elsewhere(connection, ahead))
+            connection.executemany("UPDATE delivery SET blocked = 1 WHERE id = ?", [(number,) for number in ahead])
+            release(connection, self.route, lane)
 
 
 def enter(connection: Connection, route: str, changed: Sequence[tuple[int, str | None, bool]]) -> None:

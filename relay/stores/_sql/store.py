@@ -31,7 +31,7 @@ from relay.pace import Minute
 from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Page, Retried, Settled
 from relay.stores._sql import commands, lanes, rows
 from relay.stores._sql.changes import Changed
-from relay.stores._sql.connection import Command
+from relay.stores._sql.connection import Command, Connection
 from relay.stores._sql.joining import Adding
 from relay.stores._sql.reader import Reader
 from relay.stores._sql.writer import Writer
@@ -145,9 +145,13 @@ class SqlStore:
         # Once: what has come meanwhile was born under the new order.
         found = await self._logs.unfinished(route)
         for start in range(0, len(found), lanes.AT_ONCE):
-            await self._writer.call(
-                lanes.Relane(route, order, found[start : start + lanes.AT_ONCE], to_ms(self._clock.now()))
-            )
+            some = found[start : start + lanes.AT_ONCE]
+            relane = lanes.Relane(route, order, some, to_ms(self._clock.now()), self._in_other_hands)
+            await self._writer.call(relane)
+
+    def _in_other_hands(self, connection: Connection, deliveries: Collection[int]) -> Collection[int]:
+        """Those of these that other processes have in hand. Runs in the writer's thread."""
+        return ()
 
     async def move(self, old: str, new: str) -> int:
         if old == new:

@@ -42,6 +42,10 @@ _LETTING_GO, _LOOKING = 1.0, 0.01  # seconds for another process to let go of wh
 _CLOCK = timedelta(minutes=1)
 
 _LET_GO = "UPDATE delivery SET owner = NULL WHERE id = $1 AND owner = ANY($2) AND state <> 'pending'"
+_IN_OTHER_HANDS = """
+    SELECT id FROM delivery
+    WHERE id = ANY($1) AND owner IS NOT NULL AND owner <> ALL($2) AND (owner > $3 OR owner = ANY($4))
+"""
 _SAVE = """
     INSERT INTO known AS k (kind, name, data, writer, at)
     SELECT $1, v.name, v.data, $4, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
@@ -109,6 +113,12 @@ class PostgresStore(SqlStore):
 
     def _elsewhere(self) -> frozenset[str]:
         return frozenset(route for each in self._member.members if not each.me for route in each.routes)
+
+    def _in_other_hands(self, connection: Shared, deliveries: Collection[int]) -> Collection[int]:
+        assert isinstance(connection, Session)
+        mine, living = self._member.mine, self._member.living
+        values = [list(deliveries), list(mine), living.upto, list(living.ids)]
+        return [row[0] for row in connection.bulk(_IN_OTHER_HANDS, values)]
 
     async def set_back(self, by: timedelta, now: datetime) -> int:
         # Each of them may notice it of its own clock.
