@@ -220,8 +220,9 @@ async def running(
             oversight.follow(runtime.routing.routes)
 
         look_at(first)
-        await _hold(store, oversight, {*first.routing.routes, *store.counts()}, held)
-        await dispatcher.follow(first.routing.routes)
+        with _patience():
+            await _hold(store, oversight, {*first.routing.routes, *store.counts()}, held)
+            await dispatcher.follow(first.routing.routes)
 
         async def swap(runtime: Runtime) -> None:
             configure_journal(runtime)
@@ -302,7 +303,8 @@ async def running(
 
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
-    """While a store is opened, the service manager is told that start-up goes on: an older one may take minutes."""
+    """While a store is opened, and brought in line with the config, the service manager is told that start-up goes on:
+    an older one, or one in which much waits, may take minutes."""
     loop = asyncio.get_running_loop()
 
     next_time: asyncio.TimerHandle

@@ -30,6 +30,7 @@ from relay.store import Store, Unavailable
 
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
 _RECORDING = 5.0  # seconds for the results of attempts that were cut off
+_SETTLE_AGAIN = 5.0  # seconds between tries to settle what the store could not
 _MOST_SPARE = 64  # tasks that are kept for what is to be sent next
 
 # See health: a name of a module, for the hot path.
@@ -55,7 +56,7 @@ class Dispatcher:
         self._drain = drain.total_seconds()
         self._couriers: dict[str, Courier] = {}
         self._schedule = Schedule(clock)
-        self._settling = Settling(store, clock, oversight, self._schedule, self._couriers)
+        self._settling = Settling(store, clock, oversight, self._couriers)
         self._attempts = Attempts(store, clock, attempt, oversight, self._schedule, self._settling, self._stock)
         self._reading = Reading(self, store, clock, self._schedule, self._stock)
         self._probes = Probes(
@@ -66,13 +67,16 @@ class Dispatcher:
         self._spare: list[asyncio.Future[Courier | None]] = []  # of those that wait for somebody to work for
         self._rests: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
-        self._scheduler: asyncio.Task[None] | None = None
+        self._keepers: tuple[asyncio.Task[None], ...] = ()  # of time, and of order in the store
         self.interrupted = 0
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         self._loop = asyncio.get_running_loop()  # to ask which one runs is a call of the system each time
-        self._scheduler = self._group.create_task(self._keep_time(), name="scheduler")
+        self._keepers = (
+            self._group.create_task(self._keep_time(), name="scheduler"),
+            self._group.create_task(self._keep_settled(), name="settler"),
+        )
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -230,9 +234,7 @@ class Dispatcher:
         if self.stopping:
             return
         self.stopping = True
-        if self._scheduler is not None:
-            self._scheduler.cancel()
-        for task in self._rests:
+        for task in (*self._keepers, *self._rests):
             task.cancel()
         while self._spare:
             self._spare.pop().set_result(None)
@@ -372,7 +374,7 @@ class Dispatcher:
     # -- time --------------------------------------------------------------------------------------------------------
 
     async def _keep_time(self) -> None:
-        """Wake routes when something of theirs becomes due, and settle what belongs to no route."""
+        """Wake routes when something of theirs becomes due."""
         look_at = self._clock.monotonic() + _LOOK_EVERYWHERE
         while True:
             now = self._schedule.begin()
@@ -382,14 +384,23 @@ class Dispatcher:
             if self._clock.monotonic() >= look_at:
                 self._look_everywhere()
                 look_at = self._clock.monotonic() + _LOOK_EVERYWHERE
-            if self._settling.needed:
-                await self._settle()
             self._attempts.progress_at = self._clock.monotonic()
             await self._schedule.wait(now)
 
-    async def _settle(self) -> None:
-        for name in await self._settling.settle():
+    async def _keep_settled(self) -> None:
+        """Settle what belongs to no route, beside the schedule: of a million deliveries that takes minutes, and what is
+        due of other routes does not wait for it."""
+        while True:
+            await self._settling.needed.wait()
+            if not await self._settle():
+                await self._clock.sleep(_SETTLE_AGAIN)
+
+    async def _settle(self) -> bool:
+        """Whether the store could do it."""
+        released = await self._settling.settle()
+        for name in released or ():
             self.look(name)
+        return released is not None
 
     async def _notice_the_clock(self, now: datetime) -> None:
         """Move what waits for its time where the wall clock was set back."""

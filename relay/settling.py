@@ -12,7 +12,6 @@ from relay.courier import Courier
 from relay.delivery import HeldReason
 from relay.oversight import Oversight
 from relay.routing import Route
-from relay.schedule import Schedule
 from relay.store import Store, Unavailable
 
 _ORDER_AGAIN = 0.5  # seconds between tries to put what waits in order
@@ -21,24 +20,20 @@ _ORDER_AGAIN = 0.5  # seconds between tries to put what waits in order
 class Settling:
     """Knows whether there is anything to be settled. `couriers` are the dispatcher's own."""
 
-    def __init__(
-        self, store: Store, clock: Clock, oversight: Oversight, schedule: Schedule, couriers: Mapping[str, Courier]
-    ) -> None:
-        self.needed = False
+    def __init__(self, store: Store, clock: Clock, oversight: Oversight, couriers: Mapping[str, Courier]) -> None:
+        self.needed = asyncio.Event()
         self.disabled: Collection[str] = ()
         self._store = store
         self._shared = store.shared
         self._clock = clock
         self._oversight = oversight
-        self._schedule = schedule
         self._couriers = couriers
         self._left: set[str] = set()  # routes that went away: other relays may still send for them
         self._settling = asyncio.Lock()
 
     def soon(self) -> None:
         """What waits may be of routes that nobody sends for any more."""
-        self.needed = True
-        self._schedule.wake()
+        self.needed.set()
 
     def left(self, route: str) -> None:
         """A route went away; other relays may still send for it."""
@@ -56,10 +51,11 @@ class Settling:
                 journal.store_trouble(str(error))
                 await self._clock.sleep(_ORDER_AGAIN)
 
-    async def settle(self) -> Collection[str]:
-        """Hold and release what is to be. Returns the routes of which something was released."""
+    async def settle(self) -> Collection[str] | None:
+        """Hold and release what is to be. Returns the routes of which something was released; None where the store
+        could not do it: then it is still needed."""
         async with self._settling:
-            self.needed = False
+            self.needed.clear()
             left, self._left = self._left, set()
             sending = {name for name, courier in self._couriers.items() if courier.route is not None}
             paused = {name for name in sending if self._oversight.paused(name)}
@@ -70,10 +66,10 @@ class Settling:
                     known = [number for courier in self._couriers.values() for number in courier.known]
                     await self._shared.leave(left - sending, known)
             except Unavailable as error:
-                self.needed = True
+                self.needed.set()
                 self._left |= left
                 journal.store_trouble(str(error))
-                return ()
+                return None
         journal.held(settled.held)
         journal.released(settled.released)
         return settled.released

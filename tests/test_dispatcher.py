@@ -14,7 +14,7 @@ import pytest
 
 from relay.clock import to_ms
 from relay.config import load
-from relay.delivery import Attempt, Delivered, Delivery, Owed, Result, State, Trigger
+from relay.delivery import Attempt, Delivered, Delivery, HeldReason, Owed, Result, State, Trigger
 from relay.dispatcher import Dispatcher
 from relay.event import Description, Event
 from relay.health import RouteState
@@ -25,6 +25,7 @@ from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.routing import Route
 from relay.runtime import build
+from relay.store import Settled, Unavailable
 from relay.stores.sqlite import SqliteStore, open_store
 from tests.fakes import NOON, ManualClock, until
 
@@ -186,6 +187,7 @@ class Sending:
         self.sent: list[DeliveryId] = []
         self.most = 0
         self.slow: set[str] = set()
+        self.again = 0
         self.answer = asyncio.Event()
         self.dispatcher = Dispatcher(store, self.clock, self.attempt, self.oversight, most_bytes=most_bytes)
 
@@ -199,6 +201,9 @@ class Sending:
             await asyncio.sleep(0)
         self.going.remove(delivery)
         made = Attempt(delivery.attempts + 1, delivery.trigger, self.clock.now(), 1, None, None, None)
+        if self.again:  # some are to be tried again, at once
+            self.again -= 1
+            return Result(delivery, made, State.PENDING, self.clock.now(), 1, None, self.clock.now())
         result = Result(delivery, made, State.DELIVERED, None, 1, None, self.clock.now())
         self.oversight.saw(by, result, Delivered())
         return result
@@ -341,6 +346,85 @@ async def test_who_waits_for_memory_that_was_only_reserved_goes_on_when_it_is_le
         sending.dispatcher._stock.memory.taken -= 2000
         sending.dispatcher._stock.feed_soon()
         await until(lambda: store.counts() == {})
+    await store.close()
+
+
+class SlowToSettle:
+    """A store that settles when the test says so, or fails to."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.begun, self.ended = 0, 0
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.error: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
+        self.begun += 1
+        await self.go_on.wait()
+        if self.error is not None:
+            raise self.error
+        settled = await self._store.settle(active, kept)
+        self.ended += 1
+        return settled
+
+
+async def test_while_a_backlog_is_held_what_is_due_of_other_routes_is_sent(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    slow = SlowToSettle(store)
+    sending = Sending(cast(SqliteStore, slow), routes("gone", "well"), most_bytes=1 << 20)
+    sending.again = 1
+    async with sending.notices, sending.dispatcher as dispatcher:
+        await dispatcher.follow(sending.routes)
+        slow.go_on.clear()
+        sending.oversight.pause("gone", "410")
+        assert await sending.oversight.save()
+        await sending.owe(b"{}", "gone")
+        dispatcher.settle()
+        await until(lambda: slow.begun == 2)
+        await sending.owe(b"{}", "well")
+        await until(lambda: len(sending.sent) == 2)
+        dispatcher.settle()  # it is asked for once more meanwhile
+        slow.go_on.set()
+        await until(lambda: slow.ended == 3)
+        assert [(route, each.pending, each.held) for route, each in store.counts().items()] == [("gone", 0, 1)]
+        assert sending.sent[0] == sending.sent[1]
+    await store.close()
+
+
+async def test_what_cannot_be_settled_now_is_settled_later(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    slow = SlowToSettle(store)
+    sending = Sending(cast(SqliteStore, slow), routes("r"), most_bytes=1 << 20)
+    async with sending.notices, sending.dispatcher as dispatcher:
+        await dispatcher.follow(sending.routes)
+        slow.error = Unavailable("the disk is full")
+        dispatcher.settle()
+        await until(lambda: slow.begun == 2 and sending.clock._sleepers)
+        slow.error = None
+        sending.clock.advance(5)
+        await until(lambda: slow.ended == 2)
+    await store.close()
+
+
+async def test_a_bug_in_settling_ends_the_dispatcher(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    slow = SlowToSettle(store)
+    sending = Sending(cast(SqliteStore, slow), routes("r"), most_bytes=1 << 20)
+
+    async def run() -> None:
+        async with sending.notices, sending.dispatcher as dispatcher:
+            await dispatcher.follow(sending.routes)
+            slow.error = ZeroDivisionError()
+            dispatcher.settle()
+            await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await run()
+    assert caught.group_contains(ZeroDivisionError)
     await store.close()
 
 

@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +24,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from relay import daemon
+from relay.delivery import HeldReason
+from relay.store import Settled
+from relay.stores.sqlite import SqliteStore
 from relay.web.swift import Answer
 from tests.cli.running import free_ports
 from tests.harness import PATIENCE, Received, RelayProcess, relay_here, relay_process, sink, write_config
@@ -511,6 +515,39 @@ async def test_the_service_manager_is_told_of_ready_reloading_and_stopping(tmp_p
             assert "config REJECTED" in await hear("READY=1")
             assert await relay.stop() == 0
             await hear("STOPPING=1")
+
+
+async def test_the_service_manager_is_told_that_start_up_goes_on_while_what_waits_is_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    settle = SqliteStore.settle
+
+    async def slow(store: SqliteStore, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
+        begun.set()
+        await go_on.wait()
+        return await settle(store, active, kept)
+
+    monkeypatch.setattr(SqliteStore, "settle", slow)
+    monkeypatch.setattr(daemon, "_PATIENCE", 0.01)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+
+        async def start() -> None:
+            async with relay_here(tmp_path, ANY):
+                pass
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(start())
+            await begun.wait()
+            manager.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while manager.recv(4096):  # what was said before
+                    pass
+            manager.settimeout(PATIENCE)
+            assert b"EXTEND_TIMEOUT_USEC=20000" in await asyncio.to_thread(manager.recv, 4096)
+            go_on.set()
 
 
 async def test_it_serves_sockets_that_systemd_hands_over(tmp_path: Path) -> None:
