@@ -120,8 +120,6 @@ class Attempts:
 
     async def _recorded(self, courier: Courier, delivery: Delivery, result: Result) -> None:
         """What follows from a result that is on disk."""
-        if result.state is State.PENDING and result.due is not None:
-            self._schedule.expect(result.due, delivery.route)
         if delivery.lane is not None or result.ordered:
             courier.look()  # the next one of its lane, or what it has given way to
         if delivery.id in courier.rerun:
@@ -138,6 +136,9 @@ class Attempts:
         if self._oversight.paused(courier.name):
             self._stock.forget(courier)
             self._settling.soon()
+        if result.state is State.PENDING and result.due is not None:
+            # Last: as long as it counts as being sent, whoever looks does not find it, and would not come again soon.
+            self._schedule.expect(result.due, delivery.route)
 
     def just_failed(self, delivery: DeliveryId) -> tuple[Courier, int] | None:
         """Whose it is and which attempt has failed, if that was recorded only now: it may have put off what somebody

@@ -428,6 +428,18 @@ async def test_a_bug_in_settling_ends_the_dispatcher(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_what_is_due_again_while_the_turn_of_a_route_is_saved_is_sent_again(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "relay.db", clock=ManualClock())
+    sending = Sending(store, routes("gone", "well"), most_bytes=1 << 20)
+    sending.again = 1
+    async with sending.notices, sending.dispatcher as dispatcher:
+        await dispatcher.follow(sending.routes)
+        sending.oversight.pause("gone", "410")
+        await sending.owe(b"{}", "well")
+        await until(lambda: len(sending.sent) == 2)
+    await store.close()
+
+
 class SlowToFollow:
     """A store that puts what waits into other lanes when the test says so."""
 
