@@ -213,7 +213,7 @@ class Direct:
         now = self._loop.time()
         lease = line.free(now)
         if lease is not None:
-            lease.ask(data, self._deadlines.get(limits.total) or self._within(limits.total), now)
+            lease.ask(data, self._deadlines.get(limits.total) or self._within(limits), now)
         return lease
 
     async def connect(self, request: Outbound, tls: ssl.SSLContext | None, limits: Limits) -> Lease:
@@ -224,10 +224,12 @@ class Direct:
         lease.ask(data, _Deadlines(self._loop, left, once=True), self._loop.time())
         return lease
 
-    def _within(self, seconds: float) -> _Deadlines:
-        if len(self._deadlines) >= _MOST_DEADLINES:  # where some of the time has gone for a token, say
+    def _within(self, limits: Limits) -> _Deadlines:
+        if limits.of is not None:  # some of the time has gone for a token, say: no other exchange has as much left
+            return _Deadlines(self._loop, limits.total, once=True)
+        if len(self._deadlines) >= _MOST_DEADLINES:  # of configs before, say
             self._deadlines = {known: each for known, each in self._deadlines.items() if not each.unused}
-        made = self._deadlines[seconds] = _Deadlines(self._loop, seconds)
+        made = self._deadlines[limits.total] = _Deadlines(self._loop, limits.total)
         return made
 
     async def _connected(self, line: _Line, limits: Limits) -> tuple[Lease, float]:

@@ -18,11 +18,14 @@ from yarl import URL
 
 from relay.auth import ClientCredentials, Tokens
 from relay.authschema import OAuth2
-from relay.client import Reply, Unreachable
+from relay.client import HttpTransport, Reply, Unreachable
+from relay.clock import SystemClock
 from relay.delivery import Code, Response
 from relay.destination import PLAIN, Limits, Outbound, Wire
+from relay.egress import Egress
 from tests.fakes import ManualClock, ScriptedTransport, until
-from tests.harness import Received, Relay, relay_here, sink
+from tests.faults.peers import OK, hang, keeps, peer, says
+from tests.harness import PATIENCE, Received, Relay, relay_here, sink
 
 SECRET = "a-client-secret/with+signs"
 LIMITS = Limits(30, 5, 1024)
@@ -263,6 +266,31 @@ async def test_what_is_left_for_the_destination_is_told_as_the_whole_timeout() -
     await receiver.send(ClientCredentials(section(), PLAIN), Limits(3, 1, 1024))
     limits = receiver.transport.sent[-1][1]
     assert (round(limits.total, 5), limits.whole) == (1.99572, 3)
+
+
+TOKEN = b'{"access_token": "a-token", "token_type": "bearer"}'
+ISSUED = OK + b"Content-Length: %d\r\n\r\n" % len(TOKEN) + TOKEN
+
+
+async def test_however_many_exchanges_have_each_another_time_left_nothing_of_them_is_kept() -> None:
+    limits = Limits(PATIENCE, PATIENCE, 1024)
+    async with peer(keeps(ISSUED)) as destination, HttpTransport(Egress.of(())) as transport:
+        credentials = ClientCredentials(section(token_url=f"{destination.url}/token"), PLAIN)
+        request = Outbound("POST", URL(destination.url), [("Authorization", "***")], b"{}")
+        for _ in range(5000):
+            await credentials.exchange(request, limits, transport, SystemClock())
+        assert destination.connections == 1
+        assert len(transport._pool.direct._deadlines) < 10
+
+
+async def test_what_is_left_for_the_destination_holds_also_on_a_connection_that_was_used_before() -> None:
+    async with peer(says(ISSUED, then=hang)) as destination, HttpTransport(Egress.of(())) as transport:
+        credentials = ClientCredentials(section(token_url=f"{destination.url}/token"), PLAIN)
+        request = Outbound("POST", URL(destination.url), [("Authorization", "***")], b"{}")
+        async with asyncio.timeout(PATIENCE):
+            said = await _ends(credentials.exchange(request, Limits(0.2, 0.2, 1024), transport, SystemClock()))
+        assert said == "no answer within 0.2 s"
+        assert destination.connections == 1
 
 
 async def test_a_bug_while_a_token_is_got_is_everybodys_and_does_not_last() -> None:
