@@ -93,6 +93,14 @@ class Answering(ResponseHandler):
         if body is not None and body.exception() is None:
             body.set_exception(TimeoutError())
 
+    def close(self) -> None:
+        """What was to be sent is of no use any more. A transport that is closed would wait until it is gone: where a
+        peer reads nothing, as long as that peer lives."""
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.abort()
+        else:
+            super().close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """A body in which a chunk is malformed is forgotten: whoever reads it would wait until the deadline."""
         body = self._payload

@@ -7,21 +7,24 @@ import gc
 import json
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from relay import client, direct
-from relay.client import HttpTransport
+from relay.client import HttpTransport, Unreachable
 from relay.clock import rfc3339
 from relay.destination import Limits, Outbound, Wire
 from relay.egress import Egress
@@ -93,6 +96,46 @@ def test_the_real_daemon_says_the_same_and_spends_little_memory_on_each() -> Non
     }
     assert [row for fault, row in rows.items() if not re.search(CASES[fault].says, row["message"])] == []
     assert [row for row in rows.values() if row["mib"] >= MOST_MEMORY] == []
+
+
+# --- bodies that nobody reads -----------------------------------------------------------------------------------------
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+def sockets() -> int:
+    """How many this process has open."""
+    return sum(os.path.realpath(each).rpartition("/")[2].startswith("socket:") for each in DESCRIPTORS.iterdir())
+
+
+@pytest.mark.skipif(not DESCRIPTORS.exists(), reason="needs Linux's list of open files")
+@pytest.mark.parametrize("size", [direct.LARGEST, 4 << 20], ids=["64 KiB", "4 MiB"])
+@pytest.mark.parametrize("make", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_destination_that_reads_nothing_keeps_no_connection_past_the_timeout(
+    make: Callable[[], asyncio.AbstractEventLoop], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = socket.socket.connect
+
+    def narrow(self: socket.socket, address: Any) -> None:
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # as on the way to another machine
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", narrow)
+
+    async def several(url: str) -> None:
+        async with HttpTransport(Egress.of(())) as transport:
+            outbound = Outbound("POST", URL(url), [], bytes(size))
+            before = sockets()
+            for _ in range(4):
+                with pytest.raises(Unreachable, match=r"no answer within 0\.1 s"):
+                    await transport.send(outbound, Limits(0.1, PATIENCE, 100))
+            await until(lambda: sockets() <= before)
+
+    with asyncio.Runner(loop_factory=make) as runner, socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()  # the system takes connections, and what is sent on them as long as there is room
+        runner.run(several(f"http://127.0.0.1:{listener.getsockname()[1]}"))
 
 
 # --- redirects --------------------------------------------------------------------------------------------------------
