@@ -30,6 +30,9 @@ class Schedule:
             return  # it is looked at before that, and then told what comes next
         self._next[route] = due
         heapq.heappush(self._due, (due, route))
+        if len(self._due) > 2 * len(self._next):  # or all would stay that an earlier one replaced
+            self._due = [(moment, name) for name, moment in self._next.items()]
+            heapq.heapify(self._due)
         if self._due[0] == (due, route):
             self._woken.set()
 
