@@ -52,7 +52,14 @@ _TAXONOMY = _CHANGED | {"localize", "unlocalize"}
 _NAME = re.compile(r"[\w -]+")  # what means itself in a pattern
 # Without a name in it, `entry.*` is what tells an entry's event from a content type's or an asset's.
 _ENTRY_EVENTS = "entry.*"
-_OTHER_MODELS = frozenset({"asset", "content_type", "global_field", "release", "branch", "taxonomy", "term"})
+_OTHER_MODELS = frozenset(
+    {"asset", "branch", "branch_alias", "comment", "content_type", "discussion", "global_field", "release"}
+    | {"taxonomy", "term"}
+)
+# Whose events say no branch, or are about one.
+_OF_ALL_BRANCHES = frozenset({"comment", "discussion", "release", "taxonomy", "term"})
+_ABOUT_BRANCHES = frozenset({"branch", "branch_alias"})
+_NO_VALUE = "!?*"
 
 
 def match_of(channel: str) -> Match | None:
@@ -147,10 +154,25 @@ def _named(key: str, names: Sequence[str]) -> Match:
 _ORDER = ("event", "model", "stage", "action", "entry_id", "environment", "branch")
 
 
-def scoped(match: Match, branches: Sequence[str]) -> dict[str, Any]:
-    """A match within these branches. Events about a branch itself belong to none."""
-    own = match.get("model") in ("branch", "branch_alias")
-    return match if own or not branches else {**match, "branch": _one_or_all(branches)}
+def scoped(match: Match, branches: Sequence[str]) -> list[dict[str, Any]]:
+    """Matches that together take what one takes of these branches.
+
+    What may say its branch need not: items of a release do not, nor does anything in the concise payload. An event too
+    many is better than one too few, so what says none is taken as well.
+    """
+    if not branches or of_all_branches(match) or _kind(match) in _ABOUT_BRANCHES:
+        return [match]
+    return [{**match, "branch": _one_or_all(branches)}, {**match, "branch": _NO_VALUE}]
+
+
+def of_all_branches(match: Match) -> bool:
+    """Whether it takes events that never say their branch: `branches` cannot hold for them."""
+    return _kind(match) in _OF_ALL_BRANCHES
+
+
+def _kind(match: Match) -> str | None:
+    """What its events are about, None for entries: a content type may be called `release`."""
+    return None if "event" in match else match.get("model")
 
 
 def joined(matches: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class _Reading:
         """One webhook: a route for each of its destinations."""
         self.result.webhooks += 1
         title = _text(webhook.get("name")) or _text(webhook.get("uid")) or "webhook"
-        match, untold = self._match(place, webhook)
+        match, remarks = self._match(place, webhook)
         several = len(webhook["destinations"]) > 1
         if not webhook["destinations"]:
             self.result.notes.append(f"webhook '{_line(title)}' has no destination: it is left out")
@@ -140,7 +140,7 @@ class _Reading:
             if not isinstance(destination, dict) or not isinstance(destination.get("target_url"), str):
                 raise NotAnExport(f"{here}: expected an object with a target_url")
             name = self._unique(_slug(title) + (f"-{number + 1}" if several else ""))
-            self._route(name, title, webhook, destination, match, untold)
+            self._route(name, title, webhook, destination, match, remarks)
 
     def _route(
         self,
@@ -149,11 +149,11 @@ class _Reading:
         webhook: dict[str, Any],
         destination: dict[str, Any],
         match: dict[str, Any] | None,
-        untold: list[str],
+        remarks: list[str],
     ) -> None:
         writing = _Route(name, self.result)
-        for channel in untold:
-            writing.remark(f"not translated: the channel {channel}")
+        for remark in remarks:
+            writing.remark(remark)
         if match is None:
             writing.remark("none of its channels could be translated: say in match what it wants, then enable it")
         told = _people(webhook.get("notifiers"))
@@ -177,7 +177,7 @@ class _Reading:
         self.result.routes.append((writing.comments, route))
 
     def _match(self, place: str, webhook: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
-        """What its channels and branches come to, None if nothing, and the channels that could not be translated."""
+        """What its channels and branches come to, None if nothing, and what could not be told in it."""
         named = webhook.get("channels")
         if named is not None and (not isinstance(named, list) or not all(isinstance(one, str) for one in named)):
             raise NotAnExport(f"{place or 'the webhook'}: expected channels to be a list of strings")
@@ -186,18 +186,26 @@ class _Reading:
             raise NotAnExport(f"{place or 'the webhook'}: expected branches to be a list of strings")
         if "$all" in branches:
             branches = []
-        untold = [f"(branch) {branch}" for branch in branches if not channels.is_name(branch)]
+        remarks = [_untold(f"(branch) {branch}") for branch in branches if not channels.is_name(branch)]
         scope = [branch for branch in branches if channels.is_name(branch)]
-        if untold and not scope:
-            return None, untold
-        matches = []
+        if remarks and not scope:
+            return None, remarks
+        found = []
         for channel in named or []:
-            found = channels.match_of(channel)
-            if found is None:
-                untold.append(channel)
+            match = channels.match_of(channel)
+            if match is None:
+                remarks.append(_untold(channel))
             else:
-                matches.append(channels.scoped(found, scope))
-        return channels.joined(matches) if matches else None, untold
+                found.append(match)
+        matches = [within for match in found for within in channels.scoped(match, scope)]
+        if len(matches) > len(found):
+            remarks.append(
+                'events that say no branch, such as those of items of a release, are taken from all: branch "!?*"'
+            )
+        unscoped = dict.fromkeys(match["model"] for match in found if channels.of_all_branches(match))
+        if scope and unscoped:
+            remarks.append(f"events about {', '.join(unscoped)} are taken from all branches: they do not say theirs")
+        return channels.joined(matches) if matches else None, remarks
 
     def _unique(self, name: str) -> str:
         number, found = 1, name
@@ -431,6 +439,10 @@ def _is_hook(text: str) -> bool:
 def _hook_hosts() -> tuple[str, ...]:
     hooks = (kind for kind in map(preset.model, preset.names()) if issubclass(kind, HookPreset))
     return tuple(URL(kind.base).host or "" for kind in hooks if kind.base is not None)
+
+
+def _untold(channel: str) -> str:
+    return f"not translated: the channel {channel}"
 
 
 def _text(value: object) -> str:

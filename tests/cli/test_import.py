@@ -11,13 +11,15 @@ import pytest
 import yaml
 
 from relay.config import load
+from relay.event import Change, Description
 from relay.imports.channels import joined, match_of, scoped
-from relay.pattern import Subject
+from relay.pattern import Filter, Subject
 from tests.cli.running import Ended, complaint, run
 
 EXPORTS = Path(__file__).parent.parent / "samples" / "exports" / "contentstack"
 SEEDS = sorted(EXPORTS.glob("*.json"))
 VALUE = "value-of-a-variable-0123456789"
+ASSETS = {"model": "asset", "action": "create"}
 
 
 def webhook(*destinations: dict[str, Any], **keys: Any) -> dict[str, Any]:
@@ -341,8 +343,8 @@ def test_headers_that_relay_could_not_send_are_left_out_and_said(tmp_path: Path)
         ({"concise_payload": True}, {"payload": "concise"}),
         ({"branches": []}, {}),
         ({"branches": ["$all"]}, {}),
-        ({"branches": ["main"]}, {"match": {"model": "asset", "action": "create", "branch": "main"}}),
-        ({"branches": ["main", "dev"]}, {"match": {"model": "asset", "action": "create", "branch": ["main", "dev"]}}),
+        ({"branches": ["main"]}, {"match": {**ASSETS, "any": [{"branch": "main"}, {"branch": "!?*"}]}}),
+        ({"branches": ["main", "dev"]}, {"match": {**ASSETS, "any": [{"branch": ["main", "dev"]}, {"branch": "!?*"}]}}),
         ({"name": "rebuild"}, {"description": None}),
         ({"name": "Übersicht: Büro №1 ✓"}, {"name": "ubersicht-buro-no1", "description": "Übersicht: Büro №1 ✓"}),
         ({"name": "***", "uid": "cs1"}, {"name": "webhook", "description": "***"}),
@@ -372,7 +374,7 @@ def test_no_text_of_an_export_gets_out_of_its_place(tmp_path: Path, text: str) -
     odd = webhook(to(authentication_type=text, custom_header=[{"header_name": text, "value": text}]))
     odd |= {"name": text, "notifiers": text, "channels": ["assets.create", text], "branches": [text, "main"]}
     assert [route["match"] for route in imported(tmp_path, odd)[1]["routes"]] == [
-        {"model": "asset", "action": "create", "branch": "main"}
+        {**ASSETS, "any": [{"branch": "main"}, {"branch": "!?*"}]}
     ]
 
 
@@ -421,6 +423,7 @@ def test_unknown_channels_are_said_and_a_webhook_of_nothing_else_is_disabled(tmp
         ("content_types.blog.entries.environments.production.unpublish.success",
          {"model": "blog", "action": "unpublish", "environment": "production"}),
         ("content_types.asset.entries.create", {"event": "entry.*", "model": "asset", "action": "create"}),
+        ("content_types.comment.entries.create", {"event": "entry.*", "model": "comment", "action": "create"}),
         ("content_types.create", {"model": "content_type", "action": "create"}),
         ("content_types.blog.update", {"model": "content_type", "action": "update", "entry_id": "blog"}),
         ("content_types.entries.comments.create", {"model": "comment", "action": "create"}),
@@ -477,16 +480,55 @@ def test_several_channels_are_one_match(channels: list[str], match: dict[str, An
 
 def test_the_scope_of_branches_is_not_for_events_about_branches() -> None:
     matches = [match_of("branch.create.completed"), match_of("assets.create")]
-    assert joined(scoped(match, ["main"]) for match in matches if match) == {
+    assert joined(within for match in matches if match for within in scoped(match, ["main"])) == {
         "action": "create",
-        "any": [{"model": "branch"}, {"model": "asset", "branch": "main"}],
+        "any": [{"model": "branch"}, {"model": "asset", "branch": "main"}, {"model": "asset", "branch": "!?*"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("channel", "taken"),
+    [
+        ("content_types.entries.publish.success", {"main", None}),
+        ("content_types.release.entries.publish.success", {"main", None}),
+        ("content_types.create", {"main", None}),
+        ("global_fields.update", {"main", None}),
+        ("assets.publish.success", {"main", None}),
+        ("releases.environments.deploy", {"main", "dev", None}),
+        ("taxonomies.create", {"main", "dev", None}),
+        ("taxonomies.terms.create", {"main", "dev", None}),
+        ("content_types.entries.comments.update", {"main", "dev", None}),
+        ("content_types.entries.discussions.create", {"main", "dev", None}),
+        ("branch.create.completed", {"main", "dev", None}),
+    ],
+)
+def test_an_event_without_a_branch_is_not_lost_to_the_scope_of_branches(channel: str, taken: set[str | None]) -> None:
+    match = match_of(channel)
+    assert match is not None
+    wanted = joined(scoped(match, ["main"]))
+    alternatives = [{key: [text] for key, text in one.items()} for one in wanted.pop("any", [])]
+    route = Filter({key: [text] for key, text in wanted.items()}, alternatives)
+    change = Change(match.get("model"), None, match["action"], "x")
+    for branch in ("main", "dev", None):
+        event = Description("entry.publish", (change,), branch=branch)
+        assert route.matches(Subject(event, "contentstack", "contentstack")) == (branch in taken)
+
+
+def test_what_is_taken_of_all_branches_is_said(tmp_path: Path) -> None:
+    channels = ["assets.create", "releases.environments.deploy", "taxonomies.create", "taxonomies.delete"]
+    ended, _ = imported(tmp_path, webhook(to(), channels=channels, branches=["main"]))
+    without = 'events that say no branch, such as those of items of a release, are taken from all: branch "!?*"'
+    theirs = "events about release, taxonomy are taken from all branches: they do not say theirs"
+    assert f"  # {without}\n  # {theirs}\n  - name: rebuild\n" in ended.out
+    assert f"relay: route rebuild: {without}\nrelay: route rebuild: {theirs}\n" in ended.err
+    for every in ([], ["$all"]):
+        ended, _ = imported(tmp_path, webhook(to(), channels=channels, branches=every))
+        assert "branch" not in ended.out + ended.err
 
 
 def test_imported_routes_take_the_events_of_their_channels_and_no_others(tmp_path: Path) -> None:
     from relay import samples
     from relay.clock import SystemClock
-    from relay.event import Description
     from relay.runtime import build
 
     ended, _ = imported(
@@ -495,7 +537,10 @@ def test_imported_routes_take_the_events_of_their_channels_and_no_others(tmp_pat
             webhook(to(), name="entries", channels=["content_types.entries.publish.success"]),
             webhook(to(), name="assets", channels=["assets.create", "assets.delete"]),
             webhook(to(), name="types", channels=["content_types.create"]),
-            webhook(to(), name="releases", channels=["releases.environments.deploy"]),
+            webhook(to(), name="releases", channels=["releases.environments.deploy"], branches=["main"]),
+            webhook(to(), name="taxonomies", channels=["taxonomies.create"], branches=["main"]),
+            webhook(to(), name="comments", channels=["content_types.entries.comments.update"], branches=["main"]),
+            webhook(to(), name="others", channels=["assets.create"], branches=["dev"]),
             webhook(to(), name="branches", channels=["branch.create.initiated"]),
         ],
     )
@@ -514,6 +559,8 @@ def test_imported_routes_take_the_events_of_their_channels_and_no_others(tmp_pat
         "assets": ["asset.create", "asset.delete"],
         "types": ["content_type.create"],
         "releases": ["release.deploy"],
+        "taxonomies": ["taxonomy.create"],
+        "comments": ["comment.update"],
         "branches": ["branch.create.initiated"],
     }
 
