@@ -285,6 +285,52 @@ def test_promtool_accepts_what_the_dashboard_asks(tmp_path: Path) -> None:
     assert f"{len(rules)} rules found" in promtool("check", "rules", str(tmp_path / "rules.yml"))
 
 
+OF_ONE_STORE = {
+    'relay_route_state{state="healthy", route="www"}': 0,
+    'relay_route_state{state="unhealthy", route="www"}': 1,
+    'relay_route_state{state="paused", route="www"}': 0,
+    'relay_route_state{state="disabled", route="www"}': 0,
+    'relay_route_stopped{route="www"}': 1,
+    'relay_source_silent{source="blog"}': 1,
+    'relay_source_last_event_timestamp_seconds{source="blog"}': 0,
+    'relay_pending{route="www"}': 5,
+    'relay_held{route="www"}': 2,
+    'relay_oldest_pending_seconds{route="www"}': 30,
+}
+"""What each relay on it exposes."""
+
+
+@needs_promtool
+def test_what_relays_on_one_store_say_of_it_is_shown_once(tmp_path: Path) -> None:
+    shown: dict[str, list[tuple[str, float]]] = {
+        "Routes stopped": [("{}", 1)],
+        "Sources silent": [("{}", 1)],
+        "Oldest overdue": [("{}", 30)],
+        "Last heard": [('{source="blog"}', 60)],
+        "Waiting": [('{route="www"}', 5), ('{route="www"}', 2)],
+        "Overdue": [('{route="www"}', 30)],
+        "State of each route": [('{route="www"}', 1)],
+    }
+    panels = {panel["title"]: panel for panel in json.loads(DASHBOARD.read_text())["panels"]}
+    asked = [
+        {
+            "eval_time": "1m",
+            "expr": re.sub(r'=~?"\$\w+"', '=~".+"', target["expr"]),
+            "exp_samples": [{"labels": labels, "value": value}],
+        }
+        for title, values in shown.items()
+        for target, (labels, value) in zip(panels[title]["targets"], values, strict=True)
+    ]
+    series = [
+        {"series": f'{name[:-1]}, job="relay", instance="{instance}"}}', "values": f"{value}x9"}
+        for name, value in OF_ONE_STORE.items()
+        for instance in ("a:8081", "b:8081")
+    ]
+    tests = {"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": asked}]}
+    (tmp_path / "shared.yml").write_text(json.dumps(tests))
+    assert "SUCCESS" in promtool("test", "rules", str(tmp_path / "shared.yml"))
+
+
 def promtool(*what: str, stdin: str = "") -> str:
     ended = subprocess.run(
         ["promtool", *what], input=stdin, capture_output=True, text=True, cwd=PROMETHEUS, timeout=60, check=False
