@@ -139,10 +139,16 @@ class Lease:
 
     @property
     def usable(self) -> bool:
-        """Whether another request may be made: it is open, and nothing has come on it that nobody asked for."""
+        """Whether another request may be made: it is open, nothing has come on it that nobody asked for, and nothing of
+        a request is left to be sent that was answered before it was read."""
         protocol = self.protocol
         transport = protocol.transport
-        return transport is not None and not transport.is_closing() and not protocol.should_close
+        return (
+            transport is not None
+            and not transport.is_closing()
+            and not protocol.should_close
+            and not transport.get_write_buffer_size()
+        )
 
     def ask(self, data: bytes, deadlines: _Deadlines, now: float) -> None:
         """Send a request. Past its deadline the answer, or its body, is a TimeoutError."""

@@ -108,19 +108,24 @@ def sockets() -> int:
     return sum(os.path.realpath(each).rpartition("/")[2].startswith("socket:") for each in DESCRIPTORS.iterdir())
 
 
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have connections take little that is not read, as on the way to another machine."""
+    connect = socket.socket.connect
+
+    def connected(self: socket.socket, address: Any) -> None:
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connected)
+
+
 @pytest.mark.skipif(not DESCRIPTORS.exists(), reason="needs Linux's list of open files")
 @pytest.mark.parametrize("size", [direct.LARGEST, 4 << 20], ids=["64 KiB", "4 MiB"])
 @pytest.mark.parametrize("make", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_a_destination_that_reads_nothing_keeps_no_connection_past_the_timeout(
     make: Callable[[], asyncio.AbstractEventLoop], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = socket.socket.connect
-
-    def narrow(self: socket.socket, address: Any) -> None:
-        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # as on the way to another machine
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", narrow)
+    narrow(monkeypatch)
 
     async def several(url: str) -> None:
         async with HttpTransport(Egress.of(())) as transport:
@@ -136,6 +141,32 @@ def test_a_destination_that_reads_nothing_keeps_no_connection_past_the_timeout(
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # the system takes connections, and what is sent on them as long as there is room
         runner.run(several(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+
+
+async def test_a_connection_on_which_an_answer_came_before_all_was_read_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    narrow(monkeypatch)
+    connected: list[asyncio.StreamWriter] = []
+
+    async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        async with (
+            await asyncio.start_server(answer_early, sock=listener, limit=1024),
+            HttpTransport(Egress.of(())) as transport,
+        ):
+            outbound = Outbound("POST", URL(f"http://127.0.0.1:{listener.getsockname()[1]}"), [], bytes(direct.LARGEST))
+            for number in (1, 2):
+                reply = await transport.send(outbound, Limits(PATIENCE, PATIENCE, 100))
+                assert (reply.response.status, len(connected)) == (200, number)
+            for writer in connected:
+                writer.transport.abort()
 
 
 # --- redirects --------------------------------------------------------------------------------------------------------
