@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -43,6 +43,8 @@ class Loaded:
     warnings: tuple[Problem, ...]
     secrets: frozenset[str]
     """Values that may not be seen, for a Redactor."""
+    words: frozenset[str]
+    """Those of them that may be ordinary words."""
     sha256: str
     """Of the file, in hex."""
     file: str
@@ -129,7 +131,7 @@ class _Reading:
         if try_samples:
             self._try(sources, routes)
         named = [*sources.values(), *notifiers.values(), *routes.values()]
-        secrets = self._secrets([*(section for section in sections.values() if section is not None), *named])
+        secrets, words = self._secrets([*(section for section in sections.values() if section is not None), *named])
         redact = Redactor(secrets)
         problems = _in_order(self._problems, redact)
         warnings = _in_order(self._warnings, redact)
@@ -147,9 +149,8 @@ class _Reading:
         )
         config._secret_paths = frozenset(self._document.secret_paths)
         config._secrets = frozenset(self._document.secrets)
-        return Loaded(
-            config, tuple(warnings), secrets, digest, self._file, self._document.marks, not self._document.unresolved
-        )
+        complete = not self._document.unresolved
+        return Loaded(config, tuple(warnings), secrets, words, digest, self._file, self._document.marks, complete)
 
     # --- the first pass ---
 
@@ -250,12 +251,32 @@ class _Reading:
     def _add(self, to: list[Problem], mark: yamlfile.Mark, path: Place, message: str) -> None:
         to.append(Problem(self._file, *mark, path_text(path), message))
 
-    def _secrets(self, read: Iterable[Section]) -> frozenset[str]:
-        found = set(self._document.secrets)
-        for section in read:
-            found.update(text for _, text in secrets_in(section))
-            found.update(hidden_texts(section))
-        return frozenset(found - self._document.unresolved - {""})
+    def _secrets(self, read: Sequence[Section]) -> tuple[frozenset[str], frozenset[str]]:
+        """All that may not be seen, and what of it may be an ordinary word, being hidden for its place alone."""
+        hidden = [each for section in read for each in hidden_texts(section)]
+        found = set(self._document.secrets).union(text for section in read for _, text in secrets_in(section))
+        found.update(text for text, may_be_word in hidden if not may_be_word)
+        words = {text for text, may_be_word in hidden if may_be_word} - found
+        # Also what a filter asks for is a word, wherever it came from: what is masked no filter finds.
+        words.update(found.intersection(_matched(self._document.value)))
+        none = self._document.unresolved | {""}
+        return frozenset((found | words) - none), frozenset(words - none)
+
+
+def _matched(document: object) -> Iterator[str]:
+    """The texts in what routes match."""
+    routes = document.get("routes") if isinstance(document, dict) else None
+    for route in routes if isinstance(routes, list) else ():
+        if isinstance(route, dict):
+            yield from _texts(route.get("match"))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from _texts(child)
 
 
 def _in_order(problems: Iterable[Problem], redact: Redactor) -> list[Problem]:

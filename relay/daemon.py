@@ -24,7 +24,7 @@ from relay.clock import Clock, SystemClock, rfc3339
 from relay.dispatcher import Dispatcher
 from relay.effective import shown_store
 from relay.following import Followers
-from relay.health import PausedBy
+from relay.health import UNTIL_RESUMED, PausedBy
 from relay.listening import Listening
 from relay.metrics import Metrics
 from relay.notifier import Means, Notifier
@@ -229,9 +229,11 @@ async def running(
             ingest.follow(runtime)
             # At once: what comes from here on is in lanes that older ones are not in yet.
             dispatcher.stand_by(runtime.routing.routes)
-            await transport.follow(runtime.config.server.egress.policy())
-            look_at(runtime)
-            await dispatcher.follow(runtime.routing.routes)
+            try:
+                await transport.follow(runtime.config.server.egress.policy())
+                look_at(runtime)
+            finally:  # else what stands by would do so for ever
+                await dispatcher.follow(runtime.routing.routes)
 
         reloader.on_swap = swap
         if store.shared is not None:
@@ -239,7 +241,7 @@ async def running(
             stack.push_async_callback(peers.close)
         if first.tls is not None:
             first.tls.sni_callback = lambda connection, name, context: _newest_certificate(connection, reloader)
-        followers = Followers(store, lambda item: stream.message(item, reloader.runtime.redact))
+        followers = Followers(store, stream.message)
         retention = Retention(store, clock, lambda: reloader.runtime.config.store)
         admin = Admin(
             Desk(
@@ -326,9 +328,9 @@ async def _hold(store: Store, oversight: Oversight, names: Collection[str], held
     a backup: it does not know what was sent after the backup was made, so a person looks first."""
     restored = await store.restored()
     if restored is not None:
-        reason = f"restored from a backup of {rfc3339(restored)}: 'relay resume --all' when what waits may be sent"
+        reason = f"restored from a backup of {rfc3339(restored)}{UNTIL_RESUMED}"
     elif held:
-        reason = "started with --held: 'relay resume --all' when what waits may be sent"
+        reason = f"started with --held{UNTIL_RESUMED}"
     else:
         return
     by = PausedBy.HAND if restored is None else PausedBy.RESTORED

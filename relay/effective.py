@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -145,43 +145,44 @@ def secrets_in(value: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
                 yield from secrets_in(child, (*path, place))
 
 
-def hidden_texts(value: object) -> Iterator[str]:
-    """What else must not be shown: values of URL queries and telling headers, and user names joined to passwords."""
+def hidden_texts(value: object) -> Iterator[tuple[str, bool]]:
+    """What else must not be shown: values of URL queries and telling headers, which may be ordinary words, and user
+    names joined to passwords. Each with whether it may."""
     match value:
         case _ if type(value) in _PLAIN:
             return
         case To():
             url = value.request_url
-            yield from url.query.values()
-            yield from (pair.partition("=")[2] for pair in url.raw_query_string.split("&"))
+            yield from _words(url.query.values())
+            yield from _words(pair.partition("=")[2] for pair in url.raw_query_string.split("&"))
             for named in (value.headers, getattr(value, "variables", {})):
-                yield from (text for name, text in named.items() if is_secret_header(name))
+                yield from _words(text for name, text in named.items() if is_secret_header(name))
             yield from hidden_texts(value.auth)
-            yield from value.hidden
+            yield from ((text, False) for text in value.hidden)
             yield from hidden_texts(value.proxy)
         case URL():
             # The user name of a proxy is a secret where it stands alone: it is a token then.
-            yield from (text for text in (value.password or value.user, value.raw_password) if text)
+            yield from ((text, False) for text in (value.password or value.user, value.raw_password) if text)
             if value.password:
-                yield f"{value.user or ''}:{value.password}"
+                yield f"{value.user or ''}:{value.password}", False
         case OAuth2():
             secret = value.client_secret.reveal()
-            yield f"{value.client_id}:{secret}"
-            yield f"{quote_plus(raw(value.client_id))}:{quote_plus(raw(secret))}"
-            yield from value.token_url.query.values()
-            yield from value.query.values()
-            yield from (text for name, text in value.params.items() if is_secret_header(name))
+            yield f"{value.client_id}:{secret}", False
+            yield f"{quote_plus(raw(value.client_id))}:{quote_plus(raw(secret))}", False
+            yield from _words(value.token_url.query.values())
+            yield from _words(value.query.values())
+            yield from _words(text for name, text in value.params.items() if is_secret_header(name))
         case BaseModel():
             if isinstance(value, (NotifierConfig, Store)):
-                yield from value.hidden
+                yield from ((text, False) for text in value.hidden)
             user, password = getattr(value, "username", None), getattr(value, "password", None)
             for secret in password if isinstance(password, tuple) else (password,):
                 if isinstance(secret, Secret) and isinstance(user, str):
-                    yield f"{user}:{secret.reveal()}"
+                    yield f"{user}:{secret.reveal()}", False
             for key in type(value).model_fields:
                 child = getattr(value, key)
                 if key == "headers" and isinstance(child, Mapping):
-                    yield from (
+                    yield from _words(
                         text for name, text in child.items() if isinstance(text, str) and is_secret_header(name)
                     )
                 else:
@@ -192,3 +193,7 @@ def hidden_texts(value: object) -> Iterator[str]:
         case tuple():
             for child in value:
                 yield from hidden_texts(child)
+
+
+def _words(texts: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    return ((text, True) for text in texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -20,6 +20,7 @@ Headers = CIMultiDictProxy[str] | CIMultiDict[str]
 
 _UNPARSED: Any = object()
 
+_Words = tuple[object, ...]
 _MOST_WORDS, _LONGEST_WORDS = 256, 256  # what is remembered, and characters of it
 
 
@@ -103,27 +104,63 @@ class Description:
     locale: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def logged(self, redact: Redactor) -> tuple[str | None, Change]:
-        """What a line of the log says of it: the event, and what all changes have in common, without the config's
-        secrets. Whoever sends one as an entry's id must not have it logged."""
-        event, common = self.event, self.common
-        entry = common.entry_id or ""
-        # Most events say the same words of another entry.
-        words = event, common.model, common.stage, common.action
-        if words in redact.harmless_words:
-            if not redact.finds_raw(entry):
-                return event, common
-        else:
-            # (To write None costs more than all else of it.)
-            said = f"{event or ''}\n{common.model or ''}\n{common.stage or ''}\n{common.action or ''}"
-            if not redact.finds_raw(f"{said}\n{entry}"):
-                if len(said) <= _LONGEST_WORDS:
-                    if len(redact.harmless_words) >= _MOST_WORDS:  # senders make them up
-                        redact.harmless_words.clear()
-                    redact.harmless_words.add(words)
-                return event, common
-        event, *texts = (None if text is None else redact(text) for text in (event, *common.texts))
-        return event, Change(*texts)
+    def masked(self, redact: Redactor) -> Description:
+        """The same without the config's secrets: whoever sends one as an entry's id must not have it shown and logged
+        from then on."""
+        if not self._shows_secret(redact):
+            return self
+
+        def mask(text: str | None) -> str | None:
+            return None if text is None else redact(text)
+
+        return replace(
+            self,
+            event=mask(self.event),
+            environment=mask(self.environment),
+            branch=mask(self.branch),
+            locale=mask(self.locale),
+            changes=tuple(Change(*(mask(text) for text in change.texts)) for change in self.changes),
+            extra=jsontext.parse(redact(self._extra_text).encode()) if self.extra else {},
+        )
+
+    def _shows_secret(self, redact: Redactor) -> bool:
+        """Whether a secret stands in what it says."""
+        words: _Words | None = None
+        sole = False
+        if len(self.changes) == 1:
+            # Most events say the same words of another entry, and where there is but one extra the same as well.
+            one, extra = self.changes[0], self.extra
+            pair = next(iter(extra.items())) if len(extra) == 1 else None
+            sole = pair is not None and type(pair[1]) is str
+            words = (
+                self.event,
+                self.environment,
+                self.branch,
+                self.locale,
+                one.model,
+                one.stage,
+                one.action,
+                pair if sole else None,
+            )
+            if words in redact.harmless_words:
+                entry = one.entry_id or ""
+                return redact.finds_raw(f"{entry}\n{self._extra_text}" if extra and not sole else entry)
+        # All that it says as one text, which is looked through once. (To write None costs more than all else of it.)
+        said = f"{self.event or ''}\n{self.environment or ''}\n{self.branch or ''}\n{self.locale or ''}"
+        for each in self.changes:
+            said += f"\n{each.model or ''}\n{each.stage or ''}\n{each.action or ''}\n{each.entry_id or ''}"
+        extra_text = self._extra_text
+        if redact.finds_raw(f"{said}\n{extra_text}"):
+            return True
+        if words is not None and len(said) + (len(extra_text) if sole else 0) <= _LONGEST_WORDS:
+            if len(redact.harmless_words) >= _MOST_WORDS:  # senders make them up
+                redact.harmless_words.clear()
+            redact.harmless_words.add(words)
+        return False
+
+    @property
+    def _extra_text(self) -> str:
+        return jsontext.dumps(dict(self.extra)).decode() if self.extra else ""
 
     @property
     def entries(self) -> tuple[str, ...]:

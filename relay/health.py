@@ -21,6 +21,8 @@ from relay.delivery import Code, Delivered, Failure, Outcome, Refused, Retryable
 from relay.ids import DeliveryId
 from relay.retry import LONGEST_RETRY_AFTER
 
+UNTIL_RESUMED = ": 'relay resume --all' when what waits may be sent"
+"""How the reason ends for which a start with everything held paused a route."""
 FIRST_PROBE = timedelta(seconds=30)
 LONGEST_PROBE = timedelta(minutes=10)
 
@@ -196,6 +198,11 @@ class RouteHealth:
 
     def _probe_in(self, wait: timedelta, now: datetime) -> None:
         self.probe_at, self.probe_delay = now + wait, wait
+
+    @property
+    def held_at_start(self) -> bool:
+        """Whether a start with everything held paused it."""
+        return self.state is RouteState.PAUSED and (self.reason or "").endswith(UNTIL_RESUMED)
 
     def probe_due(self, now: datetime) -> datetime | None:
         """When the next probe may go out. A clock that was set back does not put it off."""

@@ -18,7 +18,6 @@ from relay.clock import rfc3339
 from relay.delivery import Delivered, Delivery, Outcome, Rejection, Result
 from relay.event import Event
 from relay.outlet import outlet as outlet
-from relay.secret import Redactor
 from relay.store import Pruned
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -158,14 +157,15 @@ def _say(line: dict[str, Any], now: datetime | None = None) -> None:
 # -- events ----------------------------------------------------------------------------------------------------------
 
 
-def accepted(event: Event, event_id: str, routes: Sequence[str], now: datetime, redact: Redactor) -> None:
+def accepted(event: Event, event_id: str, routes: Sequence[str], now: datetime) -> None:
     """An event is on disk and answered for."""
-    name, common = event.description.logged(redact)
+    what = event.description
+    common = what.common
     _say(
         {
             "event_id": event_id,
             "source": event.source,
-            "event_name": name,
+            "event_name": what.event,
             "model": common.model,
             "stage": common.stage,
             "action": common.action,

@@ -97,7 +97,7 @@ class Pipeline:
         description = source.describe(inbound)
         if isinstance(description, Ignored):
             return Accepted(None, now, ignored=description.reason)
-        event = self._event(source, inbound, description, now, moment)
+        event = self._event(source, inbound, description.masked(source.redact), now, moment)
         event_id = self._store.ids.text(EVENT, event.id)
         owed = self._owe(event, routing.wanting(event, event_id, inbound.document_or_none), moment)
         mark = source.mark(inbound, description)
@@ -110,7 +110,7 @@ class Pipeline:
         if added.duplicate:
             journal.duplicate(source.name, event_id)
         else:
-            journal.accepted(event, event_id, added.routes, ended, source.redact.sparing)
+            journal.accepted(event, event_id, added.routes, ended)
             self._metrics.pace.accepted(now)
         if added.full:
             self._say_full(added, routing)

@@ -56,14 +56,14 @@ def build(loaded: Loaded, generation: int, now: datetime, before: Runtime | None
     config = loaded.config
     if (needed := lacking(config.store.url)) is not None:
         raise ConfigError([Problem(loaded.file, *loaded.place(("store", "url")), "store.url", needed)])
-    redact = Redactor(loaded.secrets, before.redact if before is not None else None)
+    redact = Redactor(loaded.secrets, before.redact if before is not None else None, loaded.words)
     contexts = Contexts(before.contexts if before is not None else None)
     tokens = Tokens(before.tokens if before is not None else None)
     wires = _wires(loaded, contexts, redact)
     routes = [_route(section, config, redact, wire, tokens) for section, wire in zip(config.routes, wires, strict=True)]
     contexts.settle()
     tokens.settle()
-    sources = {name: _source(name, section, redact) for name, section in config.sources.items()}
+    sources = {name: _source(name, section, redact.sparing) for name, section in config.sources.items()}
     return Runtime(
         config=config,
         warnings=tuple(str(warning) for warning in loaded.warnings),

@@ -17,7 +17,6 @@ MASK = "***"
 _PLAIN = re.compile("[A-Za-z0-9]+")
 _OF_IDS, _ID = re.compile("[a-z]{0,3}_?[0-9A-Z]*"), 30
 _SHORTEST_SOUGHT = 6  # seeking shorter values in foreign text would mask innocent words
-_NO_WORD = 16  # shorter ones the config is warned of
 _SHORTEST_CUT = 4  # as for the beginning of a secret at the end of a text that was cut off
 _IN_URLS = str.maketrans("+/", "-_")  # base64 as URLs write it
 _IN_PATHS = "/:@!$&'()*+,;="  # RFC 3986 lets these stand in a path,
@@ -105,13 +104,16 @@ class _Sieve:
 class Redactor:
     """Masks every live secret in a text: as it is, in base64 and hex, and as URLs, JSON and HTML write it."""
 
-    def __init__(self, secrets: Iterable[str] = (), before: Redactor | None = None) -> None:
+    def __init__(
+        self, secrets: Iterable[str] = (), before: Redactor | None = None, words: frozenset[str] = frozenset()
+    ) -> None:
         """`before` is that of the config before: a secret that was replaced is in logs, queues and other people's
-        settings for a while, and may still be somebody's elsewhere."""
+        settings for a while, and may still be somebody's elsewhere. Of the secrets `words` may be ordinary ones."""
         values = [value for value in dict.fromkeys(secrets) if len(value) >= _SHORTEST_SOUGHT]
         older = before.known if before is not None else ()
         self.known: tuple[str, ...] = tuple(dict.fromkeys((*values, *older)))[: max(_MOST_REMEMBERED, len(values))]
         """All that are sought: those of today, then older ones, of which only so many are remembered."""
+        self._words: frozenset[str] = words if before is None else words | (before._words - set(values))
         # Longest first: a secret that contains another must go as a whole.
         self._sought = sorted(self.known, key=len, reverse=True)
         forms = [set(_forms(value)) for value in self._sought]
@@ -129,9 +131,9 @@ class Redactor:
 
     @cached_property
     def sparing(self) -> Redactor:
-        """One for what senders say of their content, which people read and filter by: of short secrets some are words,
-        as `production` in the query of a URL. None of 16 characters or more is missed."""
-        return Redactor([value for value in self.known if len(value) >= _NO_WORD])
+        """One for what senders say of their content, by which routes go: it spares words, as the `production` of
+        `?env=production` in a route's URL is one."""
+        return Redactor([value for value in self.known if value not in self._words])
 
     @cached_property
     def in_ids(self) -> bool:

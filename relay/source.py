@@ -170,7 +170,8 @@ class Source:
     ) -> None:
         self.name = name
         self.redact = redact or Redactor()
-        """Knows all secrets of the config, not this source's alone."""
+        """Masks what a sender says of its content: it knows all secrets of the config, not this source's alone, but for
+        those that may be words."""
         self.type = type_name
         self.path = config.path or f"/in/{name}"
         self.adapter = adapter

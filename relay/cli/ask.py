@@ -251,7 +251,7 @@ def store(config: Path | None) -> tuple[Store, Redactor]:
         section = cast("Store", _alone(path, "store") or section)
         if isinstance(section.url, Unresolved):
             config_file.load(path)  # says what
-        secrets.update(hidden_texts(section))
+        secrets.update(text for text, _ in hidden_texts(section))
     return section, Redactor(secrets)
 
 

@@ -58,7 +58,6 @@ async def _read(config: Path | None, path: str, query: Mapping[str, str], unreac
     from relay.store import Unavailable, Unusable
     from relay.stores import open_reader
     from relay.web import logquery, read
-    from relay.web.shown import Shown
 
     section, redact = ask.store(config)
     if section.path is not None and not section.path.exists():
@@ -76,10 +75,9 @@ async def _read(config: Path | None, path: str, query: Mapping[str, str], unreac
     except Unavailable as error:
         term.fail(redact(f"{none} now: {error}"))
     try:
-        log = Shown(store, redact)
         if path == "/logs":
-            return await read.logs(log, query.items(), SystemClock().now())
-        return await read.log(log, path.removeprefix("/logs/"))
+            return await read.logs(store, query.items(), SystemClock().now())
+        return await read.log(store, path.removeprefix("/logs/"), redact)
     except logquery.BadFilter as error:
         term.fail(str(error), term.USAGE)
     except (read.NotFound, Unavailable) as error:

@@ -24,7 +24,6 @@ from relay.store import Store
 from relay.web import shape
 from relay.web.health import Health
 from relay.web.read import NotFound
-from relay.web.shown import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +41,6 @@ class Desk:
     metrics: Metrics
     followers: Followers
     retention: Retention
-
-    @property
-    def log(self) -> Shown:
-        """What the store says of events and deliveries, as anyone may see it."""
-        return Shown(self.store, self.reloader.runtime.redact)
 
     # -- what a request names: each raises NotFound ------------------------------------------------------------------
 
@@ -114,7 +108,7 @@ class Desk:
 
     async def item(self, delivery: DeliveryId) -> dict[str, Any] | None:
         """A delivery as it is now."""
-        found = await self.log.delivery(delivery)
+        found = await self.store.delivery(delivery)
         return shape.item(found.item) if found is not None else None
 
 

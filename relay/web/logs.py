@@ -81,7 +81,7 @@ class Logs:
     async def _list(self, request: web.Request) -> web.Response:
         given = request[GIVEN]
         asked = [(name, value) for name, value in request.query.items() if name not in given]
-        page = await read.logs(self._desk.log, asked, self._desk.clock.now())
+        page = await read.logs(self._desk.store, asked, self._desk.clock.now())
         headers: Mapping[str, str] = {_NEXT: page["next"]} if page["next"] is not None else {}
         items: list[dict[str, Any]] = page["items"]
         match given.get("format"):
@@ -93,7 +93,8 @@ class Logs:
                 return answer(200, page)
 
     async def _show(self, request: web.Request) -> web.Response:
-        found = await read.log(self._desk.log, request.match_info["id"])
+        redact = self._desk.reloader.runtime.redact
+        found = await read.log(self._desk.store, request.match_info["id"], redact)
         if request[GIVEN].get("format") == "text":
             return plain(_PLAIN, logtext.page(found) + "\n")
         return answer(200, found)

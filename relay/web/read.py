@@ -7,27 +7,28 @@ from datetime import datetime
 from typing import Any
 
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, UnknownId
+from relay.secret import Redactor
+from relay.store import LogReader
 from relay.web import logquery, shape
-from relay.web.shown import Shown
 
 
 class NotFound(Exception):
     """There is no such thing; the message names it."""
 
 
-async def logs(store: Shown, query: Iterable[tuple[str, str]], now: datetime) -> dict[str, Any]:
+async def logs(store: LogReader, query: Iterable[tuple[str, str]], now: datetime) -> dict[str, Any]:
     """A page of the log. Raises BadFilter."""
     page = await store.search(logquery.parse(query, now, store.ids))
     cursor = page.items[-1].id if page.next is not None else None
     return {"items": [shape.item(row) for row in page.items], "next": cursor}
 
 
-async def log(store: Shown, id_text: str) -> dict[str, Any]:
-    """Everything about a delivery, an event or a rejected request. Raises NotFound."""
-    return shape.masked(await _whole(store, id_text), store.redact)
+async def log(store: LogReader, id_text: str, redact: Redactor) -> dict[str, Any]:
+    """Everything about a delivery, an event or a rejected request, but the config's secrets. Raises NotFound."""
+    return shape.masked(await _whole(store, id_text), redact)
 
 
-async def _whole(store: Shown, id_text: str) -> dict[str, Any]:
+async def _whole(store: LogReader, id_text: str) -> dict[str, Any]:
     try:
         prefix, number = store.ids.number(id_text)
     except UnknownId as error:

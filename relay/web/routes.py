@@ -176,7 +176,7 @@ class Routes:
         """Also what a start with all of them held has paused of routes that are gone: when they return they go on."""
         desk = self._desk
         names = list(desk.reloader.runtime.routing.routes)
-        gone = [name for name in desk.store.counts() if name not in names and desk.oversight.paused(name)]
+        gone = [name for name in desk.store.counts() if name not in names and desk.oversight.of(name).held_at_start]
         return answer(200, {"routes": await self._resuming(request, names, gone)})
 
     async def _resuming(

@@ -14,9 +14,8 @@ from aiohttp import web
 from relay.delivery import LogItem
 from relay.following import TooMany
 from relay.logline import as_json
-from relay.secret import Redactor
 from relay.store import Unavailable
-from relay.web import logquery, shape, shown
+from relay.web import logquery, shape
 from relay.web.answer import PRIVATE
 from relay.web.desk import Desk
 from relay.web.filters import PAGING, filters
@@ -87,9 +86,9 @@ class Stream:
         return answer
 
 
-def message(item: LogItem, redact: Redactor) -> bytes:
+def message(item: LogItem) -> bytes:
     """An item as it is told."""
-    return b"data: " + as_json(shape.item(shown.item(item, redact))) + b"\n\n"
+    return b"data: " + as_json(shape.item(item)) + b"\n\n"
 
 
 def _messages(told: list[bytes], lost: int) -> bytes:

@@ -100,6 +100,19 @@ async def test_resuming_all_resumes_what_is_gone_as_well(tmp_path: Path) -> None
             assert {route["state"] for route in (await relay.get("/routes"))["routes"]} == {"healthy"}
 
 
+async def test_resuming_all_leaves_what_a_person_paused_before_it_was_removed(tmp_path: Path) -> None:
+    async with sink() as there:
+        text = TEXT.format(url=there.url)
+        async with relay_here(tmp_path, text) as relay:
+            await relay.ask("POST", "/routes/later/pause?reason=freeze")
+            await relay.post("/in/open", b'{"action": "later"}')
+        async with relay_here(tmp_path, text.partition("  - {name: later")[0]) as relay:
+            await relay.ask("POST", "/routes/resume")
+        async with relay_here(tmp_path, text) as relay:
+            states = {route["name"]: route["state"] for route in (await relay.get("/routes"))["routes"]}
+            assert states == {"up": "healthy", "later": "paused"}
+
+
 async def test_held_pauses_everything_before_anything_is_sent(tmp_path: Path) -> None:
     async with sink() as there:
         path = write_config(tmp_path, TEXT.format(url=there.url))

@@ -952,29 +952,36 @@ def test_every_key_that_may_hold_a_secret_holds_a_canary_in_that_config(
     assert expected - set(held(load(write_config(tmp_path, text)).config, canary)) == NOTHING_SECRET.keys()
 
 
-async def test_what_a_sender_says_is_what_routes_go_by_whatever_is_secret(tmp_path: Path) -> None:
-    """A word in a URL's query is as secret as a token there. It is a word all the same, as the secret of a source may
-    be an entry's id: routes match it and destinations are told of it."""
+async def test_words_that_are_secret_for_their_place_are_matched_all_the_same(tmp_path: Path) -> None:
+    """A word in a URL's query is as secret as a token there, and so is all that comes out of a file. An event that says
+    it says no secret. One that says a source's token does."""
+    (tmp_path / "model").write_text("landing-page")
     text = """
 sources:
-  open: {type: generic, verify: none, map: {environment: body.env, entry_id: body.id}}
-  closed: {type: generic, token: the-token-of-an-entry-71}
+  open:
+    type: generic
+    verify: none
+    map: {environment: body.env, stage: body.stage, model: body.model, entry_id: body.id}
+  closed: {type: generic, token: a-token-71}
 routes:
   - name: build
-    match: {environment: production, entry_id: "the-token-of-*-71"}
-    to: {url: "%s/?env=production", headers: {X-Cache-Key: published}}
+    match: {environment: production, stage: published, any: [{model: ["${file:FOLDER/model}"]}]}
+    to: {url: "SINK/?env=production", headers: {X-Cache-Key: published}}
     payload: normalized
 """
-    async with sink() as destination, relay_here(tmp_path, text % destination.url) as relay:
-        said = {"env": "production", "id": "the-token-of-an-entry-71"}
-        status, answer = await relay.post("/in/open", json.dumps(said).encode())
-        assert (status, answer["routes"]) == (200, ["build"])
-        [item] = await relay.logs_when(lambda items: [each["status"] for each in items] == ["delivered"])
-        told = json.loads(destination.received[0].body)
-        assert (told["environment"], told["entry_id"]) == ("production", "the-token-of-an-entry-71")
-        assert item["entry_id"] == "***"
-        shown = (await relay.get(f"/logs/{item['id']}"))["event"]
-        assert (shown["environment"], shown["entry_id"]) == ("production", "***")
+    async with sink() as destination:
+        written = text.replace("SINK", destination.url).replace("FOLDER", str(tmp_path))
+        async with relay_here(tmp_path, written) as relay:
+            said = {"env": "production", "stage": "published", "model": "landing-page", "id": "a-token-71"}
+            status, answer = await relay.post("/in/open", json.dumps(said).encode())
+            assert (status, answer["routes"]) == (200, ["build"])
+            [item] = await relay.logs_when(lambda items: [each["status"] for each in items] == ["delivered"])
+            told = json.loads(destination.received[0].body)
+            shown = (await relay.get(f"/logs/{item['id']}"))["event"]
+            for each in (told, shown):
+                assert [each[key] for key in ("environment", "stage", "model", "entry_id")] == [
+                    "production", "published", "landing-page", "***",
+                ]  # fmt: skip
 
 
 async def test_a_secret_that_a_sender_says_is_masked_wherever_it_is_shown(tmp_path: Path) -> None:

@@ -15,11 +15,10 @@ from aiohttp import web
 
 from relay.delivery import LogItem, State
 from relay.ids import DeliveryId, EventId
-from relay.store import LogQuery
+from relay.store import LogQuery, Store
 from relay.web import logquery
 from relay.web.dashboard.logs import given_filters, query_of
 from relay.web.dashboard.page import Visit
-from relay.web.shown import Shown
 
 _MOST = 200
 _MOST_CARRIERS = 50
@@ -131,7 +130,7 @@ async def page(visit: Visit) -> web.Response:
     unknown = [name for name in given if name not in _NARROWING]
     if unknown:
         raise logquery.BadFilter(f"unknown filter '{unknown[0]}': there are {', '.join(_NARROWING)}")
-    store = visit.desk.log
+    store = visit.desk.store
     happenings: list[Happening] = []
     verdicts: list[Verdict] = []
     newest: list[Changed] = []
@@ -173,7 +172,7 @@ def _changed(items: Iterable[LogItem]) -> list[Changed]:
 # -- what happened ---------------------------------------------------------------------------------------------------
 
 
-async def _happenings(store: Shown, items: Sequence[LogItem], entry_id: str) -> list[Happening]:
+async def _happenings(store: Store, items: Sequence[LogItem], entry_id: str) -> list[Happening]:
     carriers: dict[str, LogItem | None] = {}
     for item in items:
         if item.merged_into is not None and item.merged_into not in carriers and len(carriers) < _MOST_CARRIERS:
@@ -193,7 +192,7 @@ async def _happenings(store: Shown, items: Sequence[LogItem], entry_id: str) -> 
     return sorted(found.values(), key=lambda happening: happening.id, reverse=True)
 
 
-async def _changes(store: Shown, happening: Happening, entry_id: str) -> list[tuple[str | None, str | None]]:
+async def _changes(store: Store, happening: Happening, entry_id: str) -> list[tuple[str | None, str | None]]:
     """What an event of several changes says of one entry."""
     stored = await store.event(EventId(store.ids.number(happening.id)[1]))
     changes = stored.description["changes"] if stored is not None else ()
@@ -201,7 +200,7 @@ async def _changes(store: Shown, happening: Happening, entry_id: str) -> list[tu
     return list(dict.fromkeys(about))
 
 
-async def _last_carrier(store: Shown, id_text: str) -> LogItem | None:
+async def _last_carrier(store: Store, id_text: str) -> LogItem | None:
     """The delivery that carries it in the end: under `order: latest` one may be merged into the next."""
     item = None
     for _ in range(10):
@@ -218,7 +217,7 @@ async def _last_carrier(store: Shown, id_text: str) -> LogItem | None:
 # -- how it stands ---------------------------------------------------------------------------------------------------
 
 
-async def _verdicts(store: Shown, query: LogQuery, shown: list[Happening]) -> list[Verdict]:
+async def _verdicts(store: Store, query: LogQuery, shown: list[Happening]) -> list[Verdict]:
     """One for each subject, the worst first. What decides is looked for also beyond what the page shows: two hundred
     drafts that were saved since do not hide a publish."""
     entry_id = query.entry_id[0]

@@ -64,7 +64,7 @@ async def page(visit: Visit) -> web.Response:
             raise
         return _form(visit, given, error=str(error))
     query = replace(query, limit=min(query.limit, _MOST))
-    found = await visit.desk.log.search(query)
+    found = await visit.desk.store.search(query)
     following = {**given, "cursor": found.items[-1].id} if found.next is not None else None
     newest = "cursor" not in given and given.get("order", "desc") == "desc" and "until" not in given
     statuses = set(given["status"].split(",")) if "status" in given else set()
@@ -116,7 +116,7 @@ async def retry(visit: Visit) -> web.Response:
     query = query_of(visit, given.items())
     # Looked for as a page of the log is: a count of millions would have the writer work for whoever opens this.
     query = replace(query, status=(State.FAILED.value,), limit=logquery.MOST, before=None)
-    found = await visit.desk.log.search(query)
+    found = await visit.desk.store.search(query)
     return visit.respond(
         "retry.html",
         count=len(found.items),

@@ -43,8 +43,8 @@ async def page(visit: Visit) -> web.Response:
     pace = desk.metrics.pace
     newest, amiss, windows, unreadable = Page([], None), Page([], None), list[Window](), None
     try:
-        newest = await desk.log.search(LogQuery(limit=_NEWEST))
-        amiss = await desk.log.search(LogQuery(status=_AMISS, limit=_NEWEST))
+        newest = await desk.store.search(LogQuery(limit=_NEWEST))
+        amiss = await desk.store.search(LogQuery(status=_AMISS, limit=_NEWEST))
         windows = await desk.store.windows()
         pace = await _pace(visit)
     except Unavailable as error:  # then the rest of the page is wanted most

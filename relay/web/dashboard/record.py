@@ -16,7 +16,6 @@ from relay.ids import DELIVERY, EVENT, REJECTION, DeliveryId, EventId, UnknownId
 from relay.pattern import Subject
 from relay.secret import redact_bytes
 from relay.store import DeliveryDetail
-from relay.web import shown
 from relay.web.dashboard import bodies
 from relay.web.dashboard.page import HEADERS, Visit
 from relay.web.read import NotFound
@@ -45,16 +44,16 @@ class Exchange:
 
 async def page(visit: Visit) -> web.Response:
     """`/ui/logs/<id>`."""
-    store, log, id_text = visit.desk.store, visit.desk.log, visit.request.match_info["id"]
+    store, id_text = visit.desk.store, visit.request.match_info["id"]
     prefix, number = _number(visit, id_text)
     if prefix == DELIVERY:
-        found = await log.delivery(DeliveryId(number))
+        found = await store.delivery(DeliveryId(number))
         if found is not None:
             return await _delivery(visit, found)
     elif prefix == EVENT:
         stored = await store.event(EventId(number))
         if stored is not None:
-            deliveries = await log.deliveries_of(EventId(number))
+            deliveries = await store.deliveries_of(EventId(number))
             return visit.respond(
                 "event.html",
                 id=store.ids.text(EVENT, number),
@@ -105,7 +104,7 @@ def _event(visit: Visit, stored: StoredEvent | None, room: bodies.Room, route: s
     if stored is None:
         return {"event": None, "headers": [], "body": None, "why": [], "routes_count": 0}
     hidden, redact = ("changes", "extra"), visit.desk.reloader.runtime.redact
-    described = shown.description(stored.description, redact)
+    described = stored.description
     return {
         "event": described,
         "said": [(name, value) for name, value in described.items() if name not in hidden and value is not None],
@@ -127,12 +126,12 @@ def _why(visit: Visit, stored: StoredEvent, about: str | None) -> list[dict[str,
     found = explanation.of_routes(runtime, subject)
     if stored.body is None:
         explanation.leave_open(runtime, found, explanation.gone_from(stored.headers))
-    told: list[dict[str, Any]] = explanation.redacted(found, runtime.redact)
-    told.sort(key=lambda route: not route["matched"])
-    nobody = not any(route["matched"] for route in told)
+    shown: list[dict[str, Any]] = explanation.redacted(found, runtime.redact)
+    shown.sort(key=lambda route: not route["matched"])
+    nobody = not any(route["matched"] for route in shown)
     return [
         {**route, "open": route["route"] == about or (nobody and place < _OPEN_ROUTES)}
-        for place, route in enumerate(told[:_MOST_ROUTES])
+        for place, route in enumerate(shown[:_MOST_ROUTES])
     ]
 
 

@@ -22,7 +22,7 @@ async def page(visit: Visit) -> web.Response:
     name = desk.route(visit.request.match_info["name"]).name
     shown = effective(desk.reloader.runtime.config)
     section = next(section for section in shown["routes"] if section["name"] == name)
-    newest = await desk.log.search(LogQuery(route=(name,), limit=_NEWEST))
+    newest = await desk.store.search(LogQuery(route=(name,), limit=_NEWEST))
     open_windows = [window for window in await desk.store.windows() if window.route == name]
     return visit.respond(
         "route.html",
