@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import ssl
 import sys
@@ -110,7 +111,9 @@ async def run(
         # Asked again while stopping: end at once. Nothing acknowledged is lost by that either.
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(signum)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # an exception would wait for what is done on threads
+            # Not by an exception, which would wait for what is done on threads; the first process of a container, which
+            # no signal ends by itself, by its own hand.
+            signal.signal(signum, signal.SIG_DFL if os.getpid() != 1 else lambda number, _: os._exit(128 + number))
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         systemd.stopping()
         journal.stopping(name)

@@ -33,7 +33,17 @@ def fault(path: str, one_address: bool) -> str | None:
         return "expected a path such as /hooks/www"
     if path == "/health" or path.startswith("/health/"):
         return f"{path} is relay's own"
-    if one_address and (first := unquote(path.split("/")[1])) in ADMIN:
+    if one_address and is_admins(path):
+        first = _first(path)
         whose = f"what begins with /{first}" if first else "/"
         return f"{whose} is the admin side's, which has the same address (choose another path, or admin.listen)"
     return None
+
+
+def is_admins(path: str) -> bool:
+    """Whether a path is one of the admin side's, by how it begins."""
+    return _first(path) in ADMIN
+
+
+def _first(path: str) -> str:
+    return unquote(path.split("/")[1])

@@ -282,6 +282,8 @@ class _Composer:
                     node.value = _scalar(event)
                 except ValueError as error:
                     self._fault(mark, str(error))
+                if event.anchor is not None and not event.value and event.implicit[0]:
+                    self._fault(mark, f"this anchor has no value {_QUOTE['anchor']}")
                 self._put(node, event.anchor, mark, plain=event.implicit[0])
             case MappingStartEvent() | SequenceStartEvent():
                 self._begin(event, mark)

@@ -313,38 +313,6 @@ async def test_a_pause_between_tries_does_not_hold_up_the_end(lines: list[dict[s
 # -- with real parts ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("answers", "failed"),
-    [
-        (["450 busy", "450 busy", None], []),
-        (["450 busy", "450 busy", "450 still busy"], ["450 still busy"]),
-        (["450 busy", "550 who?"], ["550 who?"]),
-    ],
-)
-async def test_a_mail_counts_as_sent_when_all_have_it_in_the_end(
-    lines: list[dict[str, Any]], answers: list[str | None], failed: list[str]
-) -> None:
-    counted: list[tuple[str, str]] = []
-    clock = ManualClock()
-    async with (
-        post_office(refuse=lambda address: answers.pop(0) if address.startswith("bob") else None) as office,
-        HttpTransport(Egress.of(())) as transport,
-        Notices(clock, counted=lambda *outcome: counted.append(outcome)) as notices,
-    ):
-        given = {"type": "email", "smtp": f"smtp://127.0.0.1:{office.port}", "from": "a@example.com"}
-        config = types()["email"].Config.model_validate({**given, "to": ["ops@example.com", "bob@example.com"]})
-        notices.follow({"ops": config.build(Means(transport, clock, Egress.of(()), Redactor()))})
-        say(notices)
-        while not counted:
-            await asyncio.sleep(0)
-            clock.advance(5 * MINUTE)
-    assert answers == []
-    assert counted == [("ops", "failed" if failed else "sent")]
-    assert [recipient for taken in office.recipients for recipient in taken].count("ops@example.com") == 1
-    told = [f"sent, but the server refuses bob@example.com ({reply})" for reply in failed]
-    assert [reason for *_, reason in not_sent(lines)] == told
-
-
 async def test_one_fact_goes_out_by_mail_and_webhook_and_shows_no_secret(lines: list[dict[str, Any]]) -> None:
     secret = "geheim-geheim-geheim"
     redact = Redactor([secret])

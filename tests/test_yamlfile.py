@@ -136,6 +136,7 @@ SECRET = "Sup3rS3cret"
         (f"admin: {{token: *{SECRET} }}", "a value that begins with * must be quoted"),
         (f"token: *{SECRET}$7", "a value that begins with * must be quoted"),
         (f"token: &{SECRET}$7", "a value that begins with & must be quoted"),
+        (f"token: &{SECRET}", "a value that begins with & must be quoted"),
         (f"token: !{SECRET}", "a value that begins with ! must be quoted"),
         (f"token: !!{SECRET}", "a value that begins with ! must be quoted"),
         (f"token: !{SECRET} [7]", "a value that begins with ! must be quoted"),

@@ -141,7 +141,7 @@ class Daemon:
         except http.client.HTTPException:
             self._not_relay()
         except ssl.SSLCertVerificationError as error:
-            cure = "say --url https://… with the name that its certificate has"
+            cure = "--url (with --token) takes a name that is in it, $SSL_CERT_FILE who has signed it"
             raise Unreachable(
                 f"the certificate of {self.shown} does not hold ({error.verify_message}): {cure}"
             ) from None

@@ -111,9 +111,9 @@ async def _send_samples(path: Path, runtime: Runtime, ready: asyncio.Future[Runn
             click.echo(f"demo: sent a {source.type} sample to {source.path} -> {status}{repeat}")
         except Unsendable as error:
             click.echo(f"demo: {source.name}: {error}", err=True)
-    admin = _url(running.admin.address)
-    curl = f"curl -s {admin}/health" if admin.startswith("http:") else f"curl -s --unix-socket {admin[5:]} relay/health"
-    if admin.startswith("http:"):
+    admin = _url(running.admin.address) if running.admin is not running.public else public
+    curl = f"curl -s {admin}/health" if admin.startswith("http") else f"curl -s --unix-socket {admin[5:]} relay/health"
+    if admin.startswith("http"):
         click.echo(f"demo: the dashboard is at {admin}/")
     click.echo(f"demo: running. Try:  {curl}   relay logs --config {path} --url {admin}   (Ctrl-C ends it)")
 

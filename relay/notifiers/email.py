@@ -12,8 +12,7 @@ import contextlib
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as POLICY
@@ -121,27 +120,6 @@ class Keys(NotifierConfig):
 Config: type[Keys] = create_model("Config", __base__=Keys, __module__=__name__, **{"from": (Mailbox, ...)})  # type: ignore[call-overload]
 
 
-@dataclass(slots=True)
-class _Begun:
-    """A message of which a try was made, and what the next one needs to know of it."""
-
-    message: Message
-    left: tuple[Address, ...]
-    """Who neither has it nor was refused for good."""
-    refused: dict[str, aiosmtplib.SMTPResponse] = field(default_factory=dict)
-    """For good."""
-    arrived: bool = False
-    """Whether anybody has it."""
-
-    def went(self, refused: Mapping[str, aiosmtplib.SMTPResponse]) -> None:
-        """The server has taken it for all who were left but these."""
-        self.arrived = self.arrived or any(address.addr_spec not in refused for address in self.left)
-        self.refused |= {address: reply for address, reply in refused.items() if reply.code >= 500}
-        self.left = tuple(
-            address for address in self.left if address.addr_spec in refused and address.addr_spec not in self.refused
-        )
-
-
 class Email:
     """Sends messages as mail."""
 
@@ -159,40 +137,21 @@ class Email:
         self._resolver = Resolver()
         self._context = system_context()
         self._own = Redactor(_secrets(url))
-        self._begun: _Begun | None = None  # one message is told after another
 
     async def send(self, message: Message) -> None:
-        """See Notifier. Another try of a message goes to those alone who were refused for the moment."""
-        begun = self._begun
-        if begun is None or begun.message != message:
-            begun = self._begun = _Begun(message, self._to)
-        try:
-            refused = await self._hand_over(self._mail(message), begun.left)
-        except NotSent as failure:
-            if not begun.arrived:
-                raise
-            who = ", ".join([*begun.refused, *(address.addr_spec for address in begun.left)])
-            raise NotSent(self._masked(f"sent, but not to {who}: {failure.reason}"), again=failure.again) from None
-        begun.went(refused)
-        if not begun.left:
-            self._begun = None
-        if left_out := begun.refused | refused:
-            who = ", ".join(f"{address} ({_said(code, text)})" for address, (code, text) in left_out.items())
-            reason = f"{'sent, but ' if begun.arrived else ''}the server refuses {who}"
-            raise NotSent(self._masked(reason), again=bool(begun.left))
-
-    async def _hand_over(self, mail: EmailMessage, to: tuple[Address, ...]) -> dict[str, aiosmtplib.SMTPResponse]:
-        """Whom of these the server refuses; it has the mail for the others. Raises NotSent where nobody gets it."""
+        """See Notifier."""
+        mail = self._mail(message)
         refused: dict[str, aiosmtplib.SMTPResponse] | None = None
         try:
             async with asyncio.timeout(self._whole), self._connected() as server:
-                refused, _ = await server.send_message(mail, recipients=[address.addr_spec for address in to])
-        except aiosmtplib.SMTPRecipientsRefused as error:
-            return {one.recipient: aiosmtplib.SMTPResponse(one.code, one.message) for one in error.recipients}
+                refused, _ = await server.send_message(mail)
         except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
             if refused is None:  # else the server has it, and only the farewell went wrong
                 raise self._told(error) from None
-        return refused
+        if refused:
+            # The others have it: another try would tell them twice.
+            who = ", ".join(f"{address} ({_said(code, text)})" for address, (code, text) in refused.items())
+            raise NotSent(self._masked(f"sent, but the server refuses {who}"), again=False)
 
     def _mail(self, message: Message) -> EmailMessage:
         mail = EmailMessage(policy=POLICY.clone(cte_type="7bit"))
@@ -293,6 +252,10 @@ class Email:
         if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
             return NotSent(self._masked(of_notifiers(tls_message(error, self._host))))
         match error:
+            case aiosmtplib.SMTPRecipientsRefused(recipients=refused):
+                who = ", ".join(f"{one.recipient} ({_said(one.code, one.message)})" for one in refused)
+                again = any(one.code < 500 for one in refused)
+                return NotSent(self._masked(f"the server refuses {who}"), again=again)
             case aiosmtplib.SMTPAuthenticationError(code=code, message=text):
                 reason = f"the server refuses user name or password: {_said(code, text)}"
                 return NotSent(self._masked(reason), again=code < 500)

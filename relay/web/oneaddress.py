@@ -12,11 +12,12 @@ from typing import Any
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http import RawRequestMessage
 
+from relay import sourcepath
 from relay.web.server import Server
 from relay.web.swift import plain
 
 
-def join(public: Server, admin: Server, is_sources: Callable[[str], bool]) -> Server:
+def join(public: Server, admin: Server, has_source: Callable[[str], bool]) -> Server:
     """The public side's server, which has what is not for a source answered as the admin side's would.
 
     Limits and timers are the public side's, since anybody may connect. So is how bodies are read: nothing is
@@ -24,6 +25,11 @@ def join(public: Server, admin: Server, is_sources: Callable[[str], bool]) -> Se
     """
     make_public, answer_public = public.request_factory, public.request_handler
     make_admin, answer_admin = admin.request_factory, admin.request_handler
+
+    def is_sources(path: str) -> bool:
+        # A reload may bring a source whose path is the admin side's, where the file gives it another address: that
+        # counts from the next start on.
+        return has_source(path) and not sourcepath.is_admins(path)
 
     def make(message: RawRequestMessage, *others: Any) -> web.BaseRequest:
         for_public = is_sources(message.url.raw_path) or _asks_as_anybody(message)

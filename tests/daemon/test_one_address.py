@@ -198,12 +198,13 @@ async def test_a_reload_can_neither_open_it_to_all_nor_part_the_sides(tmp_path: 
         assert status == 422
         where = f"admin.token: the admin side listens on {address}, where senders are let in as well: a token is needed"
         assert where in answer["detail"]
-        write_config(
-            tmp_path, f'server: {{listen: "{address}"}}\nadmin: {{listen: "127.0.0.1:1", token: {OPERATE}}}\n{SOURCES}'
-        )
+        apart = f'server: {{listen: "{address}"}}\nadmin: {{listen: "127.0.0.1:1", token: {OPERATE}}}\n'
+        write_config(tmp_path, apart + SOURCES.replace("path: /hooks/hub", "path: /logs"))
         status, answer = await relay.ask("POST", "/reload", headers=bearer(OPERATE))
         assert (status, answer["pending_restart"]) == (200, ["admin.listen"])
+        # Until then no source has a path of the admin side's.
         assert (await relay.ask("GET", "/logs", headers=bearer(OPERATE)))[0] == 200
+        assert (await relay.post("/logs"))[0] == 401
         assert (await relay.post("/in/any"))[0] == 200
 
 
@@ -290,7 +291,7 @@ async def test_with_a_certificate_both_sides_speak_tls(tmp_path: Path) -> None:
         ended = await asyncio.to_thread(run_process, "reload", "--config", tmp_path / "config.yaml")
         assert ended.code == 1
         assert f"the certificate of {secure} does not hold" in ended.err
-        assert "say --url https://" in ended.err
+        assert "--url (with --token) takes a name that is in it, $SSL_CERT_FILE who has signed it" in ended.err
 
 
 def test_the_admin_side_speaks_tls_at_the_public_sides_address_only() -> None:

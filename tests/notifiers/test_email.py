@@ -243,64 +243,6 @@ async def test_one_recipient_that_is_refused_does_not_keep_it_from_the_others() 
     assert office.recipients == [["ops@example.com"]]
 
 
-async def test_another_try_goes_to_those_alone_who_were_refused_for_the_moment() -> None:
-    answers: dict[str, str | None] = {"bob@example.com": "450 greylisted", "eve@example.com": "550 who?"}
-    async with post_office(refuse=answers.get) as office:
-        sender = notifier(f"smtp://127.0.0.1:{office.port}", to=["ops@example.com", *answers])
-        both = r"sent, but the server refuses .*bob@example.com \(450 greylisted\)"
-        for _ in range(2):
-            with pytest.raises(NotSent, match=both) as raised:
-                await sender.send(SAID)
-            assert raised.value.again
-            assert "eve@example.com (550 who?)" in raised.value.reason
-        answers["bob@example.com"] = None
-        with pytest.raises(NotSent) as raised:
-            await sender.send(SAID)
-        assert raised.value.reason == "sent, but the server refuses eve@example.com (550 who?)"
-        assert not raised.value.again
-        answers["eve@example.com"] = None
-        await sender.send(replace(SAID, text="More."))
-    assert office.recipients == [
-        ["ops@example.com"],
-        ["bob@example.com"],
-        ["ops@example.com", "bob@example.com", "eve@example.com"],
-    ]
-    assert office.mails[0]["Message-ID"] == office.mails[1]["Message-ID"]
-    assert office.mails[1]["To"] == "ops@example.com, bob@example.com, eve@example.com"
-
-
-async def test_of_recipients_who_are_all_refused_only_those_for_the_moment_are_tried_again() -> None:
-    answers: dict[str, str | None] = {"bob@example.com": "450 greylisted", "eve@example.com": "550 who?"}
-    async with post_office(refuse=answers.get) as office:
-        sender = notifier(f"smtp://127.0.0.1:{office.port}", to=[*answers])
-        with pytest.raises(NotSent, match=r"^the server refuses ") as raised:
-            await sender.send(SAID)
-        assert raised.value.again
-        answers |= dict.fromkeys(answers)
-        with pytest.raises(NotSent, match=r"^sent, but the server refuses eve@example.com \(550 who\?\)$") as raised:
-            await sender.send(SAID)
-    assert not raised.value.again
-    assert office.recipients == [["bob@example.com"]]
-
-
-async def test_a_try_that_fails_says_who_has_it_not_and_forgets_nobody() -> None:
-    answers: dict[str, str | None] = {"eve@example.com": "550 who?", "bob@example.com": "450 greylisted"}
-    async with post_office(refuse=answers.get) as office:
-        sender = notifier(f"smtp://127.0.0.1:{office.port}", to=["ops@example.com", *answers])
-        with pytest.raises(NotSent):
-            await sender.send(SAID)
-        answers.clear()
-        office.data = "451 later"
-        with pytest.raises(NotSent) as raised:
-            await sender.send(SAID)
-        assert raised.value.reason == "sent, but not to eve@example.com, bob@example.com: the server refuses: 451 later"
-        assert raised.value.again
-        office.data = "250 taken"
-        with pytest.raises(NotSent, match=r"^sent, but the server refuses eve@example.com \(550 who\?\)$"):
-            await sender.send(SAID)
-    assert office.recipients == [["ops@example.com"], ["bob@example.com"], ["bob@example.com"]]
-
-
 @pytest.mark.parametrize(
     ("says", "reason"),
     [
