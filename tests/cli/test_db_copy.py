@@ -359,7 +359,7 @@ def test_ctrl_c_leaves_nothing(larger: Path, database: Database) -> None:
         assert time.monotonic() < until
     stopped.send_signal(signal.SIGINT)
     out, err = stopped.communicate(timeout=PATIENCE)
-    assert (stopped.returncode, out) == (130, "")
+    assert (stopped.returncode, out) == (130, ""), err
     assert "Traceback" not in err
     assert nothing_in(database)
 
