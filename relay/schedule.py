@@ -51,10 +51,6 @@ class Schedule:
         self._due.clear()
         self._next.clear()
 
-    def wake(self) -> None:
-        """There is something to be done now."""
-        self._woken.set()
-
     def begin(self) -> datetime:
         """What happens from here on ends the next wait. Returns the time."""
         self._woken.clear()

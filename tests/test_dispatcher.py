@@ -163,11 +163,11 @@ async def test_a_clock_that_is_set_back_stalls_no_retry(tmp_path: Path) -> None:
         await until(lambda: len(sent) == 1 and not dispatcher.in_flight)
         clock.advance(30)
         clock._now -= timedelta(days=1)
-        dispatcher._schedule.wake()  # it looks at the clocks every few seconds, and whenever it is woken
+        dispatcher._schedule._woken.set()  # it looks at the clocks every few seconds, and whenever it is woken
         await until(lambda: dispatcher._schedule._seen[0] == clock.now())
         assert len(sent) == 1, "it is not time yet"
         clock.advance(31)
-        dispatcher._schedule.wake()
+        dispatcher._schedule._woken.set()
         await until(lambda: store.counts() == {})
         assert sent[1] == NOON - timedelta(days=1) + timedelta(seconds=61)
     await store.close()
@@ -318,7 +318,7 @@ async def test_a_window_that_takes_long_where_memory_is_short_holds_up_windows_a
         for _ in range(2):
             await sending.owe(b"x" * 1000, "window")
         sending.clock.advance(2)  # it is not full, and is taken when its time has come
-        sending.dispatcher._schedule.wake()
+        sending.dispatcher._schedule._woken.set()
         await until(lambda: sending.of("window"))
         for _ in range(10):
             await sending.owe(b"{}", "brisk")
