@@ -14,7 +14,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -38,6 +38,7 @@ from relay.reload import Reloader, read
 from relay.retention import Retention
 from relay.runtime import Runtime
 from relay.schema import same_address
+from relay.startup import Impatient, Stopped, patience
 from relay.store import Store, Unavailable
 from relay.stores import open_store
 from relay.web import stream
@@ -49,7 +50,6 @@ from relay.web.listener import Listener, listen
 from relay.web.oneaddress import join
 from relay.web.server import application_server, ingest_server
 
-_PATIENCE = 15.0  # seconds
 _ANSWERS = 5.0  # seconds for answers that are being written when relay stops
 _SWITCH_INTERVAL = 0.0002  # seconds for which one thread may keep Python's lock from another
 _LAST_REQUESTS = 0.2  # seconds for what is on its way on connections that are there
@@ -140,36 +140,17 @@ async def run(
                 await relay.wind_down()
                 for task in tasks:
                     task.cancel()
-    except _Stopped:
+    except Stopped:
         journal.stopped(0)
     else:
         journal.stopped(relay.dispatcher.interrupted)
-
-
-class _Stopped(Exception):
-    """Relay was told to end before it had begun."""
-
-
-class _Impatient:
-    """A clock by which nobody waits any longer when relay is told to end: what is waited for is not needed then."""
-
-    def __init__(self, clock: Clock, stop: asyncio.Event) -> None:
-        self.now, self.now_ms, self.monotonic = clock.now, clock.now_ms, clock.monotonic
-        self._stop = stop
-
-    async def sleep(self, seconds: float) -> None:
-        """Raises _Stopped."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
-            raise _Stopped
 
 
 @contextlib.asynccontextmanager
 async def running(
     path: Path, clock: Clock, *, held: bool = False, stop: asyncio.Event | None = None
 ) -> AsyncIterator[Running]:
-    """A whole relay, from its config file; leaving the context stops it. Raises as `run` does, and _Stopped where it is
+    """A whole relay, from its config file; leaving the context stops it. Raises as `run` does, and Stopped where it is
     told to `stop` before it has its store."""
     handed_over = handover.handed_over()
     first = read(path, 1, clock.now())
@@ -178,15 +159,15 @@ async def running(
         journal.config_warning(warning)
     async with contextlib.AsyncExitStack() as stack:
         config = first.config
-        with _patience():
+        with patience():
             # Either another relay has the file, or the database cannot be reached yet.
             waiting = journal.store_locked if config.store.url.startswith("sqlite:") else journal.store_trouble
-            by = clock if stop is None else _Impatient(clock, stop)
+            by = clock if stop is None else Impatient(clock, stop)
             store = await open_store(config.store.url, by, waiting, journal.store_migrating)
         stack.push_async_callback(store.close)
         # Only now: the thread that opens it, and may bring it up to date, needs its lock to the end.
         if stop is not None and stop.is_set():
-            raise _Stopped
+            raise Stopped
         kept = await store.status()
         journal.store_opened(kept.backend, kept.version, kept.location, kept.pending, kept.held)
         for note in store.notes():
@@ -223,7 +204,7 @@ async def running(
             oversight.follow(runtime.routing.routes)
 
         look_at(first)
-        with _patience():
+        with patience():
             await _hold(store, oversight, {*first.routing.routes, *store.counts()}, held)
             await dispatcher.follow(first.routing.routes)
 
@@ -304,26 +285,6 @@ async def running(
             for task in tasks:
                 task.cancel()
             await relay.wind_down()
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """While a store is opened, and brought in line with the config, the service manager is told that start-up goes on:
-    an older one, or one in which much waits, may take minutes."""
-    loop = asyncio.get_running_loop()
-
-    next_time: asyncio.TimerHandle
-
-    def tell() -> None:
-        nonlocal next_time
-        systemd.extend(2 * _PATIENCE)
-        next_time = loop.call_later(_PATIENCE, tell)
-
-    next_time = loop.call_later(_PATIENCE, tell)
-    try:
-        yield
-    finally:
-        next_time.cancel()
 
 
 async def _hold(store: Store, oversight: Oversight, names: Collection[str], held: bool) -> None:

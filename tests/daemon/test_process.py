@@ -24,7 +24,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from relay import daemon
+from relay import startup
 from relay.delivery import HeldReason
 from relay.store import Settled
 from relay.stores.sqlite import SqliteStore
@@ -529,7 +529,7 @@ async def test_the_service_manager_is_told_that_start_up_goes_on_while_what_wait
         return await settle(store, active, kept)
 
     monkeypatch.setattr(SqliteStore, "settle", slow)
-    monkeypatch.setattr(daemon, "_PATIENCE", 0.01)
+    monkeypatch.setattr(startup, "_PATIENCE", 0.01)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
