@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -198,11 +197,19 @@ class Oversight:
             return False
         finally:
             self._saving.subtract(turned)
-        heard, self._passed_over = self._passed_over & turned, self._passed_over - turned
-        if heard:
-            with suppress(Unavailable):  # then it is heard again when somebody saves it
-                await self.refresh(heard)
+        await self._hear_again()
         return True
+
+    async def _hear_again(self) -> None:
+        """Ask for what was passed over while this relay was saving its own. Where the store cannot say, it is asked
+        again the next time: nobody tells it twice."""
+        heard = {name for name in self._passed_over - self._turned if not self._saving[name]}
+        self._passed_over -= heard
+        if heard:
+            try:
+                await self.refresh(heard)
+            except Unavailable:
+                self._passed_over |= heard
 
     async def _save(self, names: Collection[str], over: bool = True, unless: Mapping[str, str] | None = None) -> None:
         if names:

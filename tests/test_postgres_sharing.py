@@ -99,6 +99,18 @@ class Relay(Desk):
 
         monkeypatch.setattr(member, "_beat", stopped)
 
+    async def hears_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of what others save of routes and sources, from when this returns on."""
+        looks = list[Connection]()
+
+        def nothing(connection: Connection) -> dict[tuple[str, str], tuple[str, int]]:
+            looks.append(connection)
+            return {}
+
+        monkeypatch.setattr(self.shared_store._member, "_changed", nothing)
+        # A look that had begun before may see what is saved after this, and tell it to who was told before.
+        await until(lambda: len(looks) >= 2)
+
     def go_on(self) -> None:
         """As SIGCONT does."""
         self._stopped.set()
@@ -631,6 +643,32 @@ async def test_what_was_saved_after_a_pause_counts_though_it_was_heard_before_th
     assert not here.paused("www")
 
 
+async def test_what_was_passed_over_is_asked_for_until_the_store_says_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await two(start)
+    here = Oversight(first.store, first.clock, Notices(first.clock))  # no beat tells it a second time
+    here.pause("www", "by hand")
+    real = first.store.save_states
+    after = RouteHealth(since=second.clock.now()).saved()
+
+    async def saved_at_last(*values: Any, **how: Any) -> None:
+        await real(*values, **how)
+        await second.store.save_states("route", {"www": after})
+        here.adopt({"www": after})
+
+    async def busy(kind: str) -> Mapping[str, Mapping[str, Any]]:
+        raise Unavailable("it takes too long")
+
+    with monkeypatch.context() as late:
+        late.setattr(first.store, "save_states", saved_at_last)
+        late.setattr(first.store, "states", busy)
+        assert await here.save()
+    assert here.paused("www")
+    assert await here.save()
+    assert not here.paused("www")
+
+
 async def test_what_could_not_be_saved_over_what_another_saved_at_the_same_moment_is_saved_later(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -638,7 +676,7 @@ async def test_what_could_not_be_saved_over_what_another_saved_at_the_same_momen
     overseer = Overseer(first)
     built = build(load(CONFIG), 1, first.clock.now())
     with monkeypatch.context() as deaf:
-        deaf.setattr(first.shared_store._member, "_changed", lambda connection: {})
+        await first.hears_nothing(deaf)
         there = RouteHealth(last_success_at=second.clock.now())
         await second.store.save_states("route", {"www": there.saved()})
         heard_there = SourceHealth(second.clock.now(), last_event_at=second.clock.now())
@@ -672,7 +710,7 @@ async def test_what_a_relay_sees_by_itself_does_not_undo_what_a_person_did_at_an
     here, there = Overseer(first).oversight, Overseer(second).oversight
     [delivery] = await first.add("www")
     with monkeypatch.context() as deaf:
-        deaf.setattr(first.shared_store._member, "_changed", lambda connection: {})
+        await first.hears_nothing(deaf)
         there.pause("www", "by hand")
         assert await there.save()
         outcome = Retryable(Failure(Code.TIMEOUT, "no answer"))
