@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tests.faults import oddrows
 from tests.harness import PATIENCE
+from tests.postgres import Database
+from tests.several import Attempt
 from tests.torture.row import TOP, Figure, Place, Skipped, by_tests
 from tests.torture.runner import LEFT_OUT, Runner
+from tests.torture.shared import Destination, Moment, Trial
 from tests.torture.trial import Result
 
 CATALOGUE = "tests.faults.oddrows"
@@ -164,3 +169,31 @@ async def test_a_test_that_does_not_exist_fails_its_row(tmp_path: Path) -> None:
     figure: Figure = await by_tests("tests/faults/test_catalogue.py::test_that_nobody_wrote")(_place(tmp_path))
     assert not figure.passed
     assert "pytest ended with" in figure.text
+
+
+@pytest.mark.parametrize(
+    ("moments", "outages", "sent", "late"),
+    [
+        # The others saw it for a lease and two beats: nothing befell them.
+        ([("a", "kill", 100, 101)], [], 115, 1),
+        ([("a", "kill", 100, 101)], [], 112, -2),
+        # All were stopped in turn: none saw for so long that it was dead, until c was let alone.
+        ([("a", "kill", 100, 101), ("b", "stop > lease", 99, 117), ("c", "stop < lease", 105, 111),
+          ("a", "kill", 109, 109), ("a", "kill", 122, 150)], [], 126, 1),
+        # So they were, but for one that was started when that lease had ended.
+        ([("a", "kill", 100, 111), ("b", "stop > lease", 99, 117), ("c", "stop < lease", 105, 111)], [], 115, 2),
+        # The database died: all begin anew.
+        ([("a", "kill", 100, 101)], [(105, 106)], 121, 1),
+    ],
+)  # fmt: skip
+def test_a_takeover_is_late_from_when_somebody_could_have_seen_to_it(
+    tmp_path: Path, moments: list[tuple[str, str, int, int]], outages: list[tuple[float, float]], sent: int, late: int
+) -> None:
+    seen = [
+        Moment(relay, what, began, began if what == "kill" else back, ("dlv_1",) * (began == 100), back)
+        for relay, what, began, back in moments
+    ]
+    destination = Destination(random.Random(1), [Attempt("dlv_1", "/plain", "c", b"{}", sent, 200)])
+    database = cast(Database, None)  # it is not asked
+    trial = Trial(tmp_path, database, destination, [], random.Random(1), moments=seen, outages=outages)
+    assert trial.takeovers() == [(sent - 100, late)]
