@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from relay import journal
 from tests.postgres import Cluster, Database, cluster
+
+
+def pytest_configure() -> None:
+    """Programs that tests start heed Ctrl-C, also where who runs the tests, as a shell does in the background, has it
+    ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)  # tests/packaging marks its own

@@ -353,7 +353,6 @@ def test_ctrl_c_leaves_nothing(larger: Path, database: Database) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests may be run by who ignores it
     )
     until = time.monotonic() + PATIENCE
     while not database.cluster.psql(f"SELECT 1 {ours} AND starts_with(query, 'COPY event')"):
