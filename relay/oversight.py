@@ -7,7 +7,8 @@ its route.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -46,6 +47,7 @@ class Oversight:
         """Those that are just being saved so."""
         self._passed_over: set[str] = set()
         """What was heard of meanwhile, and may have been saved before or after."""
+        self._told_of_turns: Callable[[Collection[str]], None] = lambda names: None
         self.urgent = False
         """Whether something is to be saved before anything else is sent."""
 
@@ -77,14 +79,28 @@ class Oversight:
                 self._changed.add(name)
         return turned
 
+    def share(self, turned: Callable[[Collection[str]], None]) -> None:
+        """Several relays keep the health of routes. `turned` is told of those that another has turned, where this one
+        hears of it by itself: what waits of them is to be held or sent."""
+        self._told_of_turns = turned
+
     async def refresh(self, names: Collection[str]) -> set[str]:
-        """Ask the store what other relays know of routes by now, before they tell; those that turned by that. Raises
+        """Ask the store what other relays know of routes by now, before they tell; those that turned by that. What was
+        saved or heard here while the store answered may be newer than that answer, and is asked for again later. Raises
         Unavailable."""
         if self._store.shared is None:
             return set()
+        before = {name: self._stored.get(name) for name in names}
         found = await self._store.states(_KIND)
-        news = {name: found[name] for name in names if name in found and found[name] != self._stored.get(name)}
-        return self.adopt(news)
+        overtaken = {
+            name
+            for name, known in before.items()
+            if self._stored.get(name) is not known or name in self._turned or self._saving[name]
+        }
+        self._passed_over -= before.keys()
+        self._passed_over |= overtaken
+        news = {name: found[name] for name in before.keys() - overtaken if name in found}
+        return self.adopt({name: data for name, data in news.items() if data != before[name]})
 
     def follow(self, routes: Mapping[str, Route]) -> None:
         """The routes there are now. One that got another destination gets another try."""
@@ -203,13 +219,11 @@ class Oversight:
     async def _hear_again(self) -> None:
         """Ask for what was passed over while this relay was saving its own. Where the store cannot say, it is asked
         again the next time: nobody tells it twice."""
-        heard = {name for name in self._passed_over - self._turned if not self._saving[name]}
-        self._passed_over -= heard
-        if heard:
-            try:
-                await self.refresh(heard)
-            except Unavailable:
-                self._passed_over |= heard
+        missed = {name for name in self._passed_over - self._turned if not self._saving[name]}
+        if missed:
+            with suppress(Unavailable):
+                if turned := await self.refresh(missed):
+                    self._told_of_turns(turned)
 
     async def _save(self, names: Collection[str], over: bool = True, unless: Mapping[str, str] | None = None) -> None:
         if names:

@@ -33,6 +33,7 @@ class Peers:
         self._obeying: asyncio.Task[None] | None = None
         notices.share(self._errand)
         listening.share(_LATE)
+        oversight.share(self._turned)
         shared.follow(self)
 
     def lost(self) -> None:
@@ -47,9 +48,14 @@ class Peers:
         if kind == "source":
             self._listening.adopt(changed)
         elif kind == "route" and (turned := self._oversight.adopt(changed)):
-            # What waits of a paused route is held, of one that was resumed released, in order.
-            before = self._obeying
-            self._obeying = asyncio.get_running_loop().create_task(self._obey(before, turned), name="peers")
+            self._turned(turned)
+
+    def _turned(self, routes: Collection[str]) -> None:
+        """What waits of a paused route is held, of one that was resumed released, in order."""
+        if self._dispatcher.stopping:
+            return
+        before = self._obeying
+        self._obeying = asyncio.get_running_loop().create_task(self._obey(before, routes), name="peers")
 
     async def _obey(self, before: asyncio.Task[None] | None, turned: Collection[str]) -> None:
         if before is not None:

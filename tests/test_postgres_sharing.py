@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -24,6 +25,7 @@ from relay.lane import Order
 from relay.listening import Listening
 from relay.notify import Notices
 from relay.oversight import Oversight
+from relay.peers import Peers
 from relay.routing import Route
 from relay.runtime import build
 from relay.sourcehealth import SourceHealth
@@ -623,32 +625,88 @@ async def test_a_pause_is_not_undone_by_what_is_heard_while_it_is_saved(start: S
     await until(lambda: there.paused("www"))
 
 
-@pytest.mark.parametrize("busy", [False, True])
+def overtaken(relay: Relay, by: Relay, here: Oversight, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `here` saves another relay saves over, and it hears so before it is done."""
+    real = relay.store.save_states
+    after = RouteHealth(since=by.clock.now()).saved()
+
+    async def save_states(*values: Any, **how: Any) -> None:
+        await real(*values, **how)
+        await by.store.save_states("route", {"www": after})
+        here.adopt({"www": after})
+
+    monkeypatch.setattr(relay.store, "save_states", save_states)
+
+
+@pytest.mark.parametrize("trouble", [None, Unavailable("it takes too long"), asyncio.CancelledError()])
 async def test_what_was_saved_after_a_pause_counts_though_it_was_heard_before_that_was_done(
-    start: Start, monkeypatch: pytest.MonkeyPatch, busy: bool
+    start: Start, monkeypatch: pytest.MonkeyPatch, trouble: BaseException | None
 ) -> None:
     first, second = await two(start)
     here = Oversight(first.store, first.clock, Notices(first.clock))  # no beat tells it a second time
     here.pause("www", "by hand")
-    real = first.store.save_states
-    after = RouteHealth(since=second.clock.now()).saved()
-
-    async def saved_at_last(*values: Any, **how: Any) -> None:
-        await real(*values, **how)
-        await second.store.save_states("route", {"www": after})
-        here.adopt({"www": after})
 
     async def cannot_say(kind: str) -> Mapping[str, Mapping[str, Any]]:
-        raise Unavailable("it takes too long")
+        assert trouble is not None
+        raise trouble
 
-    with monkeypatch.context() as late:
-        late.setattr(first.store, "save_states", saved_at_last)
-        if busy:
+    with monkeypatch.context() as late, suppress(asyncio.CancelledError):
+        overtaken(first, second, here, late)
+        if trouble is not None:
             late.setattr(first.store, "states", cannot_say)
         assert await here.save()
-    assert here.paused("www") == busy
+    assert here.paused("www") == (trouble is not None)
     assert await here.save()  # it asks again
     assert not here.paused("www")
+
+
+async def test_what_is_heard_by_asking_is_obeyed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = await two(start)
+    await first.hears_nothing(monkeypatch)
+    notices = Notices(first.clock)
+    here, sent = Oversight(first.store, first.clock, notices), list[DeliveryId]()
+
+    async def attempt(route: Route, delivery: Delivery) -> Result:
+        sent.append(delivery.id)
+        return delivered(delivery)
+
+    here.pause("www", "by hand")
+    async with Dispatcher(first.store, first.clock, attempt, here) as dispatcher:
+        listening = Listening(first.store, first.clock, notices)
+        peers = Peers(first.shared_store.shared, dispatcher, here, listening, notices)
+        await dispatcher.follow(build(load(CONFIG), 1, first.clock.now()).routing.routes)
+        [delivery] = await first.add("www")
+        await dispatcher.obey()
+        assert await first.state(delivery) == "held"
+        with monkeypatch.context() as late:
+            overtaken(first, second, here, late)
+            assert await here.save()
+        await until(lambda: sent == [delivery.id])
+        await peers.close()
+
+
+async def test_what_a_person_did_while_the_store_was_asked_is_not_undone_by_its_answer(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await two(start)
+    here = Oversight(first.store, first.clock, Notices(first.clock))
+    await second.store.save_states("route", {"www": RouteHealth(consecutive_failures=1).saved()})
+    real = first.store.states
+
+    async def slow(kind: str) -> Mapping[str, Mapping[str, Any]]:
+        found = await real(kind)
+        here.pause("www", "by hand")
+        with monkeypatch.context() as quick:
+            quick.setattr(first.store, "states", real)
+            assert await here.save()
+        return found
+
+    with monkeypatch.context() as late:
+        late.setattr(first.store, "states", slow)
+        assert await here.refresh(["www"]) == set()
+    assert here.paused("www")
+    assert await here.save()  # it asks again
+    assert here.paused("www")
 
 
 async def test_what_could_not_be_saved_over_what_another_saved_at_the_same_moment_is_saved_later(
