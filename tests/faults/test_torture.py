@@ -193,7 +193,8 @@ def test_a_takeover_is_late_from_when_somebody_could_have_seen_to_it(
         Moment(relay, what, began, began if what == "kill" else back, ("dlv_1",) * (began == 100), back)
         for relay, what, began, back in moments
     ]
-    destination = Destination(random.Random(1), [Attempt("dlv_1", "/plain", "c", b"{}", sent, 200)])
+    on_its_way = Attempt("dlv_1", "/plain", "a", b"{}", 100.005, 200)
+    destination = Destination(random.Random(1), [on_its_way, Attempt("dlv_1", "/plain", "c", b"{}", sent, 200)])
     database = cast(Database, None)  # it is not asked
     trial = Trial(tmp_path, database, destination, [], random.Random(1), moments=seen, outages=outages)
     assert trial.takeovers() == [(sent - 100, late)]

@@ -179,7 +179,7 @@ ROWS: tuple[Row, ...] = (
         "three relays, one PostgreSQL, under load: kill -9, SIGSTOP for less and more than a lease, at random; the"
         " database crashes twice",
         "0 lost; nothing sent twice but what was under way at a kill or stop of who sent it; what a dead one had in"
-        " hand is sent within 3 s after another could know of it; results of who was taken for dead are refused",
+        " hand is sent within 3 s after somebody could know of it; results of who was taken for dead are refused",
         shared.killed_and_stopped,
         minutes=6.0,
     ),
