@@ -30,8 +30,9 @@ def places() -> list[str]:
 def trust(context: ssl.SSLContext) -> None:
     """Trust whom this machine trusts."""
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    known = ssl.get_default_verify_paths()
     for path in places():
-        if path in ELSEWHERE:
+        if path not in (known.cafile, known.capath):  # those have just been read, which takes a moment
             context.load_verify_locations(path)
 
 

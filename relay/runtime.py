@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
+from yarl import URL
+
 from relay.auth import Tokens
 from relay.authschema import OAuth2
 from relay.config import Loaded
@@ -16,7 +18,7 @@ from relay.effective import is_secret_header
 from relay.lane import Order
 from relay.problems import ConfigError, Path, Problem, path_text
 from relay.routing import Route, Routing
-from relay.schema import Config, Tls, UnixAddress
+from relay.schema import Config, Tls, To, UnixAddress
 from relay.schema import Route as RouteSection
 from relay.secret import MASK, Redactor
 from relay.source import Source, SourceConfig, types
@@ -96,7 +98,7 @@ def _wires(loaded: Loaded, contexts: Contexts, redact: Redactor) -> list[Wire]:
     problems: dict[Problem, None] = {}
     for place, section in enumerate(loaded.config.routes):
         try:
-            wires.append(Wire(contexts.of(section.to.tls), section.to.proxy))
+            wires.append(Wire(contexts.needed(section.to.tls, _asked(section.to)), section.to.proxy))
         except Unusable as error:
             own: Path = ("routes", place, "to", "tls")
             path = loaded.marks.existing(
@@ -106,6 +108,11 @@ def _wires(loaded: Loaded, contexts: Contexts, redact: Redactor) -> list[Wire]:
     if problems:
         raise ConfigError(list(problems))
     return wires
+
+
+def _asked(to: To) -> list[URL]:
+    """Where requests of a destination lead, also those for its tokens."""
+    return [to.url, to.auth.token_url] if isinstance(to.auth, OAuth2) else [to.url]
 
 
 def _route(section: RouteSection, config: Config, redact: Redactor, wire: Wire, tokens: Tokens) -> Route:

@@ -1,6 +1,7 @@
 """Whom outbound connections trust, and as whom they come: one SSLContext for each distinct setting.
 
-Contexts are built when a config is loaded. One whose files have not changed is taken over at a reload, and with it the
+Contexts are built when a config is loaded, but for destinations that are plain HTTP: most of the price is reading whom
+the machine trusts, which nobody there asks. One whose files have not changed is taken over at a reload, and with it the
 connections that are open under it; one whose files have changed is another context, and aiohttp keeps connections of
 different contexts apart.
 """
@@ -9,9 +10,11 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
+
+from yarl import URL
 
 from relay import authorities
 from relay.unreachable import Stage, reached
@@ -63,6 +66,12 @@ class Contexts:
     def settle(self) -> None:
         """All are made: what the config before had besides is forgotten."""
         self._before = {}
+
+    def needed(self, section: ClientTls, urls: Iterable[URL]) -> ssl.SSLContext | None:
+        """As `of`; None where nothing is asked for, and none of the URLs leads to TLS. Raises Unusable."""
+        if section == ClientTls() and all(url.scheme == "http" for url in urls):
+            return None
+        return self.of(section)
 
     def of(self, section: ClientTls) -> ssl.SSLContext:
         """The context for a setting. Raises Unusable."""
