@@ -195,7 +195,7 @@ def _measuring(load: Load, pid: int, sink: Sink | None) -> Measuring:
 
 async def warmed(measuring: Measuring, seconds: float) -> Round:
     """A round of a new process, as soon as it is no longer cold."""
-    await measuring(_WARM)
+    await measuring(min(_WARM, seconds))
     return await measuring(seconds)
 
 

@@ -42,7 +42,7 @@ FORMS = ["json", "console", "terminal"]
 
 
 def sane(text: str) -> bool:
-    return all(c.isprintable() or c == "\n" for c in text)
+    return text.replace("\n", "").isprintable()
 
 
 class Reading:

@@ -100,13 +100,23 @@ class Canaries:
 
     def seen_in(self, data: bytes) -> list[str]:
         """The names of those that a text shows, in whatever form."""
-        return [name for name, value in self.values.items() if any(form in data for form in forms(value))]
+        begun: dict[bytes, bool] = {}
+
+        def has(begin: bytes, rest: tuple[bytes, ...]) -> bool:
+            if begin not in begun:
+                begun[begin] = begin in data
+            return begun[begin] and any(form in data for form in rest)
+
+        return [name for name, value in self.values.items() if any(has(begin, rest) for begin, rest in forms(value))]
 
 
 @cache
-def forms(value: str) -> frozenset[bytes]:
-    """A value as it may be written."""
-    return frozenset(_forms(value))
+def forms(value: str) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
+    """A value as it may be written, by what those of many values begin with: most texts do not have even that."""
+    found: dict[bytes, list[bytes]] = {}
+    for form in sorted(set(_forms(value))):
+        found.setdefault(form[:6], []).append(form)
+    return tuple((begin, tuple(rest)) for begin, rest in found.items())
 
 
 def _forms(value: str) -> Iterator[bytes]:
