@@ -34,11 +34,12 @@ unexport PYTHONDONTWRITEBYTECODE
 run: $(RUNTIME)
 	$(BIN)/relay demo --config config.example.yaml
 
-# A file's tests stay together: they share a browser, or a store. More at once than processors, since many wait.
+# A file's tests stay together: they share a browser, or a store. More at once than processors, since many wait. Their
+# order is that of tests/conftest.py: what takes long begins first.
 # What became of each is kept for the catalogue of faults, but not of a choice of them.
 test: $(DEV)
 	@rm -f build/tests.xml
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(ARGS),$(ARGS),--junitxml=build/tests.xml)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),--junitxml=build/tests.xml)
 
 # What is shipped: the wheel, the one executable, the Debian package, the image (built before), and all that the pages tell
 # readers to type.

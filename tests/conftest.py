@@ -20,12 +20,14 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)  # tests/packaging marks its own
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long runs, what is shipped, and what pages tell readers to type are tried only where they are asked for."""
+    """Soaks, what is shipped, and what pages tell readers to type are tried only where they are asked for."""
     out = {name for name in ("soak", "packages", "typed") if name not in config.getoption("markexpr")}
-    left_out = [item for item in items if any(item.get_closest_marker(name) for name in out)]
+    left_out = {item for item in items if any(item.get_closest_marker(name) for name in out)}
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
+    # What takes long begins first: begun last, it would be waited for with processors that have nothing to do.
+    kept = (item for item in items if item not in left_out)
+    items[:] = sorted(kept, key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,8 @@ from bench.throughput import SOURCES, route
 from tests.harness import PATIENCE, sink, write_config
 from tests.postgres import needed
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 needs_tools = pytest.mark.skipif(
     shutil.which("wrk") is None or shutil.which("nginx") is None, reason="needs wrk and nginx"

@@ -23,6 +23,8 @@ from relay.web import logquery
 from tests.contract.desk import Desk
 from tests.fakes import ManualClock
 
+pytestmark = pytest.mark.long
+
 ENTRIES = ("1", "12", "123", "é", "a%_b", None)
 EVENTS = ("entry.publish", "entry.update", "100%", None)
 CODES = (200, 202, 404, 500, 503, None)

@@ -24,6 +24,8 @@ from tests.contract.desk import Desk
 from tests.fakes import ManualClock
 from tests.postgres import Cluster
 
+pytestmark = pytest.mark.long
+
 STORES = 3
 _clusters: list[Cluster] = []
 

@@ -28,6 +28,8 @@ from relay.window import Grouping, batch, debounce
 from tests.contract.desk import SECOND, Desk, again, delivered, expired, failed
 from tests.fakes import NOON, ManualClock
 
+pytestmark = pytest.mark.long
+
 T = TypeVar("T")
 ROUTES = ("a", "b")
 GROUPINGS: tuple[Grouping | None, ...] = (

@@ -20,6 +20,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.browser.stage import CONFIG, Stage
 from tests.harness import PATIENCE, sink
 
+pytestmark = pytest.mark.long
+
 _numbers = count(1)
 
 

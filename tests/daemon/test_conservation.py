@@ -22,6 +22,8 @@ from relay import health, journal
 from relay.ids import Ids
 from tests.harness import Received, Relay, Sink, relay_here, sink
 
+pytestmark = pytest.mark.long
+
 ROUTES = {
     "plain": "max_pending: 40",
     "fragile": "unhealthy_after: 2",

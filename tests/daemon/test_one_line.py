@@ -27,6 +27,8 @@ from relay import logline
 from tests.cli.running import command, free_ports
 from tests.harness import PATIENCE, Received, sink, write_config
 
+pytestmark = pytest.mark.long
+
 TOP = Path(__file__).parent.parent.parent
 # Newlines of all kinds, a line that looks like a fact, cursor and title sequences in 7 and 8 bits, NUL, DEL, bidi
 # overrides and isolates, a zero-width joiner, markup.

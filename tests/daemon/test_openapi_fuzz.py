@@ -29,6 +29,8 @@ from relay.web import logquery
 from tests.daemon.test_admin import OPERATE, bearer, body
 from tests.daemon.test_openapi import ENDLESS, ENTRIES, filled, reading
 
+pytestmark = pytest.mark.long
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

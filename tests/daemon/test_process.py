@@ -32,6 +32,8 @@ from relay.web.swift import Answer
 from tests.cli.running import free_ports
 from tests.harness import PATIENCE, Received, RelayProcess, relay_here, relay_process, sink, write_config
 
+pytestmark = pytest.mark.long
+
 ANY = "sources: {any: {type: generic, verify: none, map: {entry_id: body.id}}}\n"
 
 

@@ -45,6 +45,8 @@ from tests.harness import PATIENCE, Received, RelayProcess, relay_here, relay_pr
 from tests.notifiers.post_office import USER, post_office
 from tests.postgres import ROLE, cluster
 
+pytestmark = pytest.mark.long
+
 KEPT = 16 << 10  # of each answer
 TELLING = {"Authorization", "X-Api-Key", "X-Plain", "X-Default-Token"}
 WAYS: tuple[Callable[[str], str], ...] = (

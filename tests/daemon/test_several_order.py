@@ -16,6 +16,8 @@ from tests.daemon.test_conservation import World, config, hold_out
 from tests.postgres import Database
 from tests.several import several_here
 
+pytestmark = pytest.mark.long
+
 LONG = pytest.mark.soak
 """One of them is enough for every day."""
 SEEDS = [pytest.param(seed, 0.02 * (seed % 2), marks=() if seed == 5 else LONG) for seed in range(10)]

@@ -34,6 +34,8 @@ from tests.faults.peers import CASES, FINE, METADATA, OK, Case, endless, hang, l
 from tests.faults.routes import config, ended, one_route
 from tests.harness import PATIENCE, relay_here
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent.parent
 KEPT = 16 << 10
 MOST_MEMORY = 16  # MiB

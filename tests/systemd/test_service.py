@@ -11,6 +11,8 @@ import pytest
 
 from tests.systemd.conftest import ADMIN, CONFIG, PUBLIC, QUICK, ROOT, UNITS, WATCHDOG, Relay
 
+pytestmark = pytest.mark.long
+
 LOCK = """
 import fcntl
 with open("/var/lib/relay/relay.db.lock", "a") as lock:
