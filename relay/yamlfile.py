@@ -28,16 +28,13 @@ from yaml.reader import Reader
 from relay.fields import Unresolved
 from relay.interpolation import LARGEST, Lookup
 from relay.problems import Path
+from relay.yamlscalar import CORE, NO_TAG, QUOTE, scalar
 
 _DEEPEST = 50
 _MOST_EXPANDED = 10_000
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# A secret that is not quoted and begins with such a sign is taken for a name: so messages show none.
-_SIGNS = {"alias": "*", "anchor": "&", "tag": "!"}
-_QUOTE = {name: f"(a value that begins with {sign} must be quoted)" for name, sign in _SIGNS.items()}
-_NO_TAG = f"this tag is not supported {_QUOTE['tag']}"
 _NAMED = re.compile(r"\b(?:alias|anchor|tag)\b(?! directive)")  # in the parser's words
 _HANDLE = re.compile(r"(tag handle) .*", re.DOTALL)  # shown by PyYAML's own parser, which stands in for libyaml
 _WORD = re.compile(r"[-+.~\w]+")
@@ -173,60 +170,6 @@ def _place(before: str) -> Mark:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-# --- scalars ----------------------------------------------------------------------------------------------------------
-
-_CORE = "tag:yaml.org,2002:"
-_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-_BOOLEANS = {word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_OCTAL = re.compile(r"0o[0-7]+")
-_HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_INFINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)")
-_NAN = frozenset({".nan", ".NaN", ".NAN"})
-_LONGEST_INTEGER = 100
-
-
-def _plain(text: str) -> Any:
-    """What a plain scalar is in the core schema."""
-    if text in _NULLS:
-        return None
-    if text in _BOOLEANS:
-        return _BOOLEANS[text]
-    if len(text) <= _LONGEST_INTEGER:
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        if _OCTAL.fullmatch(text):
-            return int(text[2:], 8)
-        if _HEXADECIMAL.fullmatch(text):
-            return int(text[2:], 16)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-    if _INFINITE.fullmatch(text):
-        return float(text.replace(".", ""))
-    return float("nan") if text in _NAN else text
-
-
-_TYPES: dict[str, tuple[type, ...]] = {"null": (type(None),), "bool": (bool,), "int": (int,), "float": (float, int)}
-
-
-def _scalar(event: ScalarEvent) -> Any:
-    """The value of a scalar. Raises ValueError for a tag that is not of the core schema, or that does not fit."""
-    text: str = event.value
-    if event.tag is None:
-        return _plain(text) if event.implicit[0] else text
-    if event.tag in ("!", _CORE + "str"):
-        return text
-    name = event.tag.removeprefix(_CORE)
-    wanted = _TYPES.get(name) if event.tag.startswith(_CORE) else None
-    if wanted is None:
-        raise ValueError(_NO_TAG)
-    value = _plain(text)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and name != "bool"):
-        raise ValueError(f"this is not what its tag !!{name} says")
-    return float(text) if name == "float" else value
-
-
 # --- structure --------------------------------------------------------------------------------------------------------
 
 
@@ -279,11 +222,11 @@ class _Composer:
             case ScalarEvent():
                 node = Node(mark)
                 try:
-                    node.value = _scalar(event)
+                    node.value = scalar(event)
                 except ValueError as error:
                     self._fault(mark, str(error))
                 if event.anchor is not None and not event.value and event.implicit[0]:
-                    self._fault(mark, f"this anchor has no value {_QUOTE['anchor']}")
+                    self._fault(mark, f"this anchor has no value {QUOTE['anchor']}")
                 self._put(node, event.anchor, mark, plain=event.implicit[0])
             case MappingStartEvent() | SequenceStartEvent():
                 self._begin(event, mark)
@@ -294,8 +237,8 @@ class _Composer:
 
     def _begin(self, event: Any, mark: Mark) -> None:
         kind = "map" if isinstance(event, MappingStartEvent) else "seq"
-        if event.tag not in (None, "!", _CORE + kind):
-            self._fault(mark, _NO_TAG)
+        if event.tag not in (None, "!", CORE + kind):
+            self._fault(mark, NO_TAG)
         if len(self._open) >= _DEEPEST:
             raise NotYaml(*mark, f"nested more than {_DEEPEST} levels deep")
         node = Node(mark, items={} if kind == "map" else [], done=False)
@@ -306,7 +249,7 @@ class _Composer:
     def _aliased(self, event: AliasEvent, mark: Mark) -> Node:
         node = self._anchors.get(str(event.anchor))
         if node is None:
-            self._fault(mark, f"this alias has no anchor before it {_QUOTE['alias']}")
+            self._fault(mark, f"this alias has no anchor before it {QUOTE['alias']}")
             return Node(mark)
         if not node.done:
             self._fault(mark, "this alias contains itself")
@@ -378,7 +321,7 @@ class _Composer:
             what += f" {error.context}"
         named = _NAMED.search(what)
         if named is not None:
-            what += f" {_QUOTE[named[0]]}"
+            what += f" {QUOTE[named[0]]}"
         if here[col : col + 1] == "\t":
             what += " (a tab cannot indent: use spaces)"
         elif "${" in here:

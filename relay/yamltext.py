@@ -11,7 +11,7 @@ from typing import Any
 from yaml.reader import Reader
 
 from relay.fields import Unresolved
-from relay.yamlfile import _plain
+from relay.yamlscalar import plain
 
 _INDENT = "  "
 _SAFE = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./@+~%=:-]*(?: [A-Za-z0-9_./@+~%=()-]+)*")
@@ -116,7 +116,7 @@ def _may_be_plain(text: str, flow: bool) -> bool:
         return False
     if text.casefold() in _WORDS or _LIKE_A_NUMBER.fullmatch(text):
         return False
-    return isinstance(_plain(text), str)
+    return isinstance(plain(text), str)
 
 
 def _quoted(text: str) -> str:
