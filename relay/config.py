@@ -121,6 +121,8 @@ class _Reading:
     def result(self, digest: str, try_samples: bool) -> Loaded:
         for fault in self._document.faults:
             self._add(self._problems, (fault.line, fault.col), fault.path, fault.message)
+        for doubt in self._document.doubts:
+            self._add(self._warnings, (doubt.line, doubt.col), doubt.path, f"warning: {doubt.message}")
         raw = self._top()
         sections = {key: self._section(key, raw.get(key)) for key in SECTIONS}
         # What a module of these packages calls Config is one of those: the contract tests hold them to it.

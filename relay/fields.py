@@ -333,6 +333,7 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # what Python makes of a variable's bytes that are not UTF-8
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -347,6 +348,8 @@ def _header_value(value: object) -> str:
         raise ValueError(f"expected a string, got {_kind(value)}{quote_hint(value)}")
     if _CONTROL.search(value):
         raise ValueError("a header value cannot hold CR, LF, NUL or another control character")
+    if _NO_TEXT.search(value):
+        raise ValueError("a header value must be UTF-8, which this is not")
     return value
 
 

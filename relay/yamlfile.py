@@ -35,6 +35,7 @@ _MOST_EXPANDED = 10_000
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+_UNUSED = f"this anchor is not used, and is no part of the value {QUOTE['anchor']}"
 _NAMED = re.compile(r"\b(?:alias|anchor|tag)\b(?! directive)")  # in the parser's words
 _HANDLE = re.compile(r"(tag handle) .*", re.DOTALL)  # shown by PyYAML's own parser, which stands in for libyaml
 _WORD = re.compile(r"[-+.~\w]+")
@@ -124,6 +125,8 @@ class Document:
     value: Any
     marks: Marks
     faults: list[Fault] = field(default_factory=list)
+    doubts: list[Fault] = field(default_factory=list)
+    """What is valid but probably not meant."""
     secrets: set[str] = field(default_factory=set)
     """Values that came by `file:` or `credential:`."""
     secret_paths: set[Path] = field(default_factory=set)
@@ -143,7 +146,7 @@ def read(
     text = _decoded(data)
     composer = _Composer(text)
     root = composer.compose()
-    document = Document(None, Marks(root), composer.faults)
+    document = Document(None, Marks(root), composer.faults, composer.doubts())
     lookup = Lookup(environ, no_secrets, no_credentials)
     document.value = _Builder(document, lookup).build(root, ())
     document.secrets = lookup.secrets
@@ -191,6 +194,7 @@ class _Composer:
     def __init__(self, text: str) -> None:
         self._text = text
         self._anchors: dict[str, Node] = {}
+        self._unused: dict[str, Fault] = {}
         self._open: list[_Open] = []
         self._expanded = 0
         self._root: Node | None = None
@@ -208,6 +212,10 @@ class _Composer:
         if self._root is None:
             raise NotYaml(1, 1, "the file is empty (an empty config is {})")
         return self._root
+
+    def doubts(self) -> list[Fault]:
+        """Anchors that nobody wanted to be one, by all that is known."""
+        return list(self._unused.values())
 
     def _take(self, event: Any) -> None:
         mark = (event.start_mark.line + 1, event.start_mark.column + 1)
@@ -227,6 +235,8 @@ class _Composer:
                     self._fault(mark, str(error))
                 if event.anchor is not None and not event.value and event.implicit[0]:
                     self._fault(mark, f"this anchor has no value {QUOTE['anchor']}")
+                elif event.anchor is not None and event.implicit[0]:
+                    self._unused[event.anchor] = Fault(*mark, self._path(), _UNUSED)
                 self._put(node, event.anchor, mark, plain=event.implicit[0])
             case MappingStartEvent() | SequenceStartEvent():
                 self._begin(event, mark)
@@ -248,6 +258,7 @@ class _Composer:
 
     def _aliased(self, event: AliasEvent, mark: Mark) -> Node:
         node = self._anchors.get(str(event.anchor))
+        self._unused.pop(str(event.anchor), None)
         if node is None:
             self._fault(mark, f"this alias has no anchor before it {QUOTE['alias']}")
             return Node(mark)

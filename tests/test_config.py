@@ -257,6 +257,20 @@ def test_a_secret_may_be_bytes_that_are_not_utf_8(text: str) -> None:
     assert MASK in json.dumps(effective(loaded.config))
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("routes: [{name: r, to: {url: 'https://h/', headers: {X-A: 'a ${S}'}}}]", "routes[0].to.headers.X-A"),
+        ("defaults: {headers: {X-A: '${S}'}}", "defaults.headers.X-A"),
+    ],
+)
+def test_a_header_may_not(text: str, path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text.encode(), environ={"S": os.fsdecode(b"\xff" * 16)})
+    [problem] = caught.value.problems
+    assert (problem.path, problem.message) == (path, "a header value must be UTF-8, which this is not")
+
+
 def test_of_a_secret_that_is_not_utf_8_the_bytes_count() -> None:
     short = load(b"sources: {a: {type: github, secret: '${S}'}}", environ={"S": os.fsdecode(b"\xff" * 15)})
     assert "shorter than 16 bytes" in str(short.warnings[0])

@@ -215,6 +215,25 @@ def test_anchors_may_be_repeated_and_redefined() -> None:
     assert value("a: &x [1]\nb: *x\nc: &x 5\nd: *x") == {"a": [1], "b": [1], "c": 5, "d": 5}
 
 
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("a: &s3cret of two words", [(1, 4, ("a",))]),
+        ("a:\n- b: &s3cret 5\n- &s3cret\n  c: d", [(2, 6, ("a", 0, "b"))]),
+        ("a: &one 1\nb: &two 2\nc: *one", [(2, 4, ("b",))]),
+        ("a: &one 1\nb: *one", []),
+        ("a: &one '1'\nb: &two {c: 1}", []),
+    ],
+)
+def test_an_anchor_that_may_be_part_of_a_value_is_pointed_at(text: str, places: list[tuple[int, int, Any]]) -> None:
+    document = read(text)
+    assert document.faults == []
+    assert [(doubt.line, doubt.col, doubt.path) for doubt in document.doubts] == places
+    assert {doubt.message for doubt in document.doubts} <= {
+        "this anchor is not used, and is no part of the value (a value that begins with & must be quoted)"
+    }
+
+
 def laughs(levels: int, width: int) -> str:
     lines = ["a0: &a0 [" + ", ".join(["x"] * width) + "]"]
     lines += [f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * width) + "]" for n in range(1, levels)]

@@ -37,6 +37,8 @@ from relay.unreachable import Blocked, os_message
 _PORTS = {"smtp": 25, "smtps": 465}
 _CONNECT = 5.0  # seconds for each address
 _FAREWELL = 2.0
+_FOR_GOOD = 500  # replies from here on mean never, RFC 5321
+_PARTLY = "sent, but "
 _WHOLE = 30.0  # for all of it; servers that make strangers wait before they greet mean seconds
 
 _EXPECTED = "expected an address such as ops@example.com or Relay <relay@example.com>"
@@ -135,23 +137,29 @@ class Email:
         self._means = means
         self._connect, self._whole = connect, whole
         self._resolver = Resolver()
-        self._context = system_context()
+        self._context: ssl.SSLContext | None = None
+        self._left: tuple[str, list[str]] = "", []
+        """The mail that not all have got, and who is to get it with the next try."""
         self._own = Redactor(_secrets(url))
 
     async def send(self, message: Message) -> None:
         """See Notifier."""
         mail = self._mail(message)
+        number, left = self._left
+        only = left if number == mail["Message-ID"] else None
         refused: dict[str, aiosmtplib.SMTPResponse] | None = None
         try:
             async with asyncio.timeout(self._whole), self._connected() as server:
-                refused, _ = await server.send_message(mail)
+                refused, _ = await server.send_message(mail, recipients=only)
         except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
             if refused is None:  # else the server has it, and only the farewell went wrong
-                raise self._told(error) from None
+                raise self._told(error, partly=only is not None) from None
         if refused:
-            # The others have it: another try would tell them twice.
+            # The others have it, and are not told twice.
+            later = [address for address, (code, _) in refused.items() if code < _FOR_GOOD]
+            self._left = str(mail["Message-ID"]), later
             who = ", ".join(f"{address} ({_said(code, text)})" for address, (code, text) in refused.items())
-            raise NotSent(self._masked(f"sent, but the server refuses {who}"), again=False)
+            raise NotSent(self._masked(f"{_PARTLY}the server refuses {who}"), again=bool(later))
 
     def _mail(self, message: Message) -> EmailMessage:
         mail = EmailMessage(policy=POLICY.clone(cte_type="7bit"))
@@ -179,7 +187,7 @@ class Email:
             timeout=self._whole,
             use_tls=self._implicit,
             start_tls=False,
-            tls_context=self._context,
+            tls_context=await self._trusting(),
             # Looking up our own name, as is usual, may take as long as a name server likes.
             local_hostname=f"[{own}]" if own.version == 4 else f"[IPv6:{own}]",
         )
@@ -199,6 +207,12 @@ class Email:
             raise
         finally:
             server.close()
+
+    async def _trusting(self) -> ssl.SSLContext | None:
+        """Whom to trust, where TLS may be asked for. Reading whom a machine trusts takes a moment."""
+        if self._context is None and (self._implicit or self._starttls != "never"):
+            self._context = await asyncio.to_thread(system_context)
+        return self._context
 
     async def _secure(self, server: aiosmtplib.SMTP, *, here: bool) -> None:
         if self._implicit or self._starttls == "never":
@@ -247,21 +261,21 @@ class Email:
 
     # -- what went wrong ---------------------------------------------------------------------------------------------
 
-    def _told(self, error: Exception) -> NotSent:
-        """Why, in words for the person who must act."""
+    def _told(self, error: Exception, *, partly: bool) -> NotSent:
+        """Why, in words for the person who must act; `partly` where others have got it before."""
         if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
             return NotSent(self._masked(of_notifiers(tls_message(error, self._host))))
         match error:
             case aiosmtplib.SMTPRecipientsRefused(recipients=refused):
                 who = ", ".join(f"{one.recipient} ({_said(one.code, one.message)})" for one in refused)
-                again = any(one.code < 500 for one in refused)
-                return NotSent(self._masked(f"the server refuses {who}"), again=again)
+                again = any(one.code < _FOR_GOOD for one in refused)
+                return NotSent(self._masked(f"{_PARTLY if partly else ''}the server refuses {who}"), again=again)
             case aiosmtplib.SMTPAuthenticationError(code=code, message=text):
                 reason = f"the server refuses user name or password: {_said(code, text)}"
-                return NotSent(self._masked(reason), again=code < 500)
+                return NotSent(self._masked(reason), again=code < _FOR_GOOD)
             case aiosmtplib.SMTPResponseException(code=code, message=text):
                 # 421: it closes, and means later; what is not SMTP has the code -1
-                return NotSent(self._masked(f"the server refuses: {_said(code, text)}"), again=code < 500)
+                return NotSent(self._masked(f"the server refuses: {_said(code, text)}"), again=code < _FOR_GOOD)
             case aiosmtplib.SMTPTimeoutError() | TimeoutError():
                 return NotSent(f"the mail was not taken within {self._whole:g} s")
             case aiosmtplib.SMTPServerDisconnected() | ConnectionError():

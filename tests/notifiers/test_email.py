@@ -243,6 +243,28 @@ async def test_one_recipient_that_is_refused_does_not_keep_it_from_the_others() 
     assert office.recipients == [["ops@example.com"]]
 
 
+async def test_who_is_refused_for_the_moment_alone_gets_it_with_another_try() -> None:
+    answers = {"bob": "450 greylisted", "cy": "550 who?"}
+    said = (
+        r"sent, but the server refuses bob@example.com \(450 greylisted\), cy@example.com \(550 who\?\)",
+        r"sent, but the server refuses bob@example.com \(450 greylisted\)",
+    )
+    async with post_office(refuse=lambda address: answers.get(address.partition("@")[0])) as office:
+        to = ["ops@example.com", "bob@example.com", "cy@example.com"]
+        mails = notifier(f"smtp://127.0.0.1:{office.port}", to=to)
+        for each in said:
+            with pytest.raises(NotSent, match=f"{each}$") as raised:
+                await mails.send(SAID)
+            assert raised.value.again
+        answers.clear()
+        await mails.send(SAID)
+        await mails.send(replace(SAID, title="Another"))
+    assert office.recipients == [["ops@example.com"], ["bob@example.com"], to]
+    assert [mail["To"] for mail in office.mails] == [", ".join(to)] * 3
+    first, second, another = (mail["Message-ID"] for mail in office.mails)
+    assert first == second != another
+
+
 @pytest.mark.parametrize(
     ("says", "reason"),
     [
