@@ -30,9 +30,9 @@ def places() -> list[str]:
 def trust(context: ssl.SSLContext) -> None:
     """Trust whom this machine trusts."""
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    known = ssl.get_default_verify_paths()
     for path in places():
-        if path not in (known.cafile, known.capath):  # those have just been read, which takes a moment
+        # One of them that OpenSSL was told of has just been read, which takes a moment.
+        if path in ELSEWHERE and not context.cert_store_stats()["x509"]:
             context.load_verify_locations(path)
 
 

@@ -60,19 +60,27 @@ class Message:
     """When it happened."""
     count: int = 1
     """How many facts it stands for: what is not told singly is told together."""
+    left: tuple[str, ...] | None = None
+    """Where one notifier tells several: who has not got it yet; None where nobody has."""
+    never: tuple[str, ...] = ()
+    """Who will not get it, and why."""
 
 
 class NotSent(Exception):
     """A message was not taken. The reason holds no secret.
 
-    `again` says whether another try may help, `after` how long the other side asks to be left alone.
+    `again` says whether another try may help, `after` how long the other side asks to be left alone; `rest` is what to
+    tell with it, where some have got the message.
     """
 
-    def __init__(self, reason: str, *, again: bool = True, after: timedelta | None = None) -> None:
+    def __init__(
+        self, reason: str, *, again: bool = True, after: timedelta | None = None, rest: Message | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.again = again
         self.after = after
+        self.rest = rest
 
 
 class Notifier(Protocol):

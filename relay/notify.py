@@ -95,7 +95,7 @@ class _Outbox:
                     journal.notice_sent(self._name, message.kind.value, message.subject, message.count)
                     self._counted(self._name, "sent")
                     return
-                reason = failure.reason
+                reason, message = failure.reason, failure.rest or message
                 if pause is None or not failure.again or self._closing:
                     break
                 self._pausing = True

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
-from yarl import URL
-
 from relay.auth import Tokens
 from relay.authschema import OAuth2
 from relay.config import Loaded
@@ -18,7 +16,7 @@ from relay.effective import is_secret_header
 from relay.lane import Order
 from relay.problems import ConfigError, Path, Problem, path_text
 from relay.routing import Route, Routing
-from relay.schema import Config, Tls, To, UnixAddress
+from relay.schema import Config, Tls, UnixAddress
 from relay.schema import Route as RouteSection
 from relay.secret import MASK, Redactor
 from relay.source import Source, SourceConfig, types
@@ -62,7 +60,7 @@ def build(loaded: Loaded, generation: int, now: datetime, before: Runtime | None
     contexts = Contexts(before.contexts if before is not None else None)
     tokens = Tokens(before.tokens if before is not None else None)
     wires = _wires(loaded, contexts, redact)
-    routes = [_route(section, config, redact, wire, tokens) for section, wire in zip(config.routes, wires, strict=True)]
+    routes = [_route(section, config, redact, each, tokens) for section, each in zip(config.routes, wires, strict=True)]
     contexts.settle()
     tokens.settle()
     sources = {name: _source(name, section, redact.sparing) for name, section in config.sources.items()}
@@ -92,13 +90,20 @@ def _source(name: str, section: SourceConfig, redact: Redactor) -> Source:
     return Source(name, section, module.Adapter(section), module.__name__.rpartition(".")[2], redact)
 
 
-def _wires(loaded: Loaded, contexts: Contexts, redact: Redactor) -> list[Wire]:
+_Wires = tuple[Wire, Wire]
+"""How to connect to a destination, and to who gives tokens for it."""
+
+
+def _wires(loaded: Loaded, contexts: Contexts, redact: Redactor) -> list[_Wires]:
     """How each route connects. Raises ConfigError with every file that cannot be used."""
     wires = []
     problems: dict[Problem, None] = {}
     for place, section in enumerate(loaded.config.routes):
         try:
-            wires.append(Wire(contexts.needed(section.to.tls, _asked(section.to)), section.to.proxy))
+            to = section.to
+            urls = (to.url, to.auth.token_url if isinstance(to.auth, OAuth2) else to.url)
+            direct, tokens = (Wire(contexts.needed(to.tls, url), to.proxy) for url in urls)
+            wires.append((direct, tokens))
         except Unusable as error:
             own: Path = ("routes", place, "to", "tls")
             path = loaded.marks.existing(
@@ -110,18 +115,13 @@ def _wires(loaded: Loaded, contexts: Contexts, redact: Redactor) -> list[Wire]:
     return wires
 
 
-def _asked(to: To) -> list[URL]:
-    """Where requests of a destination lead, also those for its tokens."""
-    return [to.url, to.auth.token_url] if isinstance(to.auth, OAuth2) else [to.url]
-
-
-def _route(section: RouteSection, config: Config, redact: Redactor, wire: Wire, tokens: Tokens) -> Route:
+def _route(section: RouteSection, config: Config, redact: Redactor, wires: _Wires, tokens: Tokens) -> Route:
     grouping = section.grouping()
     return Route(
         name=section.name,
         sources=section.selected(config.sources),
         filter=section.filter(),
-        destination=_destination(section, config, redact, wire, tokens),
+        destination=_destination(section, config, redact, wires, tokens),
         retry=section.retry.build(),
         max_age=section.max_age,
         concurrency=section.concurrency,
@@ -157,12 +157,13 @@ def _fingerprint(section: RouteSection, config: Config) -> str:
     return blake2b(repr(what).encode(), digest_size=2).hexdigest()
 
 
-def _destination(section: RouteSection, config: Config, redact: Redactor, wire: Wire, tokens: Tokens) -> Destination:
+def _destination(section: RouteSection, config: Config, redact: Redactor, wires: _Wires, tokens: Tokens) -> Destination:
     to = section.to
+    wire, of_tokens = wires
     authorization: str | None = None
     exchange: Exchanging = at_once
     if isinstance(to.auth, OAuth2):
-        authorization, exchange = MASK, tokens.of(to.auth, wire).exchange
+        authorization, exchange = MASK, tokens.of(to.auth, of_tokens).exchange
     elif to.auth is not None:
         authorization = to.auth.header
     signers = section.signers()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -67,9 +67,9 @@ class Contexts:
         """All are made: what the config before had besides is forgotten."""
         self._before = {}
 
-    def needed(self, section: ClientTls, urls: Iterable[URL]) -> ssl.SSLContext | None:
-        """As `of`; None where nothing is asked for, and none of the URLs leads to TLS. Raises Unusable."""
-        if section == ClientTls() and all(url.scheme == "http" for url in urls):
+    def needed(self, section: ClientTls, url: URL) -> ssl.SSLContext | None:
+        """As `of`; None where nothing is asked for, and the URL does not lead to TLS. Raises Unusable."""
+        if section == ClientTls() and url.scheme == "http":
             return None
         return self.of(section)
 

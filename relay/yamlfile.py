@@ -194,7 +194,7 @@ class _Composer:
     def __init__(self, text: str) -> None:
         self._text = text
         self._anchors: dict[str, Node] = {}
-        self._unused: dict[str, Fault] = {}
+        self._unused: dict[int, tuple[Node, Fault]] = {}
         self._open: list[_Open] = []
         self._expanded = 0
         self._root: Node | None = None
@@ -215,7 +215,7 @@ class _Composer:
 
     def doubts(self) -> list[Fault]:
         """Anchors that nobody wanted to be one, by all that is known."""
-        return list(self._unused.values())
+        return [doubt for _, doubt in self._unused.values()]
 
     def _take(self, event: Any) -> None:
         mark = (event.start_mark.line + 1, event.start_mark.column + 1)
@@ -236,7 +236,7 @@ class _Composer:
                 if event.anchor is not None and not event.value and event.implicit[0]:
                     self._fault(mark, f"this anchor has no value {QUOTE['anchor']}")
                 elif event.anchor is not None and event.implicit[0]:
-                    self._unused[event.anchor] = Fault(*mark, self._path(), _UNUSED)
+                    self._unused[id(node)] = node, Fault(*mark, self._path(), _UNUSED)
                 self._put(node, event.anchor, mark, plain=event.implicit[0])
             case MappingStartEvent() | SequenceStartEvent():
                 self._begin(event, mark)
@@ -258,7 +258,7 @@ class _Composer:
 
     def _aliased(self, event: AliasEvent, mark: Mark) -> Node:
         node = self._anchors.get(str(event.anchor))
-        self._unused.pop(str(event.anchor), None)
+        self._unused.pop(id(node), None)
         if node is None:
             self._fault(mark, f"this alias has no anchor before it {QUOTE['alias']}")
             return Node(mark)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -189,6 +190,27 @@ async def test_a_service_that_asks_for_patience_is_left_alone(asks: int, waits: 
         assert len(ops.tries) == 1
         clock.advance(1)
         await until(lambda: len(ops.tries) == 2)
+
+
+async def test_another_try_goes_to_whom_is_left_also_over_a_reload() -> None:
+    def partly(message: Message) -> NotSent | None:
+        if message.left == ():
+            return None
+        return NotSent("busy", rest=replace(message, left=("bob", "cy") if message.left is None else ()))
+
+    clock, before, after = ManualClock(), Listener(partly), Listener(partly)
+    async with Notices(clock) as notices:
+        notices.follow({"ops": before})
+        say(notices)
+        await until(lambda: len(before.tries) == 1)
+        notices.follow({"ops": after})
+        for _ in range(2):
+            await turns()
+            clock.advance(5 * MINUTE)
+        await until(lambda: len(after.heard) == 1)
+        say(notices, subject="blog")
+        await until(lambda: len(after.tries) > 2)
+    assert [message.left for message in before.tries + after.tries][:4] == [None, ("bob", "cy"), (), None]
 
 
 async def test_what_cannot_help_is_not_tried_again_and_a_bug_ends_nothing(lines: list[dict[str, Any]]) -> None:

@@ -221,6 +221,8 @@ def test_anchors_may_be_repeated_and_redefined() -> None:
         ("a: &s3cret of two words", [(1, 4, ("a",))]),
         ("a:\n- b: &s3cret 5\n- &s3cret\n  c: d", [(2, 6, ("a", 0, "b"))]),
         ("a: &one 1\nb: &two 2\nc: *one", [(2, 4, ("b",))]),
+        ("a: &same 1\nb: &same 2", [(1, 4, ("a",)), (2, 4, ("b",))]),
+        ("a: &same 1\nb: &same [2]\nc: *same", [(1, 4, ("a",))]),
         ("a: &one 1\nb: *one", []),
         ("a: &one '1'\nb: &two {c: 1}", []),
     ],

@@ -12,7 +12,8 @@ import contextlib
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as POLICY
@@ -38,7 +39,6 @@ _PORTS = {"smtp": 25, "smtps": 465}
 _CONNECT = 5.0  # seconds for each address
 _FAREWELL = 2.0
 _FOR_GOOD = 500  # replies from here on mean never, RFC 5321
-_PARTLY = "sent, but "
 _WHOLE = 30.0  # for all of it; servers that make strangers wait before they greet mean seconds
 
 _EXPECTED = "expected an address such as ops@example.com or Relay <relay@example.com>"
@@ -138,28 +138,38 @@ class Email:
         self._connect, self._whole = connect, whole
         self._resolver = Resolver()
         self._context: ssl.SSLContext | None = None
-        self._left: tuple[str, list[str]] = "", []
-        """The mail that not all have got, and who is to get it with the next try."""
         self._own = Redactor(_secrets(url))
 
     async def send(self, message: Message) -> None:
         """See Notifier."""
-        mail = self._mail(message)
-        number, left = self._left
-        only = left if number == mail["Message-ID"] else None
+        try:
+            refused = await self._sent(self._mail(message), message.left)
+        except NotSent as failure:
+            if message.left is None:
+                raise
+            raise NotSent(_partly(message, failure.reason), again=failure.again) from None
+        if not refused and not message.never:
+            return
+        # The others have it, and are not told twice.
+        later = {address: said for address, (said, again) in refused.items() if again}
+        never = (*message.never, *(said for said, again in refused.values() if not again))
+        rest = replace(message, left=tuple(later), never=never)
+        raise NotSent(_partly(rest, *later.values()), again=bool(later), rest=rest)
+
+    async def _sent(self, mail: EmailMessage, to: Sequence[str] | None) -> dict[str, tuple[str, bool]]:
+        """Send it to all, or to some; who is refused while others are not: what the server says, and whether it may be
+        asked again. Raises NotSent."""
         refused: dict[str, aiosmtplib.SMTPResponse] | None = None
         try:
             async with asyncio.timeout(self._whole), self._connected() as server:
-                refused, _ = await server.send_message(mail, recipients=only)
+                refused, _ = await server.send_message(mail, recipients=to)
         except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
             if refused is None:  # else the server has it, and only the farewell went wrong
-                raise self._told(error, partly=only is not None) from None
-        if refused:
-            # The others have it, and are not told twice.
-            later = [address for address, (code, _) in refused.items() if code < _FOR_GOOD]
-            self._left = str(mail["Message-ID"]), later
-            who = ", ".join(f"{address} ({_said(code, text)})" for address, (code, text) in refused.items())
-            raise NotSent(self._masked(f"{_PARTLY}the server refuses {who}"), again=bool(later))
+                raise self._told(error) from None
+        return {
+            address: (self._masked(f"the server refuses {address} ({_said(code, text)})"), code < _FOR_GOOD)
+            for address, (code, text) in (refused or {}).items()
+        }
 
     def _mail(self, message: Message) -> EmailMessage:
         mail = EmailMessage(policy=POLICY.clone(cte_type="7bit"))
@@ -179,6 +189,7 @@ class Email:
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[aiosmtplib.SMTP]:
         """A server that takes mail from us. Raises SMTPException or OSError."""
+        context = await self._trusting()
         connection = await self._socket()
         own, peer = (ip_address(str(name[0]).partition("%")[0]) for name in _ends(connection))
         server = aiosmtplib.SMTP(
@@ -187,7 +198,7 @@ class Email:
             timeout=self._whole,
             use_tls=self._implicit,
             start_tls=False,
-            tls_context=await self._trusting(),
+            tls_context=context,
             # Looking up our own name, as is usual, may take as long as a name server likes.
             local_hostname=f"[{own}]" if own.version == 4 else f"[IPv6:{own}]",
         )
@@ -261,15 +272,15 @@ class Email:
 
     # -- what went wrong ---------------------------------------------------------------------------------------------
 
-    def _told(self, error: Exception, *, partly: bool) -> NotSent:
-        """Why, in words for the person who must act; `partly` where others have got it before."""
+    def _told(self, error: Exception) -> NotSent:
+        """Why, in words for the person who must act."""
         if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
             return NotSent(self._masked(of_notifiers(tls_message(error, self._host))))
         match error:
             case aiosmtplib.SMTPRecipientsRefused(recipients=refused):
                 who = ", ".join(f"{one.recipient} ({_said(one.code, one.message)})" for one in refused)
                 again = any(one.code < _FOR_GOOD for one in refused)
-                return NotSent(self._masked(f"{_PARTLY if partly else ''}the server refuses {who}"), again=again)
+                return NotSent(self._masked(f"the server refuses {who}"), again=again)
             case aiosmtplib.SMTPAuthenticationError(code=code, message=text):
                 reason = f"the server refuses user name or password: {_said(code, text)}"
                 return NotSent(self._masked(reason), again=code < _FOR_GOOD)
@@ -287,6 +298,11 @@ class Email:
 
     def _masked(self, text: str) -> str:
         return self._means.redact(self._own(text))
+
+
+def _partly(message: Message, *more: str) -> str:
+    """What went wrong where some have got it."""
+    return f"sent, but {'; '.join((*message.never, *more))}"
 
 
 def _ends(connection: socket.socket) -> tuple[Any, Any]:
