@@ -4,6 +4,7 @@ other. Real stores in one process, on a real server; whole daemons are in tests/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -336,22 +337,28 @@ async def test_a_newcomer_is_not_taken_for_dead_by_who_has_not_seen_it(
     assert await second.claimed() == [delivery.id]
 
 
+def half_sent(database: Database, relay: Relay) -> Connection:
+    """A transaction as a relay's, the rest of which never comes: the server waits for it."""
+    connection = connect(database.url, "test")
+    connection.pgconn.enter_pipeline_mode()
+    connection.pgconn.send_query_params(b"BEGIN", None)
+    number = str(relay.shared_store._member.id).encode()
+    connection.pgconn.send_query_params(b"SELECT 1 FROM process WHERE id = $1::bigint FOR KEY SHARE", [number])
+    connection.pgconn.flush()
+    return connection
+
+
+@pytest.mark.parametrize("transactions", [1, 2])
 async def test_what_a_relay_had_in_hand_that_stopped_in_the_middle_of_a_statement_is_taken_over(
-    start: Start, monkeypatch: pytest.MonkeyPatch, database: Database
+    start: Start, monkeypatch: pytest.MonkeyPatch, database: Database, transactions: int
 ) -> None:
     first, second = await two(start)
     [delivery] = await first.add("www")
     first.stop(monkeypatch)
-    half_sent = connect(database.url, "test")
-    half_sent.pgconn.enter_pipeline_mode()
-    half_sent.pgconn.send_query_params(b"BEGIN", None)
-    number = str(first.shared_store._member.id).encode()
-    half_sent.pgconn.send_query_params(b"SELECT 1 FROM process WHERE id = $1::bigint FOR KEY SHARE", [number])
-    half_sent.pgconn.flush()  # and the rest never comes: the server waits for it
-    try:
+    with contextlib.ExitStack() as stack:
+        for _ in range(transactions):
+            stack.callback(half_sent(database, first).close)
         await until(lambda: bool(second.heard.gone))
-    finally:
-        half_sent.close()
     assert await second.claimed() == [delivery.id]
 
 

@@ -80,6 +80,16 @@ _CUT_OFF = """
     SELECT pg_terminate_backend(a.pid) FROM process p JOIN pg_stat_activity a ON a.backend_xid = p.xmax
     WHERE p.id = $1 AND p.expires = $2
 """
+# Where several have locked its row, also if all but one have ended since, the row does not say who: then it is whoever
+# has locked any row of this table for longer than anybody does who lives.
+_CUT_OFF_ALL = """
+    SELECT pg_terminate_backend(a.pid) FROM process p
+    JOIN pg_locks l ON l.locktype = 'relation' AND l.relation = 'process'::regclass AND l.mode = 'RowShareLock'
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE p.id = $1 AND p.expires = $2 AND a.backend_xid IS NOT NULL
+        AND a.xact_start < clock_timestamp() - make_interval(secs => $3)
+"""
 # What the dead had begun with is sent by nobody now: it may be merged again.
 _LET_GO = "UPDATE delivery SET taken = 0 WHERE taken = 1 AND owner <= $1 AND owner <> ALL($2)"
 _JOIN = "UPDATE meta SET value = (value::bigint + 1)::text WHERE key = 'members' RETURNING value::bigint"
@@ -348,7 +358,8 @@ class Membership:
         if connection.execute(_BURY, [number, expires]).rowcount:
             return True
         with suppress(psycopg.ProgrammingError):  # it is another user's
-            connection.execute(_CUT_OFF, [number, expires])
+            if not connection.execute(_CUT_OFF, [number, expires]).rowcount:
+                connection.execute(_CUT_OFF_ALL, [number, expires, LEASE])
         return False
 
     def _changed(self, connection: Connection) -> dict[tuple[str, str], tuple[str, int]]:
