@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,6 +23,16 @@ from relay import daemon, journal
 from relay.clock import Clock, SystemClock
 
 PATIENCE = 20.0  # seconds for what should take milliseconds, on a machine that does much else
+T = TypeVar("T")
+
+
+async def answered(ask: Callable[[], Awaitable[T]], ready: Callable[[T], object]) -> T:
+    """An answer that is as it should be: asked for again and again, where nobody tells when it is."""
+    async with asyncio.timeout(PATIENCE):
+        while not ready(found := await ask()):
+            await asyncio.sleep(0.01)
+    return found
+
 
 Answer = Callable[["Received"], "int | web.StreamResponse | Awaitable[int | web.StreamResponse]"]
 

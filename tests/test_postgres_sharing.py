@@ -4,11 +4,10 @@ other. Real stores in one process, on a real server; whole daemons are in tests/
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -355,7 +354,7 @@ async def test_what_a_relay_had_in_hand_that_stopped_in_the_middle_of_a_statemen
     first, second = await two(start)
     [delivery] = await first.add("www")
     first.stop(monkeypatch)
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         for _ in range(transactions):
             stack.callback(half_sent(database, first).close)
         await until(lambda: bool(second.heard.gone))

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from relay.cli import relay
-from tests.harness import PATIENCE, RelayProcess
+from tests.harness import PATIENCE, RelayProcess, answered
 
 TOP = Path(__file__).parent.parent.parent
 FIXTURES = TOP / "tests" / "samples"
@@ -177,13 +177,14 @@ def free_ports(count: int) -> list[int]:
 
 def items_when(url: str, ready: Any, *options: str) -> list[dict[str, Any]]:
     """What `relay logs --json` lists, once that is as it should be."""
+    return listed(lambda: run("logs", "--url", url, "--json", *options), ready)
+
+
+def listed(verb: Callable[[], Ended], ready: Any) -> list[dict[str, Any]]:
+    """What a verb lists with `--json`, once that is as it should be."""
 
     async def look() -> list[dict[str, Any]]:
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                items: list[dict[str, Any]] = run("logs", "--url", url, "--json", *options).json["items"]
-                if ready(items):
-                    return items
-                await asyncio.sleep(0.01)
+        items: list[dict[str, Any]] = verb().json["items"]
+        return items
 
-    return asyncio.run(look())
+    return asyncio.run(answered(look, ready))

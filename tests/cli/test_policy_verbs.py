@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import Ended, Talking, complaint, free_ports, items_when, run, serving, talking
+from tests.cli.running import Ended, Talking, complaint, free_ports, items_when, listed, run, serving, talking
 from tests.cli.standin import log_item, standing_in
 from tests.cli.test_daemon_verbs import at_terminal, sent_id
-from tests.harness import PATIENCE, write_config
+from tests.harness import write_config
 
 TOKEN = "an-admin-token-of-32-characters!"
 READER = "a-token-that-may-read-and-no-more"
@@ -52,13 +51,7 @@ class World:
         return items_when(self.admin, ready, "--token", TOKEN, *options)
 
     def windows_when(self, ready: Callable[[list[dict[str, Any]]], object]) -> list[dict[str, Any]]:
-        async def look() -> list[dict[str, Any]]:
-            async with asyncio.timeout(PATIENCE):
-                while not ready(found := self.run("windows", "--json").json["items"]):
-                    await asyncio.sleep(0.01)
-            return list(found)
-
-        return asyncio.run(look())
+        return listed(lambda: self.run("windows", "--json"), ready)
 
 
 @pytest.fixture(scope="module")

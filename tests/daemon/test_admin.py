@@ -29,7 +29,7 @@ from relay.runtime import build
 from relay.store import Unavailable
 from relay.web.logquery import FILTERS
 from tests.fakes import NOON, ManualClock
-from tests.harness import LISTEN, PATIENCE, Answer, Received, Relay, relay_here, sink
+from tests.harness import LISTEN, PATIENCE, Answer, Received, Relay, answered, relay_here, sink
 
 NOTIFIER = "notifiers: {hook: {type: webhook, url: 'http://127.0.0.1:9'}}\n"
 NEVER_AGAIN = "retry: none"
@@ -78,11 +78,11 @@ async def request(
 
 
 async def health_when(running: Relay, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    async with asyncio.timeout(PATIENCE):
-        while not condition(found := (await running.ask("GET", "/health"))[1]):
-            await asyncio.sleep(0.01)
-    assert isinstance(found, dict)
-    return found
+    async def look() -> dict[str, Any]:
+        found: dict[str, Any] = (await running.ask("GET", "/health"))[1]
+        return found
+
+    return await answered(look, condition)
 
 
 # -- health ----------------------------------------------------------------------------------------------------------

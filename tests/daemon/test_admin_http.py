@@ -14,6 +14,7 @@ from relay.web import server
 from relay.web.dashboard import navigation
 from tests.daemon.test_admin import OPERATE, READ, TOKENS, bearer
 from tests.daemon.test_openapi import ENDLESS, ENTRIES, GUARDED, reading
+from tests.fakes import until
 from tests.harness import PATIENCE, relay_here, relay_process
 
 PATHS = {
@@ -221,9 +222,7 @@ async def test_an_answer_that_nobody_reads_is_given_up(tmp_path: Path, monkeypat
         reading = writer.transport
         assert isinstance(reading, asyncio.ReadTransport)
         reading.pause_reading()
-        async with asyncio.timeout(PATIENCE):
-            while running.running is not None and running.running.admin._handler.connections:
-                await asyncio.sleep(0.01)
+        await until(lambda: running.running is None or not running.running.admin._handler.connections, PATIENCE)
         writer.close()
 
 

@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay import health
-from tests.harness import PATIENCE, Received, Relay, relay_here, sink
+from tests.harness import Received, Relay, answered, relay_here, sink
 
 ANY = """
 sources:
@@ -29,10 +30,7 @@ async def state(relay: Relay, name: str = "r") -> dict[str, Any]:
 
 
 async def when_state(relay: Relay, wanted: str, name: str = "r") -> dict[str, Any]:
-    async with asyncio.timeout(PATIENCE):
-        while (found := await state(relay, name))["state"] != wanted:
-            await asyncio.sleep(0.01)
-    return found
+    return await answered(partial(state, relay, name), lambda found: found["state"] == wanted)
 
 
 @pytest.fixture

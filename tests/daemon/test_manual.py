@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from relay import journal
 from relay.web.admin import Admin
 from tests.daemon.test_admin import OPERATE, READ, TOKENS, bearer, body, relay_and_sink
 from tests.fakes import ManualClock
-from tests.harness import PATIENCE, Received, Relay
+from tests.harness import Received, Relay, answered
 
 WAITS = "retry: {policy: fixed, every: 1h, attempts: 5, jitter: 0}"
 KIM = "kims-own-token-0123456789"
@@ -37,11 +37,9 @@ def answer(received: Received) -> int:
 
 
 async def first(running: Relay, query: str) -> dict[str, Any]:
-    async with asyncio.timeout(PATIENCE):
-        while not (items := (await running.get(f"/logs{query}", headers=bearer(READ)))["items"]):
-            await asyncio.sleep(0.01)
-    found: dict[str, Any] = items[0]
-    return found
+    found = await answered(partial(running.get, f"/logs{query}", headers=bearer(READ)), lambda found: found["items"])
+    item: dict[str, Any] = found["items"][0]
+    return item
 
 
 async def test_each_post_that_does_something_leaves_a_line_with_who_did_it(
@@ -74,9 +72,8 @@ async def test_each_post_that_does_something_leaves_a_line_with_who_did_it(
         await first(running, "?status=failed")
         await act(f"/logs/{waiting['id']}/cancel", action="cancel", delivery_id=waiting["id"], route="waits")
         await act(f"/events/{event}/replay", action="replay", event_id=event, routes=["fails"])
-        async with asyncio.timeout(PATIENCE):  # nothing of it is to be sent any more
-            while (await running.get("/logs?status=pending&route=fails", headers=bearer(READ)))["items"]:
-                await asyncio.sleep(0.01)
+        pending = partial(running.get, "/logs?status=pending&route=fails", headers=bearer(READ))
+        await answered(pending, lambda found: not found["items"])  # nothing of it is to be sent any more
         await act(f"/events/{event}/forget", action="forget", event_id=event)
         await act("/routes/fails/pause?reason=why+not", action="pause", route="fails", reason="why not")
         await act("/routes/fails/resume", action="resume", route="fails")
