@@ -24,7 +24,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -40,6 +39,7 @@ from relay.store import Unavailable
 from relay.stores._sql.connection import Connection as Shared
 from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.rows import load
+from relay.stores.postgresql.burying import bury
 from relay.stores.postgresql.connection import Connection, Session, connect, explain
 from relay.stores.postgresql.dialect import translated
 
@@ -68,27 +68,6 @@ _LOOK = """
     SELECT m.value::bigint, p.id, p.expires, p.name, p.version, p.started_at, p.routes, p.following, p.stale,
         p.expires < clock_timestamp() AND clock_timestamp() - pg_postmaster_start_time() > make_interval(secs => $1)
     FROM meta m CROSS JOIN process p WHERE m.key = 'members' ORDER BY p.id
-"""
-# Never waits: one that was stopped in a transaction keeps its row locked until that is ended.
-_BURY = """
-    DELETE FROM process WHERE id = (
-        SELECT id FROM process WHERE id = $1 AND expires = $2 FOR UPDATE SKIP LOCKED
-    )
-"""
-# The server ends a transaction by itself only where it has heard the last word of what was sent.
-_CUT_OFF = """
-    SELECT pg_terminate_backend(a.pid) FROM process p JOIN pg_stat_activity a ON a.backend_xid = p.xmax
-    WHERE p.id = $1 AND p.expires = $2
-"""
-# Where several have locked its row, also if all but one have ended since, the row does not say who: then it is whoever
-# has locked any row of this table for longer than anybody does who lives.
-_CUT_OFF_ALL = """
-    SELECT pg_terminate_backend(a.pid) FROM process p
-    JOIN pg_locks l ON l.locktype = 'relation' AND l.relation = 'process'::regclass AND l.mode = 'RowShareLock'
-        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    JOIN pg_stat_activity a ON a.pid = l.pid
-    WHERE p.id = $1 AND p.expires = $2 AND a.backend_xid IS NOT NULL
-        AND a.xact_start < clock_timestamp() - make_interval(secs => $3)
 """
 # What the dead had begun with is sent by nobody now: it may be merged again.
 _LET_GO = "UPDATE delivery SET taken = 0 WHERE taken = 1 AND owner <= $1 AND owner <> ALL($2)"
@@ -323,7 +302,7 @@ class Membership:
     def _look(self, connection: Connection) -> None:
         """Who lives, and who has lived until now."""
         rows = connection.execute(_LOOK, [LEASE]).fetchall()
-        buried = {row[1] for row in self._dead(rows) if self._bury(connection, row[1], row[2])}
+        buried = {row[1] for row in self._dead(rows) if bury(connection, row[1], row[2], LEASE)}
         living = [row for row in rows if row[1] not in buried]
         self.members = tuple(
             Member(
@@ -352,15 +331,6 @@ class Membership:
             expires, since = before.get(row[1], (row[2], now))
             self._standing[row[1]] = (row[2], since if expires == row[2] else now)
         return [row for row in others if now - self._standing[row[1]][1] >= LEASE]
-
-    @staticmethod
-    def _bury(connection: Connection, number: int, expires: datetime) -> bool:
-        if connection.execute(_BURY, [number, expires]).rowcount:
-            return True
-        with suppress(psycopg.ProgrammingError):  # it is another user's
-            if not connection.execute(_CUT_OFF, [number, expires]).rowcount:
-                connection.execute(_CUT_OFF_ALL, [number, expires, LEASE])
-        return False
 
     def _changed(self, connection: Connection) -> dict[tuple[str, str], tuple[str, int]]:
         """What others have written of routes and sources since the last look, and when, by kind and name."""
