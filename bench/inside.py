@@ -117,6 +117,7 @@ async def _measured(config: Path, count: int, rounds: int) -> dict[str, float]:
         async with daemon.running(config, SystemClock()) as relay:
             senders = _Senders(servers[0])
             loads = [[_request(number * count + each) for each in range(count)] for number in range(rounds + 1)]
+            heap.begin()
             heap.settle()
             for load in loads:
                 loop, process = time.thread_time(), time.process_time()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
+from relay import heap
+
 
 def main() -> None:
     """Run the command line; exits with 0 done, 1 failed, 2 wrong usage, 78 an operator must act."""
     _open_standard_streams()
+    heap.begin()
     from relay.cli import relay
 
     relay(prog_name="relay")

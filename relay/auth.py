@@ -12,7 +12,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import quote_plus, urlencode
 
 from yarl import URL
@@ -23,6 +23,7 @@ from relay.client import Reply, Transport, Unreachable
 from relay.clock import Clock
 from relay.delivery import Code, Response
 from relay.destination import Limits, Outbound, Wire
+from relay.immutable import immutable
 from relay.masking import without_secrets
 from relay.proof import raw
 from relay.secret import Redactor
@@ -39,7 +40,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
 _ERROR = re.compile(r"[\x20-\x7e]{1,64}")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Token:
     """A token and when it is used no more, on the clock that never jumps."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.address import parse_address
 from relay.fields import Unresolved
+from relay.immutable import immutable
 from relay.wireschema import NOWHERE
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Verdict(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Check:
     """One thing that was looked at. `detail` says how it is and, where it is not well, what to do."""
 
@@ -49,7 +49,7 @@ class Check:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Unfit(Check):
     """The store is damaged, foreign or newer: an operator must act, and a restart will not help."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +20,7 @@ from relay import notifier, source, yamlfile
 from relay.crosscheck import CrossCheck
 from relay.effective import effective, hidden_texts, secrets_in
 from relay.fields import MISSING_KEY, UNKNOWN_KEY, Section, Unresolved, got, shown
+from relay.immutable import immutable
 from relay.interpolation import LARGEST
 from relay.notifier import NotifierConfig
 from relay.problems import ConfigError, Problem, did_you_mean, path_text
@@ -35,7 +35,7 @@ _ETC = Path("/etc/relay/config.yaml")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Loaded:
     """A config that can be taken."""
 

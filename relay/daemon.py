@@ -15,7 +15,6 @@ import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -26,6 +25,7 @@ from relay.dispatcher import Dispatcher
 from relay.effective import shown_store
 from relay.following import Followers
 from relay.health import UNTIL_RESUMED, PausedBy
+from relay.immutable import immutable
 from relay.listening import Listening
 from relay.metrics import Metrics
 from relay.notifier import Means, Notifier
@@ -58,7 +58,7 @@ _LOOK_EVERY = 1.0
 _WAKE_EVERY = 0.25
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Running:
     """A relay that takes events."""
 

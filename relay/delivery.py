@@ -65,7 +65,7 @@ class Code(Word):
     INTERRUPTED = "interrupted"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Failure:
     """Why something did not succeed: a code for machines, a message for the person who must act. No secrets."""
 
@@ -165,7 +165,7 @@ class HeldReason(Word):
     HAND = "hand"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Window:
     """A debounce or batch group that is being collected, as `GET /windows` shows it."""
 
@@ -221,7 +221,7 @@ class Delivered:
     """The destination took it."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Retryable:
     """It may work later; `retry_after` is what the destination asked for."""
 
@@ -231,7 +231,7 @@ class Retryable:
     """False for an attempt cut off by shutdown: it does not use up one of the policy's attempts."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Refused:
     """It will never work: no further attempt is made."""
 
@@ -260,7 +260,7 @@ class Result:
     """Whether it sends only the latest state of an entry: what failed gives way to what is newer."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Rejection:
     """A request that was refused, kept for the operator: without body, headers masked, never fsynced for."""
 
@@ -273,7 +273,7 @@ class Rejection:
     headers: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class LogItem:
     """A row of `/logs`: a delivery, an event that matched no route, or a rejected request."""
 
@@ -307,7 +307,7 @@ class LogItem:
     """Why it is held: pages say it, `/logs` does not."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class StoredEvent:
     """An event read back, with its body (None once that was removed)."""
 

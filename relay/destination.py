@@ -56,7 +56,7 @@ _SHORT = 128  # characters of what is remembered of it
 _UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Limits:
     """How long an attempt may take, in seconds, and how many bytes of the answer's body are kept."""
 
@@ -72,7 +72,7 @@ class Limits:
         return self.total if self.of is None else self.of
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Wire:
     """How connections to a destination are made."""
 
@@ -142,7 +142,7 @@ class Target(NamedTuple):
     """There is nothing to say but the URL: the payload is left out."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Destination:
     """Everything about a receiver that can be known when the config is loaded."""
 

@@ -5,8 +5,9 @@ to anything, differently each time, and addresses have many spellings.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from relay.immutable import immutable
 
 Network = IPv4Network | IPv6Network
 
@@ -39,7 +40,7 @@ _LAST = (_MAPPED, _NAT64, _NAT64_LOCAL, _TRANSLATED)
 """They carry an IPv4 address in their last 32 bits."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Egress:
     """The addresses that are denied, by class or network."""
 

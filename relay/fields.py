@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, ClassVar, Self
@@ -25,6 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from relay import jsontext
+from relay.immutable import immutable
 from relay.problems import did_you_mean
 from relay.secret import Secret
 
@@ -249,7 +249,7 @@ def _size(value: object) -> int:
 Size = Annotated[int, BeforeValidator(_size)]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Rate:
     """So many in so many seconds."""
 

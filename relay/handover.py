@@ -10,9 +10,10 @@ import os
 import socket
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_address
 
+from relay.immutable import immutable
 from relay.schema import Config, TcpAddress, UnixAddress, is_loopback
 from relay.systemd import is_number
 
@@ -23,7 +24,7 @@ class BadHandOver(Exception):
     """Sockets were handed over that relay cannot serve. The message says which and what to do about it."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class HandedOver:
     """The listening sockets that systemd opened for relay. Where it opened some, the config's address is not used."""
 

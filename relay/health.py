@@ -19,6 +19,7 @@ from typing import Any
 from relay.clock import from_ms, to_ms
 from relay.delivery import Code, Delivered, Failure, Outcome, Refused, Retryable, Trigger
 from relay.ids import DeliveryId
+from relay.immutable import immutable
 from relay.retry import LONGEST_RETRY_AFTER
 
 UNTIL_RESUMED = ": 'relay resume --all' when what waits may be sent"
@@ -73,7 +74,7 @@ class Turn(StrEnum):
     PAUSED = "paused"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Tolerance:
     """How many failures in a row make a route unhealthy, and pause it (None: never)."""
 

@@ -8,13 +8,13 @@ however often it changes. Counters of what it does name begin at 0, for Promethe
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from relay import __version__
 from relay.delivery import Attempt, Delivered, Outcome, Result, State
 from relay.exposition import CONTENT_TYPE as CONTENT_TYPE
 from relay.exposition import Counters, Family, Metric, Timings, exposed
+from relay.immutable import immutable
 from relay.pace import Pace
 from relay.process import Process
 
@@ -40,7 +40,7 @@ NOTIFICATIONS = ("sent", "failed")
 RELOADS = ("taken", "rejected")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Gauges:
     """What is asked of the daemon at each scrape."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 
+from relay.immutable import immutable
 from relay.jsontext import whole
 from relay.notifier import Kind, Message
 
@@ -13,7 +14,7 @@ _LONGEST_REASON = 300
 _LONGEST_NAME = 80
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Fact:
     """Something that people may want to know of a route or a source."""
 
@@ -30,7 +31,7 @@ class Fact:
     """The notifiers that are to tell it."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Notice:
     """One or more facts of one kind about one subject, to be told together."""
 

@@ -11,7 +11,6 @@ import pkgutil
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
@@ -19,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from relay.fields import Section
+from relay.immutable import immutable
 from relay.secret import Redactor
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Kind(StrEnum):
         return "source" if self.value.startswith("source_") else "route"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Message:
     """What is told, in words. No secrets, no control characters but the ends of the text's lines."""
 
@@ -94,7 +94,7 @@ class Notifier(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Means:
     """By what a notifier gets out."""
 

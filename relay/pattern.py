@@ -24,6 +24,7 @@ from typing import Any
 
 from relay import query
 from relay.event import Change, Description, Event
+from relay.immutable import immutable
 
 CHANGE_KEYS = ("model", "stage", "action", "entry_id")
 """Compared with each change: one change must satisfy all of them."""
@@ -111,7 +112,7 @@ def _compiled(patterns: Sequence[str]) -> tuple[frozenset[str], re.Pattern[str] 
     return words, re.compile("|".join(globs)) if globs else None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Clause:
     """One line of an explanation: a key of the filter, and what it made of the event."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from relay.immutable import immutable
 
-@dataclass(frozen=True, slots=True)
+
+@immutable
 class Problem:
     """One mistake. `line` and `col` count from 1; 0 where there is no place, as for a file that cannot be read."""
 

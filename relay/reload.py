@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from relay import journal, systemd
 from relay.clock import Clock
 from relay.config import ConfigError, Loaded
 from relay.handover import HandedOver
+from relay.immutable import immutable
 from relay.problems import Problem
 from relay.runtime import Runtime, build
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class LastReload:
     """How the last reload went, as `/health` shows it."""
 
@@ -31,7 +32,7 @@ class LastReload:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Reloaded:
     """What a reload did: problems, and then nothing was changed; or what is new."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from relay.delivery import Retryable
+from relay.immutable import immutable
 
 LONGEST_RETRY_AFTER = timedelta(hours=24)
 
@@ -16,7 +16,7 @@ Delay = Callable[[int], timedelta]
 """How long to wait after the n-th attempt, n from 1."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RetryPolicy:
     """How often and how far apart. `attempts` counts the first one; `jitter` 0.2 spreads each delay by ±20 %."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
 
@@ -12,10 +11,11 @@ from pydantic import BeforeValidator, Field
 
 from relay import fields, retry
 from relay.fields import Duration, PositiveDuration, Section, Unresolved, got
+from relay.immutable import immutable
 from relay.problems import did_you_mean
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Statuses:
     """A set of HTTP statuses, as it was written and as codes."""
 

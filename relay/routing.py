@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +12,7 @@ from relay.event import Description, Event
 from relay.fields import Rate
 from relay.health import Tolerance
 from relay.ids import DeliveryId
+from relay.immutable import immutable
 from relay.lane import Order, lane, supersedes
 from relay.pattern import Filter, Subject
 from relay.retry import RetryPolicy
@@ -26,7 +26,7 @@ _LONGEST_KNOWN = 512  # letters
 _Words = tuple[str | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Route:
     """A filter, a destination and a delivery policy, with a name."""
 

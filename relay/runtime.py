@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
@@ -13,6 +12,7 @@ from relay.authschema import OAuth2
 from relay.config import Loaded
 from relay.destination import Destination, Exchanging, Limits, Wire, at_once
 from relay.effective import is_secret_header
+from relay.immutable import immutable
 from relay.lane import Order
 from relay.problems import ConfigError, Path, Problem, path_text
 from relay.routing import Route, Routing
@@ -26,7 +26,7 @@ from relay.web.auth import OPERATE, Gate, Token
 from relay.web.peer import TrustedProxies
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Runtime:
     """All that a request or an attempt needs of the config, looked up and never searched."""
 

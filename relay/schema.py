@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
@@ -25,6 +24,7 @@ from relay.fields import (
     shown,
     word,
 )
+from relay.immutable import immutable
 from relay.notifier import NotifierConfig
 from relay.problems import Path as Place
 from relay.retryschema import Statuses
@@ -38,7 +38,7 @@ __all__ = ["Config", "Defaults", "Match", "Route", "Statuses", "To", "shown_url"
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TcpAddress:
     """Where to listen; `host` is None for all interfaces."""
 

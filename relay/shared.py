@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
 from relay.ids import DeliveryId
+from relay.immutable import immutable
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Member:
     """A process that shares the store."""
 
@@ -83,7 +83,7 @@ class Shared(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Server:
     """What the server of a shared store says of itself."""
 

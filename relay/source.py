@@ -15,7 +15,7 @@ import importlib
 import pkgutil
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import cache, cached_property
 from types import ModuleType
@@ -57,7 +57,7 @@ class Rejected(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Ignored:
     """A genuine event that this source's config leaves out; `reason` is the word in the answer."""
 

@@ -14,13 +14,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from relay.clock import from_ms, to_ms
+from relay.immutable import immutable
 from relay.notice import lasted, moment
 from relay.notifier import Kind
 
 REFUSALS = 5  # in a row: one alone may be anybody who found the address
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Turn:
     """Something about a source that people want to know."""
 

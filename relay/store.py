@@ -24,6 +24,7 @@ from relay.delivery import (
 )
 from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
+from relay.immutable import immutable
 from relay.lane import Order
 from relay.memory import CLAIMED
 from relay.pace import Minute
@@ -61,7 +62,7 @@ class Counts:
     held: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Settled:
     """What `settle` changed, by route."""
 
@@ -69,7 +70,7 @@ class Settled:
     released: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class LogQuery:
     """The filters of `/logs`; within a filter any value matches, and every filter must. `limit` is 1 to 1000."""
 
@@ -98,7 +99,7 @@ class LogQuery:
     ascending: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Page:
     """Items of `/logs` and the id to go on from; None at the end."""
 
@@ -106,7 +107,7 @@ class Page:
     next: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class DeliveryDetail:
     """A delivery with all its attempts, and the events of the deliveries that are merged into it."""
 
@@ -115,7 +116,7 @@ class DeliveryDetail:
     merged: list[EventId] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class StoreStatus:
     """What `/health` says of the store."""
 
@@ -136,7 +137,7 @@ class StoreStatus:
     """Where it is kept, as a person would look for it."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Retried:
     """What `retry_all` did, or would do."""
 
@@ -163,7 +164,7 @@ def quickly() -> Haste:
     return Haste.QUICKLY
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Pruned:
     """What was removed because it was past its time."""
 

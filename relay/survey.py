@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
+
+from relay.immutable import immutable
 
 
 class CannotCopy(Exception):
     """No backup was made. The message says why, and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Figures:
     """What a store holds, counted."""
 
@@ -34,7 +35,7 @@ class Figures:
     location: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Fault:
     """Something that must always hold, and does not."""
 
@@ -45,7 +46,7 @@ class Fault:
     examples: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Overdue:
     """How many deliveries of a route are due for long, and since when the first one is."""
 

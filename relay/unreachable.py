@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp import http_exceptions
 
 from relay.delivery import Code, Failure
+from relay.immutable import immutable
 from relay.tlsfault import tls_message
 
 _OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
@@ -88,7 +89,7 @@ class Blocked(OSError):
         return found[0] if found is not None else str(joined)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Exchange:
     """What was being tried when it failed."""
 

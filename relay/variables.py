@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from relay.immutable import immutable
 from relay.yamltext import reference
 
 _ODD = re.compile(r"[^A-Z0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Variable:
     """A `${NAME}` that has to be set before a config can be used."""
 

@@ -8,13 +8,13 @@ neither a restart nor a reload loses, repeats or moves one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 import orjson
 
 from relay.event import Event
+from relay.immutable import immutable
 
 MOST_DEBOUNCED = 10_000
 """Events of one debounce window: past it the window closes and the next event opens another."""
@@ -25,7 +25,7 @@ BY = ("source", "type", "event", "environment", "branch", "locale", "model", "st
 """The fields of a description by which windows can be split."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Collected:
     """The events of a window that is being sent, in order of arrival, with their ids as users see them.
 
@@ -42,7 +42,7 @@ def kind_of(key: str) -> str:
     return str(orjson.loads(key)[0])
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Grouping:
     """How a route collects. `longest` counts from the first event, `wait` from the last."""
 

@@ -26,6 +26,7 @@ from yaml.events import (
 from yaml.reader import Reader
 
 from relay.fields import Unresolved
+from relay.immutable import immutable
 from relay.interpolation import LARGEST, Lookup
 from relay.problems import Path
 from relay.yamlscalar import CORE, NO_TAG, QUOTE, scalar
@@ -41,7 +42,7 @@ _HANDLE = re.compile(r"(tag handle) .*", re.DOTALL)  # shown by PyYAML's own par
 _WORD = re.compile(r"[-+.~\w]+")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Fault:
     """A mistake in the file itself; `line` and `col` count from 1."""
 

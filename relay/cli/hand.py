@@ -8,12 +8,12 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from relay.cli import ask, completing, prefix, progress, term
+from relay.immutable import immutable
 
 PATIENCE = 600.0  # seconds: a route may have a million deliveries, and a destination its own timeout
 _SOON = 0.5  # seconds after which a person wonders
@@ -80,7 +80,7 @@ def each(
     return answers
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Told:
     """What a daemon answered to one request for each of many things, in the words that its verb has for it."""
 

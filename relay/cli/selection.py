@@ -6,13 +6,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from relay.cli import ask, hand, hint, logs, prefix, progress, term
+from relay.immutable import immutable
 
 _PAGE = "1000"
 _GONE = "gone meanwhile"
@@ -41,7 +41,7 @@ def options(
     return decorate
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Selection:
     """What is meant: `ids`, or else what `query` finds, or everything."""
 

@@ -10,11 +10,11 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from aiohttp import web
 
 from relay.address import parse_address
+from relay.immutable import immutable
 from relay.proof import raw
 from relay.secret import Secret
 
@@ -23,7 +23,7 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Token:
     """A named key to the admin side."""
 
@@ -32,7 +32,7 @@ class Token:
     scope: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Gate:
     """What the config says about access to the admin side."""
 

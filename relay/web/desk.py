@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from relay.clock import Clock
@@ -12,6 +11,7 @@ from relay.dispatcher import Dispatcher
 from relay.following import Followers
 from relay.health import RouteState
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, UnknownId
+from relay.immutable import immutable
 from relay.listening import Listening
 from relay.metrics import Metrics
 from relay.oversight import Oversight
@@ -26,7 +26,7 @@ from relay.web.health import Health
 from relay.web.read import NotFound
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Desk:
     """The parts of a running relay that people act upon."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from aiohttp import web
 
 from relay.fields import any_of
+from relay.immutable import immutable
 from relay.web.logquery import BadFilter
 from relay.web.read import NotFound
 from relay.web.schemas import Schema
@@ -27,7 +28,7 @@ GIVEN = web.RequestKey("given", dict[str, str])
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Parameter:
     """One value in a request's query or path."""
 
@@ -57,7 +58,7 @@ class Parameter:
             raise BadFilter(f"filter '{self.name}' has an empty value in its list")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Answer:
     """One way in which a request may be answered: a schema for each media type."""
 
@@ -72,7 +73,7 @@ def gives(description: str, schema: Schema) -> Answer:
     return Answer(description, {JSON: schema})
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Operation:
     """One request, and all that it can be answered."""
 

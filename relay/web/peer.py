@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from relay.address import parse_address
 from relay.event import Headers
+from relay.immutable import immutable
 
 UNIX = "unix"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TrustedProxies:
     """Whose `X-Forwarded-For` is believed."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from relay.delivery import State
 from relay.ids import id_range
+from relay.immutable import immutable
 from relay.store import LogQuery
 from relay.stores._sql import rows
 
@@ -18,7 +18,7 @@ OF_SEVERAL = "{id} IN (SELECT event_id FROM mention WHERE {clause})"
 """About events of several changes."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Clause:
     """Part of a WHERE clause with its values. Where it drives, it says by which index: a search for the newest must not
     depend on what SQLite guesses of a table it knows nothing about."""

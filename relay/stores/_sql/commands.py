@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from relay.clock import Clock, to_ms
 from relay.delivery import HeldReason, State, Trigger
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids
+from relay.immutable import immutable
 from relay.lane import Order, Supersedes, supersedes
 from relay.lane import lane as lane_of
 from relay.store import Retried, WrongState
@@ -66,7 +66,7 @@ def held_routes(connection: Connection, deltas: Deltas) -> list[str]:
     return [row[0] for row in connection.execute(_ROUTES.format(state="held"))]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Hold:
     """Some pending deliveries of a route become held. Returns how many; 0 when none is left."""
 
@@ -85,7 +85,7 @@ class Hold:
         return number
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Rename:
     """Some of what was held for one of the route's reasons is held for another one now. Returns how many."""
 
@@ -105,7 +105,7 @@ class Rename:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Release:
     """Some deliveries that were held for one of the route's reasons become pending, due as before, the oldest first.
 
@@ -130,7 +130,7 @@ class Release:
         return number
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Move:
     """Some deliveries that are held for a removed route become another route's, in its lanes. Windows among them take
     no more."""
@@ -160,7 +160,7 @@ class Move:
         return len(found)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Retry:
     """See Store.retry."""
 

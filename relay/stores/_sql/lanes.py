@@ -6,11 +6,11 @@ Whoever ends a delivery of a lane releases the lane, in the same transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 import orjson
 
 from relay.event import Change
+from relay.immutable import immutable
 from relay.lane import Order
 from relay.stores._sql import rows
 from relay.stores._sql.connection import Connection
@@ -78,7 +78,7 @@ def release(connection: Connection, route: str, lane: str) -> bool:
     return connection.execute(_RELEASE, (route, lane)).rowcount > 0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Waiting:
     """A delivery that has not begun, and what its event says."""
 
@@ -132,7 +132,7 @@ def collapse(connection: Connection, route: str, lane: str | None, now: int, del
     release(connection, route, lane)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Relane:
     """Puts some deliveries of a route, oldest first, into the lanes of another order, while nothing of it is begun."""
 

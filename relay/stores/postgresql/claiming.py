@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from relay.ids import DeliveryId
+from relay.immutable import immutable
 from relay.stores._sql import rows
 from relay.stores._sql.connection import Connection
 from relay.stores._sql.deltas import Deltas
@@ -45,7 +45,7 @@ _TAKE = """
 """
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Lease:
     """A command: what is due of a route comes into this process's hand. Returns the ids."""
 
@@ -67,7 +67,7 @@ class Lease:
         return [row[0] for row in connection.bulk(LEASE, values)]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Take:
     """A command: begin with a delivery that is in this process's hand. Returns whether it may be sent: not where it was
     put into another lane meanwhile, which is not locked here."""

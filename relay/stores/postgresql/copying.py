@@ -18,7 +18,6 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import orjson
 import psycopg
 
 from relay.clock import SystemClock
+from relay.immutable import immutable
 from relay.store import Unavailable, Unusable
 from relay.stores._sql import shapes
 from relay.stores.postgresql import schema
@@ -74,7 +74,7 @@ _WHO_LOCKS = """
 _WAIT = 10.0  # seconds for one that was interrupted to be rolled back, before we say that it is in the way
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Table:
     """One table, of which both sides have the same."""
 
@@ -83,7 +83,7 @@ class Table:
     checksum: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Copied:
     """What is on PostgreSQL now."""
 

@@ -24,7 +24,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +33,7 @@ import psycopg
 from relay import __version__
 from relay.clock import Clock, to_ms
 from relay.ids import DeliveryId, Ids
+from relay.immutable import immutable
 from relay.shared import Member, Told
 from relay.store import Unavailable
 from relay.stores._sql.connection import Connection as Shared
@@ -99,7 +99,7 @@ class Gone(Exception):
     """This process was taken for dead: its row is not there any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Living:
     """Who lived at one moment."""
 

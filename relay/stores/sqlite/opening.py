@@ -7,10 +7,10 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from relay.ids import Ids
+from relay.immutable import immutable
 from relay.store import Counts, Unavailable, Unusable
 from relay.stores._sql import results
 from relay.stores.sqlite import schema
@@ -31,7 +31,7 @@ _READERS_MS = 1000  # for which a start waits for somebody who reads the log
 _NOT_A_DATABASE = "it is not a SQLite database: name another file in store.url, or restore a backup"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Opened:
     """A connection that may write, and what is known from the file."""
 

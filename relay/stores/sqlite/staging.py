@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 from relay.delivery import Added, State
+from relay.immutable import immutable
 from relay.stores._sql import repeats, rows
 from relay.stores._sql.batch import Add
 from relay.stores._sql.deltas import Deltas, shift
@@ -153,7 +153,7 @@ class _Collected(joining.Joining):
         self.deliveries = table
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Staged:
     """A batch that lies ready in the tables."""
 

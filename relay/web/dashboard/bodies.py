@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from relay import jsontext
+from relay.immutable import immutable
 from relay.web import shape
 from relay.web.dashboard.wording import lines, size, visible
 
@@ -44,7 +44,7 @@ class Room:
         return made + "…" if shortened else made
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Body:
     """A body, ready to be shown."""
 

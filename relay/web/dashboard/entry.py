@@ -15,6 +15,7 @@ from aiohttp import web
 
 from relay.delivery import LogItem, State
 from relay.ids import DeliveryId, EventId
+from relay.immutable import immutable
 from relay.store import LogQuery, Store
 from relay.web import logquery
 from relay.web.dashboard.logs import given_filters, query_of
@@ -69,7 +70,7 @@ class Happening:
         return [part for part in (self.item.environment, self.item.branch, self.item.locale) if part]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Carried:
     """A delivery of it; of one that is merged, also the delivery that carries it."""
 
@@ -82,7 +83,7 @@ class Carried:
         return self.carrier or self.item
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Verdict:
     """The answer for one subject in one word, and the routes by how they stand."""
 
@@ -115,7 +116,7 @@ class Verdict:
         return "Nothing is known of the delivery that carried it"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Changed:
     """An entry that changed, by the last event of it."""
 

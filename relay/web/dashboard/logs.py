@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,6 +13,7 @@ from aiohttp import web
 from relay.clock import from_ms, parse_rfc3339
 from relay.delivery import LogItem, State
 from relay.ids import UnknownId
+from relay.immutable import immutable
 from relay.store import LogQuery
 from relay.web import logquery
 from relay.web.dashboard.navigation import TOLD, by_a_person
@@ -41,7 +42,7 @@ _TYPED = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?))?")
 _MAIN = ("q", "route", "source", "entry_id", "since")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Field:
     """An input of the form."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from aiohttp import web
 
 from relay.delivery import Window
 from relay.health import RouteState
+from relay.immutable import immutable
 from relay.pace import HOUR, Pace
 from relay.store import LogQuery, Page, Unavailable
 from relay.web.dashboard import chart
@@ -23,7 +23,7 @@ _MOST_REASONS = 4
 _MOST_WINDOWS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SourceRow:
     """A source as the table shows it."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import Any
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from relay.immutable import immutable
 from relay.web import auth, logquery
 from relay.web.dashboard import wording
 from relay.web.dashboard.receipt import Receipt
@@ -34,7 +34,7 @@ _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-
 _YEAR = 31_536_000
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Visit:
     """Somebody looks at a page."""
 
@@ -81,7 +81,7 @@ def environment() -> Environment:
     return made
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _Asset:
     content: bytes
     type: str

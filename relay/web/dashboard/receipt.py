@@ -5,16 +5,16 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from relay.immutable import immutable
 from relay.web.dashboard.wording import count
 
 _MOST = 100
 _LONGEST_BODY = 4000
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Receipt:
     """One thing that was done."""
 

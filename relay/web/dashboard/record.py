@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +13,7 @@ from relay.delivery import Attempt, State, StoredEvent
 from relay.event import event_from_json
 from relay.health import RouteState
 from relay.ids import DELIVERY, EVENT, REJECTION, DeliveryId, EventId, UnknownId
+from relay.immutable import immutable
 from relay.pattern import Subject
 from relay.secret import redact_bytes
 from relay.store import DeliveryDetail
@@ -31,7 +32,7 @@ _RETRYABLE = ("failed", "cancelled", "pending")
 _CANCELLABLE = ("pending", "held")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Exchange:
     """An attempt as its page shows it; `full` ones with what was sent and what came back."""
 
