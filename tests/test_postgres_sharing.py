@@ -7,7 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -32,6 +32,7 @@ from relay.sourcehealth import SourceHealth
 from relay.store import Unavailable, WrongState
 from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_reader, open_url, opening, schema
 from relay.stores.postgresql.ahead import Ahead
+from relay.stores.postgresql.burying import HOLD
 from relay.stores.postgresql.committer import Committer
 from relay.stores.postgresql.connection import Connection, connect
 from relay.window import debounce
@@ -342,7 +343,7 @@ def half_sent(database: Database, relay: Relay) -> Connection:
     connection.pgconn.enter_pipeline_mode()
     connection.pgconn.send_query_params(b"BEGIN", None)
     number = str(relay.shared_store._member.id).encode()
-    connection.pgconn.send_query_params(b"SELECT 1 FROM process WHERE id = $1::bigint FOR KEY SHARE", [number])
+    connection.pgconn.send_query_params(HOLD.encode(), [number], param_types=[20])  # bigint, see pg_type.dat
     connection.pgconn.flush()
     return connection
 
@@ -359,6 +360,35 @@ async def test_what_a_relay_had_in_hand_that_stopped_in_the_middle_of_a_statemen
             stack.callback(half_sent(database, first).close)
         await until(lambda: bool(second.heard.gone))
     assert await second.claimed() == [delivery.id]
+
+
+async def test_nobody_but_the_dead_is_cut_off_however_long_he_holds_what(
+    start: Start, monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
+    first, second = await two(start)
+    dead, living = (each.shared_store._member.id for each in (first, second))
+    first.stop(monkeypatch)
+    with ExitStack() as stack:
+        held = stack.enter_context(closing(half_sent(database, first)))
+        others = {
+            "a relay": HOLD.replace("$1", str(living)),
+            "who looks at a living one": f"SELECT 1 FROM process WHERE id = {living} FOR KEY SHARE",
+            "who looks at the dead one": f"SELECT 1 FROM process WHERE id = {dead} FOR SHARE",
+            "who looks at all": "LOCK TABLE process IN ROW SHARE MODE",
+        }
+        sessions = {}
+        for who, sql in others.items():
+            sessions[who] = session = stack.enter_context(closing(connect(database.url, "test")))
+            session.execute("SET idle_in_transaction_session_timeout = 0")
+            session.execute("BEGIN")
+            session.execute(sql)
+            session.execute("SELECT pg_current_xact_id()")  # it writes, for all that the server knows
+        marks = f"SELECT count(*) FROM pg_locks WHERE pid = {held.info.backend_pid}"
+        await until(lambda: database.sql(marks) == [(0,)])
+        assert second.heard.gone == []
+        for session in sessions.values():
+            session.execute("COMMIT")
+        await until(lambda: bool(second.heard.gone))
 
 
 async def test_nobody_is_taken_for_dead_because_the_clock_of_the_database_was_put_forward(

@@ -302,7 +302,7 @@ class Membership:
     def _look(self, connection: Connection) -> None:
         """Who lives, and who has lived until now."""
         rows = connection.execute(_LOOK, [LEASE]).fetchall()
-        buried = {row[1] for row in self._dead(rows) if bury(connection, row[1], row[2], LEASE)}
+        buried = {row[1] for row in self._dead(rows) if bury(connection, row[1], row[2])}
         living = [row for row in rows if row[1] not in buried]
         self.members = tuple(
             Member(

@@ -18,11 +18,11 @@ from relay.stores._sql.results import Record
 from relay.stores._sql.rows import Row
 from relay.stores.postgresql.ahead import Ahead
 from relay.stores.postgresql.bulk import ATTEMPT_TYPES, REJECTION_TYPES, columns, types, unnest
+from relay.stores.postgresql.burying import HOLD
 from relay.stores.postgresql.connection import Session
 from relay.stores.postgresql.membership import Gone
 
 _GATE = 0x72656C79  # "rely"
-_MEMBER = "SELECT 1 FROM process WHERE id = $1 FOR KEY SHARE"
 _CLOSE = f"SELECT pg_advisory_xact_lock({_GATE}, 0)"
 _PASS = f"SELECT pg_advisory_xact_lock_shared({_GATE}, 0)"
 # In the order of the array.
@@ -97,7 +97,7 @@ def begin(session: Session, process: int, closing: bool, touched: Lanes, windows
     """Begin a transaction with its locks. Raises Gone where this process was taken for dead."""
     with session.raw.pipeline():
         session.execute("BEGIN")
-        member = session.raw.execute(_MEMBER, [process])
+        member = session.raw.execute(HOLD, [process])
         if closing:
             session.execute(_CLOSE)
         elif touched or windows:
@@ -110,7 +110,7 @@ def begin(session: Session, process: int, closing: bool, touched: Lanes, windows
 
 def begin_ahead(ahead: Ahead, process: int) -> None:
     """Begin one that is sent in one go and touches no lanes."""
-    ahead.bulk(_MEMBER, [process], [(1,)])
+    ahead.bulk(HOLD, [process], [(1,)])
 
 
 def _number(kind: str, route: str, name: str) -> int:
