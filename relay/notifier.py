@@ -60,10 +60,10 @@ class Message:
     """When it happened."""
     count: int = 1
     """How many facts it stands for: what is not told singly is told together."""
-    left: tuple[str, ...] | None = None
-    """Where one notifier tells several: who has not got it yet; None where nobody has."""
+    done: tuple[str, ...] = ()
+    """Where one notifier tells several: who has got it already, or never will."""
     never: tuple[str, ...] = ()
-    """Who will not get it, and why."""
+    """Who never will, and why."""
 
 
 class NotSent(Exception):

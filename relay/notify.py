@@ -2,17 +2,17 @@
 
 `relay.quota` decides what is told and when, at the moment of the fact: what is held back there are counts, so that
 nothing piles up. What is to be told waits in a queue of each notifier, which tells one message after another, in order;
-one that hangs delays nobody else.
+one that hangs delays nobody else. Who alone cannot be told at once is told beside the messages that come after.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Any, Self
 
 from relay import journal
 from relay.clock import Clock
@@ -33,38 +33,46 @@ _OF_DELIVERIES = (Kind.DELIVERY_FAILED, Kind.QUEUE_FULL)
 
 Counted = Callable[[str, str], None]
 """Told of each message's notifier and whether it was `sent` or `failed`."""
+Begin = Callable[[Coroutine[Any, Any, None]], object]
+"""Has something done beside all else."""
 
 
 class _Outbox:
     """What one notifier still has to tell."""
 
-    def __init__(self, name: str, notifier: Notifier, clock: Clock, counted: Counted) -> None:
+    def __init__(self, name: str, notifier: Notifier, clock: Clock, counted: Counted, begin: Begin) -> None:
         self.notifier: Notifier | None = notifier
         self._counted = counted
+        self._begin = begin
         self.dropped = 0
-        self.task: asyncio.Task[None] | None = None
-        self._closing = self._pausing = False
+        self._closing = False
+        self._pausing: set[asyncio.Task[None]] = set()
         self._name = name
         self._clock = clock
         self._waiting: deque[Message] = deque()
         self._news = asyncio.Event()
+        self._apart = 0
+        self._turn = asyncio.Lock()
+
+    def start(self) -> None:
+        """Begin to tell."""
+        self._begin(self._run())
 
     def put(self, message: Message) -> None:
         if len(self._waiting) >= _MOST_WAITING:
-            self.dropped += 1
-            self._given_up(self._waiting.popleft(), f"more than {_MOST_WAITING} messages wait for this notifier")
+            self._drop(self._waiting.popleft())
         self._waiting.append(message)
         self._news.set()
 
     def close(self) -> None:
-        """Nothing more will come: `run` ends when all is told. It waits for no other try."""
+        """Nothing more will come: it ends when all is told. It waits for no other try."""
         self._closing = True
         self._news.set()
-        if self._pausing and self.task is not None:
-            self.task.cancel()
+        for task in tuple(self._pausing):
+            task.cancel()
 
     def retire(self) -> None:
-        """It is no longer in the config: `run` ends with the try that is being made."""
+        """It is no longer in the config: it ends with the try that is being made."""
         self.notifier = None
         self.clear("the notifier is no longer in the config")
         self.close()
@@ -74,7 +82,7 @@ class _Outbox:
         while self._waiting:
             self._given_up(self._waiting.popleft(), reason)
 
-    async def run(self) -> None:
+    async def _run(self) -> None:
         while True:
             while self._waiting:
                 await self._tell(self._waiting.popleft())
@@ -84,28 +92,68 @@ class _Outbox:
             await self._news.wait()
 
     async def _tell(self, message: Message) -> None:
+        """Tell it. What some have got goes on its own way: those who have not hold up nothing for the others."""
         reason = "relay stops"
         try:
-            for pause in (*_AGAIN, None):
+            for tries, pause in enumerate((*_AGAIN, None), 1):
                 if self.notifier is None:
                     reason = "the notifier is no longer in the config"
                     break
                 failure = await self._try(self.notifier, message)
                 if failure is None:
-                    journal.notice_sent(self._name, message.kind.value, message.subject, message.count)
-                    self._counted(self._name, "sent")
+                    self._sent(message)
                     return
-                reason, message = failure.reason, failure.rest or message
+                reason = failure.reason
                 if pause is None or not failure.again or self._closing:
                     break
-                self._pausing = True
-                asked = min(failure.after or pause, _LONGEST_AFTER)
-                await self._clock.sleep(max(pause, asked).total_seconds())
-                self._pausing = False
+                if failure.rest is not None:
+                    self._go_on_apart(failure.rest, failure, tries)
+                    return
+                await self._pause(pause, failure)
         except asyncio.CancelledError:
             self._given_up(message, reason)
             raise
         self._given_up(message, reason)
+
+    def _go_on_apart(self, message: Message, failure: NotSent, tries: int) -> None:
+        if self._apart >= _MOST_WAITING:
+            self._drop(message)
+            return
+        self._apart += 1
+        self._begin(self._tell_the_rest(message, failure, tries))
+
+    async def _tell_the_rest(self, message: Message, failure: NotSent, tries: int) -> None:
+        """The tries that are left, for those who have not got it."""
+        try:
+            for pause in _AGAIN[tries - 1 :]:
+                await self._pause(pause, failure)
+                async with self._turn:
+                    if self.notifier is None or self._closing:
+                        break
+                    again = await self._try(self.notifier, message)
+                if again is None:
+                    self._sent(message)
+                    return
+                failure, message = again, again.rest or message
+                if not failure.again:
+                    break
+        except asyncio.CancelledError:
+            self._given_up(message, failure.reason)
+            raise
+        finally:
+            self._apart -= 1
+        self._given_up(message, failure.reason)
+
+    async def _pause(self, pause: timedelta, failure: NotSent) -> None:
+        """Before the next try. Nobody waits that long for relay to stop."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._pausing.add(task)
+        asked = min(failure.after or pause, _LONGEST_AFTER)
+        try:
+            await self._clock.sleep(max(pause, asked).total_seconds())
+        finally:
+            self._pausing.discard(task)
 
     async def _try(self, notifier: Notifier, message: Message) -> NotSent | None:
         try:
@@ -119,6 +167,14 @@ class _Outbox:
             journal.crashed(f"notifier {self._name}")
             return NotSent("the notifier failed by a bug", again=False)
         return None
+
+    def _sent(self, message: Message) -> None:
+        journal.notice_sent(self._name, message.kind.value, message.subject, message.count)
+        self._counted(self._name, "sent")
+
+    def _drop(self, message: Message) -> None:
+        self.dropped += 1
+        self._given_up(message, f"more than {_MOST_WAITING} messages wait for this notifier")
 
     def _given_up(self, message: Message, reason: str) -> None:
         journal.notice_not_sent(self._name, message.kind.value, message.subject, message.count, reason)
@@ -148,7 +204,7 @@ class Notices:
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         for outbox in self._outboxes.values():
-            self._start(outbox)
+            outbox.start()
         self._wake_at(self._quota.next_due())
         return self
 
@@ -175,9 +231,9 @@ class Notices:
             if outbox is not None:
                 outbox.notifier = notifier
                 continue
-            outbox = self._outboxes[name] = _Outbox(name, notifier, self._clock, self._counted)
+            outbox = self._outboxes[name] = _Outbox(name, notifier, self._clock, self._counted, self._begin)
             if self._group is not None and not self._stopped:
-                self._start(outbox)
+                outbox.start()
 
     def share(self, errand: Callable[[str], Awaitable[bool]]) -> None:
         """Several relays see the same routes and sources turn: only who is given the errand of this name tells it."""
@@ -269,10 +325,9 @@ class Notices:
                 reason = "there is no such notifier"
                 journal.notice_not_sent(name, message.kind.value, message.subject, message.count, reason)
 
-    def _start(self, outbox: _Outbox) -> None:
+    def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
         assert self._group is not None
-        outbox.task = self._group.create_task(outbox.run(), name="notifier")
-        self._keep(self._running, outbox.task)
+        self._keep(self._running, self._group.create_task(coroutine, name="notifier"))
 
     @staticmethod
     def _keep(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:

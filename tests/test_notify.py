@@ -192,13 +192,18 @@ async def test_a_service_that_asks_for_patience_is_left_alone(asks: int, waits: 
         await until(lambda: len(ops.tries) == 2)
 
 
-async def test_another_try_goes_to_whom_is_left_also_over_a_reload() -> None:
-    def partly(message: Message) -> NotSent | None:
-        if message.left == ():
-            return None
-        return NotSent("busy", rest=replace(message, left=("bob", "cy") if message.left is None else ()))
+def _all_but_bob(message: Message) -> NotSent | None:
+    """Of whom others than bob are told, who is told by the second try after that."""
+    match message.done:
+        case ():
+            return NotSent("bob is busy", rest=replace(message, done=("ops",)))
+        case ("ops",):
+            return NotSent("bob is busy", rest=replace(message, done=("ops", "cy")))
+    return None
 
-    clock, before, after = ManualClock(), Listener(partly), Listener(partly)
+
+async def test_another_try_goes_to_whom_is_left_also_over_a_reload() -> None:
+    clock, before, after = ManualClock(), Listener(_all_but_bob), Listener(_all_but_bob)
     async with Notices(clock) as notices:
         notices.follow({"ops": before})
         say(notices)
@@ -210,7 +215,39 @@ async def test_another_try_goes_to_whom_is_left_also_over_a_reload() -> None:
         await until(lambda: len(after.heard) == 1)
         say(notices, subject="blog")
         await until(lambda: len(after.tries) > 2)
-    assert [message.left for message in before.tries + after.tries][:4] == [None, ("bob", "cy"), (), None]
+    assert [message.done for message in before.tries + after.tries][:4] == [(), ("ops",), ("ops", "cy"), ()]
+
+
+async def test_who_alone_cannot_be_told_holds_up_nobody(lines: list[dict[str, Any]]) -> None:
+    clock, ops = ManualClock(), Listener(_all_but_bob)
+    async with Notices(clock) as notices:
+        notices.follow({"ops": ops})
+        for n in range(102):
+            say(notices, subject=f"r{n}")
+            await until(lambda n=n: len(ops.tries) == n + 1)  # type: ignore[misc]
+        await until(lambda: notices.dropped == 2)
+        for _ in range(2):
+            await turns()
+            clock.advance(5 * MINUTE)
+        await until(lambda: len(ops.heard) == 100)
+    assert [message.subject for message in ops.heard] == [f"r{n}" for n in range(100)]
+    assert not_sent(lines) == [
+        ("ops", "delivery_failed", 1, "more than 100 messages wait for this notifier")
+    ] * 2  # fmt: skip
+
+
+async def test_who_is_left_is_waited_for_no_longer_when_relay_stops_or_the_notifier_goes(
+    lines: list[dict[str, Any]],
+) -> None:
+    ops, gone = Listener(_all_but_bob), Listener(_all_but_bob)
+    async with Notices(ManualClock()) as notices:
+        notices.follow({"ops": ops, "gone": gone})
+        say(notices, Kind.DELIVERY_FAILED, "www", "ops", "gone")
+        await until(lambda: ops.tries and gone.tries)
+        await turns()
+        notices.follow({"ops": ops})
+        await until(lambda: not_sent(lines))
+    assert [(who, reason) for who, _, _, reason in not_sent(lines)] == [("gone", "bob is busy"), ("ops", "bob is busy")]
 
 
 async def test_what_cannot_help_is_not_tried_again_and_a_bug_ends_nothing(lines: list[dict[str, Any]]) -> None:

@@ -134,6 +134,7 @@ class Email:
         self._starttls = config.starttls
         self._from = config.sender
         self._to = tuple(map(_parsed, config.to))
+        self._addresses = tuple(dict.fromkeys(each.addr_spec for each in self._to))
         self._means = means
         self._connect, self._whole = connect, whole
         self._resolver = Resolver()
@@ -142,22 +143,24 @@ class Email:
 
     async def send(self, message: Message) -> None:
         """See Notifier."""
+        # Another config may have others to tell than the one that has told some already.
+        to = [address for address in self._addresses if address not in message.done]
         try:
-            refused = await self._sent(self._mail(message), message.left)
+            refused = await self._sent(self._mail(message), to) if to else {}
         except NotSent as failure:
-            if message.left is None:
+            if not message.done:
                 raise
             raise NotSent(_partly(message, failure.reason), again=failure.again) from None
         if not refused and not message.never:
             return
-        # The others have it, and are not told twice.
         later = {address: said for address, (said, again) in refused.items() if again}
         never = (*message.never, *(said for said, again in refused.values() if not again))
-        rest = replace(message, left=tuple(later), never=never)
+        done = (*message.done, *(address for address in to if address not in later))
+        rest = replace(message, done=done, never=never)
         raise NotSent(_partly(rest, *later.values()), again=bool(later), rest=rest)
 
-    async def _sent(self, mail: EmailMessage, to: Sequence[str] | None) -> dict[str, tuple[str, bool]]:
-        """Send it to all, or to some; who is refused while others are not: what the server says, and whether it may be
+    async def _sent(self, mail: EmailMessage, to: Sequence[str]) -> dict[str, tuple[str, bool]]:
+        """Send it to these; who is refused while others are not: what the server says, and whether it may be
         asked again. Raises NotSent."""
         refused: dict[str, aiosmtplib.SMTPResponse] | None = None
         try:

@@ -268,6 +268,17 @@ async def test_who_is_refused_for_the_moment_alone_gets_it_with_another_try() ->
     assert office.mails[0]["Message-ID"] == office.mails[1]["Message-ID"]
 
 
+async def test_after_a_reload_those_are_told_who_are_to_be_told_now_and_have_not_been() -> None:
+    async with post_office(refuse=lambda address: "450 wait" if address.startswith("bob") else None) as office:
+        url = f"smtp://127.0.0.1:{office.port}"
+        with pytest.raises(NotSent) as raised:
+            await notifier(url, to=["ops@example.com", "bob@example.com"]).send(SAID)
+        assert raised.value.rest is not None
+        await notifier(url, to=["ops@example.com", "carol@example.com"]).send(raised.value.rest)
+        await notifier(url, to=["ops@example.com"]).send(raised.value.rest)
+    assert office.recipients == [["ops@example.com"], ["carol@example.com"]]
+
+
 @pytest.mark.parametrize(
     ("says", "reason"),
     [
