@@ -6,6 +6,7 @@ in vain: then there are the places that systems are known to use.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 
@@ -33,7 +34,8 @@ def trust(context: ssl.SSLContext) -> None:
     for path in places():
         # One of them that OpenSSL was told of has just been read, which takes a moment.
         if path in ELSEWHERE and not context.cert_store_stats()["x509"]:
-            context.load_verify_locations(path)
+            with contextlib.suppress(ssl.SSLError):  # no certificate is in it: nobody is trusted, as OpenSSL has it
+                context.load_verify_locations(path)
 
 
 def _holds_something(path: str) -> bool:

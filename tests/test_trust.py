@@ -95,3 +95,14 @@ def test_where_openssl_knows_of_nothing_the_usual_places_are_read(
     context = reading()
     authorities.trust(context)
     assert context.read == ["default", str(place)]
+
+
+def test_a_place_with_no_certificate_in_it_trusts_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "empty.crt"
+    place.write_text("# none\n")
+    monkeypatch.setenv("SSL_CERT_FILE", str(place))
+    monkeypatch.setattr(authorities, "ELSEWHERE", (str(place),))
+    context = reading()
+    authorities.trust(context)
+    assert context.read == ["default", str(place)]
+    assert context.cert_store_stats()["x509"] == 0
