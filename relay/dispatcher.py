@@ -225,6 +225,11 @@ class Dispatcher:
         self._attempts.progress_at = moment
 
     @property
+    def sending(self) -> list[DeliveryId]:
+        """What is being sent at this moment."""
+        return [number for courier in self._couriers.values() for number in courier.sending]
+
+    @property
     def in_flight(self) -> int:
         """Attempts being made at this moment."""
         return sum(len(courier.sending) for courier in self._couriers.values())

@@ -297,19 +297,25 @@ class Store(LogReader, Protocol):
         lane the oldest goes first, also where newer ones have joined it before, unless they are being sent or were."""
         ...
 
-    async def move(self, old: str, new: str) -> int:
-        """Give what is held for a removed route to another one, which sends it; how many."""
+    async def move(self, old: str, new: str, sending: Collection[DeliveryId] = ()) -> int:
+        """Give what is held for a removed route to another one, which sends it; how many. In a lane it goes before
+        what came later and is held, but for what is being sent (`sending`)."""
         ...
 
-    async def retry(self, delivery: DeliveryId, now: datetime, after: int | None = None) -> str:
+    async def retry(
+        self, delivery: DeliveryId, now: datetime, after: int | None = None, sending: Collection[DeliveryId] = ()
+    ) -> str:
         """A failed or cancelled delivery becomes pending, due now: same id, attempt numbers go on, the policy's count
         and age start anew, the trigger of its next attempt is `manual`. A pending one becomes due now. Returns its
         route. Raises WrongState for the others (held, merged, delivered) and for one whose lane under `order: latest`
         has been told something newer, KeyError for an unknown id. `after`: only where it waits as this attempt has
-        left it, and nothing was done by hand since; else WrongState."""
+        left it, and nothing was done by hand since; else WrongState. In a lane it goes after what goes on already, but
+        before what came later and is held, unless that is being sent (`sending`)."""
         ...
 
-    async def retry_all(self, query: LogQuery, now: datetime, dry_run: bool = False) -> Retried:
+    async def retry_all(
+        self, query: LogQuery, now: datetime, dry_run: bool = False, sending: Collection[DeliveryId] = ()
+    ) -> Retried:
         """`retry` for every failed delivery that a query finds, in steps; what may not be retried is passed over."""
         ...
 

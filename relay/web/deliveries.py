@@ -83,7 +83,7 @@ class Deliveries:
         desk, text = self._desk, request.match_info["id"]
         number = desk.delivery_id(text)
         try:
-            route = await desk.store.retry(number, desk.clock.now())
+            route = await desk.store.retry(number, desk.clock.now(), sending=desk.dispatcher.sending)
         except KeyError:
             raise no_delivery(text) from None
         journal.manual("retry", request[WHO], delivery_id=text, route=route)
@@ -104,7 +104,7 @@ class Deliveries:
         if not asked and flags.get("all") != "1":
             raise BadFilter("no filter: name some, such as route=www, or say all=1 for everything that failed")
         dry = flags.get("dry_run") == "1"
-        done = await desk.store.retry_all(query, now, dry)
+        done = await desk.store.retry_all(query, now, dry, desk.dispatcher.sending)
         if not dry:
             journal.manual("retry", request[WHO], query=request.query_string, count=done.count)
             await desk.hurry(done.routes)

@@ -227,7 +227,7 @@ class Routes:
         desk.route(new)
         if old in desk.reloader.runtime.routing.routes:
             raise Conflict(f"{old} is still in the config: rename or remove it there and reload, then move")
-        count = await desk.store.move(old, new)
+        count = await desk.store.move(old, new, desk.dispatcher.sending)
         journal.manual("move", request[WHO], route=old, to=new, count=count)
         await desk.dispatcher.obey()
         return answer(200, {"count": count})

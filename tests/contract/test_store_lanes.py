@@ -246,6 +246,36 @@ async def test_one_retried_by_hand_goes_after_the_one_under_way_and_before_later
     assert await desk.claimed() == [later.id]
 
 
+@pytest.mark.parametrize("all_at_once", [False, True])
+async def test_one_retried_goes_before_what_came_later_and_is_held(desk: Desk, all_at_once: bool) -> None:
+    await desk.follow(www=Order.ENTRY)
+    gone = await desk.tell()
+    await desk.store.record(failed(gone))
+    later = [await desk.tell() for _ in range(2)]
+    await desk.settle(kept={"www": HeldReason.PAUSED})
+    if all_at_once:
+        await desk.store.retry_all(LogQuery(), desk.clock.now())
+    else:
+        await desk.store.retry(gone.id, desk.clock.now())
+    await desk.settle("www")
+    for head, n in ((gone, 2), (later[0], 1), (later[1], 1)):
+        assert await desk.claimed() == [head.id]
+        await desk.store.record(delivered(head, n))
+
+
+async def test_one_retried_goes_after_what_is_being_sent_though_its_route_was_paused(desk: Desk) -> None:
+    await desk.follow(www=Order.ENTRY)
+    gone, under_way, later = [await desk.tell() for _ in range(3)]
+    await desk.store.record(failed(gone))
+    assert await desk.claimed() == [under_way.id]
+    await desk.settle(kept={"www": HeldReason.PAUSED})
+    await desk.store.retry(gone.id, desk.clock.now(), sending=[under_way.id])
+    await desk.settle("www")
+    for head, n in ((under_way, 1), (gone, 2), (later, 1)):
+        assert await desk.claimed() == [head.id]
+        await desk.store.record(delivered(head, n))
+
+
 async def test_one_retried_in_an_empty_lane_goes_at_once_and_first(desk: Desk) -> None:
     await desk.follow(www=Order.ENTRY)
     gone = await desk.tell()
@@ -715,6 +745,17 @@ async def test_what_is_moved_keeps_the_order_of_its_new_route(desk: Desk) -> Non
     await desk.settle("www")
     later = await desk.tell()
     for head in (*told, later):
+        assert await desk.claimed() == [head.id]
+        await desk.store.record(delivered(replace(head, route="www")))
+
+
+async def test_what_is_moved_goes_before_what_came_later_and_is_held(desk: Desk) -> None:
+    await desk.follow(www=Order.ENTRY)
+    told = [await desk.tell(route="old") for _ in range(2)] + [await desk.tell() for _ in range(2)]
+    await desk.settle(kept={"www": HeldReason.DISABLED})
+    assert await desk.store.move("old", "www") == 2
+    await desk.settle("www")
+    for head in told:
         assert await desk.claimed() == [head.id]
         await desk.store.record(delivered(replace(head, route="www")))
 

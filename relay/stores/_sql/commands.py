@@ -140,6 +140,7 @@ class Move:
     order: Order
     now: int
     shapes: Shapes
+    begun: lanes.Begun
 
     def __call__(self, connection: Connection, deltas: Deltas) -> int:
         found = connection.execute(_REMOVED, (self.old, AT_ONCE)).fetchall()
@@ -150,6 +151,8 @@ class Move:
         )
         entering = [(number, rows.lane_of(self.order, event), True) for number, _, _, *event in found]
         lanes.enter(connection, self.new, entering)
+        for entered in {lane for _, lane, _ in entering if lane is not None}:
+            lanes.let_oldest(connection, self.new, entered, self.begun, held=True)
         for lane in {lane for _, lane, *_ in found if lane is not None}:
             lanes.release(connection, self.old, lane)
         shift(deltas, self.old, 0, -len(found))
@@ -168,6 +171,7 @@ class Retry:
     orders: Mapping[str, Order]
     """What routes keep now, whatever it was when a delivery ended."""
     now: int
+    begun: lanes.Begun
     after: int | None = None
 
     def one(self, connection: Connection, deltas: Deltas, delivery: DeliveryId, dry: bool = False) -> str:
@@ -209,6 +213,8 @@ class Retry:
                     (now, trigger, lane, int(blocked), delivery),
                 )
                 shift(deltas, route, 1, 0)
+                if blocked:
+                    lanes.let_oldest(connection, route, str(lane), self.begun, held=True)
                 if single:  # of several that were retried only the newest goes out
                     lanes.collapse(connection, route, lane, now, deltas)
             case State.PENDING:  # one that is overdue keeps its place; a window is not moved again

@@ -19,6 +19,9 @@ from relay.stores._sql.tables import UNFINISHED_LANE
 
 AT_ONCE = 500
 
+Begun = Callable[[Connection, Collection[int]], Collection[int]]
+"""Says which of some deliveries are being sent, or may be about to be by another process."""
+
 _UNFINISHED = f"FROM delivery WHERE route = ?1 AND lane = ?2 AND {UNFINISHED_LANE}"
 _HAS_UNFINISHED = f"SELECT EXISTS (SELECT 1 {_UNFINISHED})"
 # Nobody may be let past the one that is being sent. Two looks into the index, however many wait.
@@ -29,7 +32,7 @@ _RELEASE = f"""
 _ADMIT = f"UPDATE delivery SET blocked = 0 WHERE id = ?3 AND {_NONE_GOES_ON}"  # noqa: S608
 # Of what goes on, that which came after something that waits, and has not begun.
 _AHEAD = f"""
-    SELECT id {_UNFINISHED} AND blocked = 0 AND taken = 0 AND attempts = 0
+    SELECT id {_UNFINISHED} AND blocked = 0 AND taken = 0 AND attempts = 0 AND state IN ('held', ?3)
         AND id > (SELECT min(id) {_UNFINISHED} AND blocked = 1)
 """
 _UNFINISHED_OF = f"""
@@ -140,8 +143,7 @@ class Relane:
     order: Order
     deliveries: Sequence[int]
     now: int
-    elsewhere: Callable[[Connection, Collection[int]], Collection[int]]
-    """Says which of these another process may be about to send."""
+    begun: Begun
 
     def __call__(self, connection: Connection, deltas: Deltas) -> None:
         found = connection.execute(_UNFINISHED_OF, (orjson.dumps(self.deliveries).decode(), self.route))
@@ -152,17 +154,21 @@ class Relane:
                 changed.append((number, lane, bool(blocked)))
         enter(connection, self.route, changed)
         for lane in {lane for _, lane, _ in changed if lane is not None}:
-            self._let_oldest(connection, lane)
+            # Since the order came newer ones may have joined the lane. They had not to wait for what was not in it yet.
+            let_oldest(connection, self.route, lane, self.begun)
             if self.order is Order.LATEST:
                 collapse(connection, self.route, lane, self.now, deltas)
 
-    def _let_oldest(self, connection: Connection, lane: str) -> None:
-        """Since the order came newer ones may have joined the lane. They had not to wait for what was not in it yet."""
-        ahead = {number for (number,) in connection.execute(_AHEAD, (self.route, lane))}
-        if ahead:
-            ahead.difference_update(self.elsewhere(connection, ahead))
-            connection.executemany("UPDATE delivery SET blocked = 1 WHERE id = ?", [(number,) for number in ahead])
-            release(connection, self.route, lane)
+
+def let_oldest(connection: Connection, route: str, lane: str, begun: Begun, *, held: bool = False) -> None:
+    """Let the oldest one of a lane go on, where only something newer does that has not begun; and is held, if `held`:
+    what is pending may be taken to be sent at any moment, unless nothing of its route is begun."""
+    pending = "held" if held else "pending"
+    ahead = {number for (number,) in connection.execute(_AHEAD, (route, lane, pending))}
+    ahead.difference_update(begun(connection, ahead) if ahead else ())
+    if ahead:
+        connection.executemany("UPDATE delivery SET blocked = 1 WHERE id = ?", [(number,) for number in ahead])
+        release(connection, route, lane)
 
 
 def enter(connection: Connection, route: str, changed: Sequence[tuple[int, str | None, bool]]) -> None:

@@ -153,12 +153,21 @@ class SqlStore:
         """Those of these that other processes have in hand. Runs in the writer's thread."""
         return ()
 
-    async def move(self, old: str, new: str) -> int:
+    def _begun(self, sending: Collection[DeliveryId]) -> lanes.Begun:
+        """Those that are being sent here, and what others may be about to send."""
+
+        def begun(connection: Connection, deliveries: Collection[int]) -> Collection[int]:
+            return {*sending, *self._in_other_hands(connection, deliveries)}
+
+        return begun
+
+    async def move(self, old: str, new: str, sending: Collection[DeliveryId] = ()) -> int:
         if old == new:
             return 0
         async with self._settling:
             order, now = self._orders.get(new, Order.NONE), to_ms(self._clock.now())
-            return await self._in_steps(commands.Move(old, new, order, now, self._writer.shapes))
+            move = commands.Move(old, new, order, now, self._writer.shapes, self._begun(sending))
+            return await self._in_steps(move)
 
     async def _in_steps(self, step: Command[int]) -> int:
         changed = 0
@@ -174,18 +183,22 @@ class SqlStore:
         delivery.reserved = True
         return await self._claims.collected(delivery)
 
-    async def retry(self, delivery: DeliveryId, now: datetime, after: int | None = None) -> str:
-        retrying = commands.Retry(self.ids, self._orders, to_ms(now), after)
+    async def retry(
+        self, delivery: DeliveryId, now: datetime, after: int | None = None, sending: Collection[DeliveryId] = ()
+    ) -> str:
+        retrying = commands.Retry(self.ids, self._orders, to_ms(now), self._begun(sending), after)
         return await self._writer.call(partial(retrying.one, delivery=delivery))
 
-    async def retry_all(self, query: LogQuery, now: datetime, dry_run: bool = False) -> Retried:
+    async def retry_all(
+        self, query: LogQuery, now: datetime, dry_run: bool = False, sending: Collection[DeliveryId] = ()
+    ) -> Retried:
         total = Retried(0, frozenset())
         # Oldest first, as they came; an id is looked at once, whatever becomes of it meanwhile.
         query = replace(query, status=(State.FAILED.value,), ascending=True, limit=commands.AT_ONCE, before=None)
         while True:
             page = await self._logs.search(query)
             found = [DeliveryId(self.ids.number(item.id)[1]) for item in page.items]
-            retrying = commands.Retry(self.ids, self._orders, to_ms(now))
+            retrying = commands.Retry(self.ids, self._orders, to_ms(now), self._begun(sending))
             done = await self._writer.call(partial(retrying.many, deliveries=found, dry=dry_run))
             total = Retried(total.count + done.count, total.routes | done.routes, total.passed_over + done.passed_over)
             if page.next is None:

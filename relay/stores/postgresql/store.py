@@ -148,8 +148,10 @@ class PostgresStore(SqlStore):
         await self._recall(window)
         return route
 
-    async def retry(self, delivery: DeliveryId, now: datetime, after: int | None = None) -> str:
-        route = await super().retry(delivery, now, after)
+    async def retry(
+        self, delivery: DeliveryId, now: datetime, after: int | None = None, sending: Collection[DeliveryId] = ()
+    ) -> str:
+        route = await super().retry(delivery, now, after, sending)
         await self._say(f"again {self._member.id} {delivery}")
         return route
 
