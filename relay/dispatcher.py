@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Self
 
-from relay import journal
+from relay import journal, waiting
 from relay.attempts import Attempt, Attempts
 from relay.clock import Clock
 from relay.courier import Courier, size_of
@@ -27,6 +27,7 @@ from relay.schedule import Schedule
 from relay.settling import Settling
 from relay.stock import Stock
 from relay.store import Store, Unavailable
+from relay.waiting import Waits
 
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
 _RECORDING = 5.0  # seconds for the results of attempts that were cut off
@@ -214,6 +215,13 @@ class Dispatcher:
         for courier in self._couriers.values():
             courier.look()
             self.pump(courier)
+
+    def waits(self, route: str, delivery: DeliveryId | None = None) -> Waits | None:
+        """What keeps what is due of a route, if anything is known to; nothing keeps what is being sent."""
+        courier = self._couriers.get(route)
+        if courier is None or delivery in courier.sending:
+            return None
+        return waiting.at(courier, self._clock.now())
 
     @property
     def progress_at(self) -> float:

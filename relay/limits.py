@@ -35,6 +35,11 @@ class TokenBucket:
             return 0.0
         return (1 - self._level) / self._per_second
 
+    def wait(self) -> float:
+        """What `take` would say, without taking anything."""
+        level = min(self._burst, self._level + (self._now() - self._at) * self._per_second)
+        return max(0.0, (1 - level) / self._per_second)
+
 
 class FailuresByAddress:
     """A bucket for each address that failed to prove itself: what goes beyond is answered 429, not recorded singly."""

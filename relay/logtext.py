@@ -68,6 +68,8 @@ def page(answer: dict[str, Any], paint: Paint = _unpainted) -> str:
 
 def _delivery(answer: dict[str, Any], paint: Paint) -> list[str]:
     lines = _section("delivery", answer["delivery"], paint)
+    if answer.get("waits_for"):
+        lines.append(f"  waits for  {_value(answer['waits_for'])}")
     if answer.get("merged"):
         lines.append(f"  sent for  {', '.join(answer['merged'])}")
     lines += ["", paint("attempts", "bold") + ("" if answer["attempts"] else ": none yet")]

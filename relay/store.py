@@ -114,6 +114,8 @@ class DeliveryDetail:
     item: LogItem
     attempts: list[Attempt] = field(default_factory=list)
     merged: list[EventId] = field(default_factory=list)
+    behind: str | None = None
+    """The delivery that goes before it in its lane, while it waits for that; looked up for `delivery` alone."""
 
 
 @immutable

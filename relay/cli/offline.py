@@ -77,7 +77,7 @@ async def _read(config: Path | None, path: str, query: Mapping[str, str], unreac
     try:
         if path == "/logs":
             return await read.logs(store, query.items(), SystemClock().now())
-        return await read.log(store, path.removeprefix("/logs/"), redact)
+        return await read.log(store, path.removeprefix("/logs/"), redact, SystemClock().now())
     except logquery.BadFilter as error:
         term.fail(str(error), term.USAGE)
     except (read.NotFound, Unavailable) as error:

@@ -54,4 +54,7 @@ def _said(id_text: str, answer: Any) -> str:
     state = answer["delivery"]["status"]
     if state == "held":
         return f"{id_text}: held, until its route may send ('relay resume', or the config)"
-    return f"{id_text}: {state}, due now" if state == "pending" else f"{id_text}: {state}"
+    if state != "pending":
+        return f"{id_text}: {state}"
+    waits = answer.get("waits_for")  # an older relay does not say it
+    return f"{id_text}: pending, due now" + (f", but waits: {waits['message']}" if waits else "")

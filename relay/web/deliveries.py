@@ -7,13 +7,13 @@ from aiohttp import web
 from relay import journal
 from relay.delivery import State
 from relay.ids import DELIVERY
-from relay.web import logquery
+from relay.web import logquery, read, shape
 from relay.web.answer import WHO, answer
 from relay.web.desk import Desk, no_delivery
 from relay.web.filters import PAGING, filters
 from relay.web.logquery import BadFilter
 from relay.web.operation import GIVEN, Operation, Parameter, Table, gives
-from relay.web.schemas import COUNT, DELIVERY_ID, array, closed, nullable, ref, words
+from relay.web.schemas import COUNT, DELIVERY_ID, WAITS_FOR, array, closed, nullable, ref, words
 
 _DELIVERY = Parameter("id", f"The id of the delivery ({DELIVERY}…).", DELIVERY_ID, what="a delivery")
 _FLAG = words(("1", "0"))
@@ -48,7 +48,12 @@ RETRY = Operation(
     "retryDelivery",
     "deliveries",
     "Makes a failed or cancelled delivery pending, due now; one that is pending becomes due now.",
-    {200: _ITSELF},
+    {
+        200: gives(
+            "The delivery as it is now, and what it waits for although it is due.",
+            closed({"delivery": nullable(ref("LogItem")), "waits_for": WAITS_FOR}),
+        )
+    },
     (409, 503),
     "A 409 for what is delivered, held or merged.",
     names=(_DELIVERY,),
@@ -87,12 +92,14 @@ class Deliveries:
         except KeyError:
             raise no_delivery(text) from None
         journal.manual("retry", request[WHO], delivery_id=text, route=route)
-        shown = await desk.item(number)  # before it is sent: what the retry made of it
+        found = await desk.store.delivery(number)  # before it is sent: what the retry made of it
         desk.dispatcher.again(number, route)
         if desk.kept(route) is not None:
             await desk.look([route])
-            shown = await desk.item(number)
-        return answer(200, {"delivery": shown})
+            found = await desk.store.delivery(number)
+        waits = read.waits(found, desk.clock.now(), desk.waits_here) if found is not None else None
+        shown = shape.item(found.item) if found is not None else None
+        return answer(200, {"delivery": shown, "waits_for": shape.waits(waits)})
 
     async def _retry_all(self, request: web.Request) -> web.Response:
         desk, now = self._desk, self._desk.clock.now()

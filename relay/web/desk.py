@@ -20,7 +20,8 @@ from relay.problems import did_you_mean
 from relay.reload import Reloader
 from relay.retention import Retention
 from relay.routing import Route
-from relay.store import Store
+from relay.store import DeliveryDetail, Store
+from relay.waiting import Waits
 from relay.web import shape
 from relay.web.health import Health
 from relay.web.read import NotFound
@@ -110,6 +111,11 @@ class Desk:
         """A delivery as it is now."""
         found = await self.store.delivery(delivery)
         return shape.item(found.item) if found is not None else None
+
+    def waits_here(self, found: DeliveryDetail) -> Waits | None:
+        """What this relay knows a delivery that is due to wait for."""
+        item = found.item
+        return self.dispatcher.waits(item.route, self.delivery_id(item.id)) if item.route is not None else None
 
 
 def no_delivery(text: str) -> NotFound:

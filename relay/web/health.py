@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from relay import __version__, journal
@@ -86,14 +87,13 @@ class Health:
             "dispatcher": self._stuck(),
             "shutdown": "shutting down" if self.closing else None,
         }
-        due = store.oldest_due if store is not None else None
         free = store.free_bytes if store is not None else None
         degraded = {
             "reload": None if last.ok else f"the last reload failed: {last.error}",
             "disk": f"{free >> 20} MiB left" if free is not None and free < _LITTLE_DISK else None,
             "routes": self._unwell(),
             "sources": self._silent(),
-            "overdue": f"a delivery has been due since {shape.when(due)}" if due and now - due > _OVERDUE else None,
+            "overdue": self._overdue(store.oldest_by_route, now) if store is not None else None,
         }
         # Works as somebody set it up, and may still surprise: it is told, and counts for nothing.
         remarkable = {"listen": "; ".join(self._reloader.handed_over.differences(runtime.config)) or None}
@@ -175,6 +175,19 @@ class Health:
             for name in self._listening.silent
         ]
         return ", ".join(silent) or None
+
+    def _overdue(self, oldest: Mapping[str, datetime], now: datetime) -> str | None:
+        """Of the route with the oldest one; of a thousand others only how many they are."""
+        late = {name: due for name, due in oldest.items() if now - due > _OVERDUE}
+        if not late:
+            return None
+        name = min(late, key=late.__getitem__)
+        waits = self._dispatcher.waits(name)
+        said = f"a delivery of route {name} has been due since {shape.when(late[name])}"
+        cause = f": {waits.message}" if waits is not None else ""
+        others = len(late) - 1
+        more = f"; as have some of {others} other route{'s' if others > 1 else ''}" if others else ""
+        return said + cause + more
 
     def gauges(self) -> Gauges:
         """The figures of a scrape; `refresh` first."""

@@ -93,8 +93,9 @@ class Logs:
                 return answer(200, page)
 
     async def _show(self, request: web.Request) -> web.Response:
-        redact = self._desk.reloader.runtime.redact
-        found = await read.log(self._desk.store, request.match_info["id"], redact)
+        desk = self._desk
+        redact = desk.reloader.runtime.redact
+        found = await read.log(desk.store, request.match_info["id"], redact, desk.clock.now(), desk.waits_here)
         if request[GIVEN].get("format") == "text":
             return plain(_PLAIN, logtext.page(found) + "\n")
         return answer(200, found)

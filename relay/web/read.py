@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, UnknownId
 from relay.secret import Redactor
-from relay.store import LogReader
+from relay.store import DeliveryDetail, LogReader
+from relay.waiting import Waits, behind
 from relay.web import logquery, shape
 
 
@@ -23,12 +24,26 @@ async def logs(store: LogReader, query: Iterable[tuple[str, str]], now: datetime
     return {"items": [shape.item(row) for row in page.items], "next": cursor}
 
 
-async def log(store: LogReader, id_text: str, redact: Redactor) -> dict[str, Any]:
+Waiting = Callable[[DeliveryDetail], Waits | None]
+"""Says what a delivery waits for beside its lane: only a running relay knows."""
+
+
+async def log(
+    store: LogReader, id_text: str, redact: Redactor, now: datetime, waiting: Waiting = lambda found: None
+) -> dict[str, Any]:
     """Everything about a delivery, an event or a rejected request, but the config's secrets. Raises NotFound."""
-    return shape.masked(await _whole(store, id_text), redact)
+    return shape.masked(await _whole(store, id_text, now, waiting), redact)
 
 
-async def _whole(store: LogReader, id_text: str) -> dict[str, Any]:
+def waits(found: DeliveryDetail, now: datetime, waiting: Waiting) -> Waits | None:
+    """What a delivery waits for that is due."""
+    due = found.item.next_attempt_at
+    if due is None or due > now:
+        return None
+    return behind(found.behind) if found.behind is not None else waiting(found)
+
+
+async def _whole(store: LogReader, id_text: str, now: datetime, waiting: Waiting) -> dict[str, Any]:
     try:
         prefix, number = store.ids.number(id_text)
     except UnknownId as error:
@@ -38,7 +53,12 @@ async def _whole(store: LogReader, id_text: str) -> dict[str, Any]:
         if found is not None and found.item.event_id is not None:
             stored = await store.event(EventId(store.ids.number(found.item.event_id)[1]))
             about = shape.event(stored) if stored is not None else {"event": None, "headers": [], "body": None}
-            return {**shape.detail(found), **about, "merged": [store.ids.text(EVENT, event) for event in found.merged]}
+            return {
+                **shape.detail(found),
+                **about,
+                "merged": [store.ids.text(EVENT, event) for event in found.merged],
+                "waits_for": shape.waits(waits(found, now, waiting)),
+            }
     elif prefix == EVENT:
         stored = await store.event(EventId(number))
         if stored is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from relay.delivery import Code, State, Trigger
 from relay.health import RouteState
 from relay.ids import DELIVERY, EVENT, REJECTION
+from relay.waiting import Cause
 from relay.web import logquery
 
 Schema = Mapping[str, Any]
@@ -127,6 +128,10 @@ _ROUTE = {
     "next_probe_at": told(nullable(MOMENT), "When an unhealthy route is tried next."),
 }
 
+WAITS_FOR = told(
+    nullable(ref("Waits")), "What keeps it although it is due, where that is known; null when it may be sent."
+)
+
 _CHANGED = closed({name: array(TEXT) for name in ("added", "removed", "changed")})
 
 COMPONENTS: Mapping[str, Schema] = {
@@ -142,6 +147,7 @@ COMPONENTS: Mapping[str, Schema] = {
     "Failure": closed(
         {"code": words(Code), "message": TEXT}, description="Why an attempt or a delivery did not succeed."
     ),
+    "Waits": closed({"code": words(Cause), "message": TEXT}, description="What a delivery that is due waits for."),
     "Headers": told(
         array(array(TEXT, minItems=2, maxItems=2)), "Pairs of name and value, in their order; what is secret is ***."
     ),
@@ -217,6 +223,7 @@ COMPONENTS: Mapping[str, Schema] = {
                 "attempts": array(ref("Attempt")),
                 **_EVENT,
                 "merged": told(array(EVENT_ID), "The events of the deliveries that are merged into it."),
+                "waits_for": WAITS_FOR,
             },
             optional=_BODY,
             description="Everything about a delivery. A window's event, headers and body are its carrier's.",

@@ -13,6 +13,7 @@ from relay.ids import REJECTION, Ids
 from relay.masking import is_proof
 from relay.secret import MASK, Redactor
 from relay.store import DeliveryDetail
+from relay.waiting import Waits
 
 
 def when(moment: datetime | None) -> str | None:
@@ -23,6 +24,11 @@ def when(moment: datetime | None) -> str | None:
 def failure(error: Failure | None) -> dict[str, str] | None:
     """`{"code", "message"}`, or null."""
     return None if error is None else {"code": error.code, "message": error.message}
+
+
+def waits(found: Waits | None) -> dict[str, str] | None:
+    """`{"code", "message"}`, or null."""
+    return None if found is None else {"code": found.code, "message": found.message}
 
 
 def item(row: LogItem) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from relay.delivery import Code, HeldReason, State
+from relay.delivery import Code, Delivery, HeldReason, State
 from relay.event import Change, Description
-from relay.ids import DeliveryId
+from relay.ids import DELIVERY, DeliveryId
 from relay.lane import Order
 from relay.store import LogQuery, Retried, WrongState
 from tests.contract.desk import SECOND, Desk, again, delivered, expired, failed
@@ -167,6 +167,23 @@ async def test_one_that_is_to_be_tried_again_keeps_its_lane_waiting(desk: Desk) 
     assert await desk.store.next_due("www", desk.clock.now()) == desk.clock.now() + 60 * SECOND
     desk.wait(60)
     assert await desk.claimed() == [first.id]
+
+
+async def test_what_waits_for_another_one_says_for_which(desk: Desk) -> None:
+    await desk.follow(www=Order.ENTRY)
+    first, second, third, other = [await desk.tell(desk.about(entry)) for entry in ("7", "7", "7", "8")]
+
+    async def behind(delivery: Delivery) -> str | None:
+        found = await desk.store.delivery(delivery.id)
+        assert found is not None
+        return found.behind
+
+    said = desk.store.ids.text(DELIVERY, first.id)
+    assert [await behind(one) for one in (first, second, third, other)] == [None, said, said, None]
+    await desk.store.record(again(first, desk.clock.now() + 60 * SECOND))
+    assert await behind(second) == said
+    await desk.store.cancel(first.id, desk.clock.now())
+    assert [await behind(one) for one in (second, third)] == [None, desk.store.ids.text(DELIVERY, second.id)]
 
 
 async def test_what_waits_for_another_one_is_not_what_is_due_next(desk: Desk) -> None:

@@ -177,7 +177,7 @@ async def test_what_is_long_overdue_degrades_health(tmp_path: Path) -> None:
         await dispatcher.stop()  # so that nobody sends it when it is due
         for seconds, status, said in (
             (3600 + 299, "ok", "ok"),
-            (2, "degraded", "a delivery has been due since 2026-11-23T13:00:00.000Z"),
+            (2, "degraded", "a delivery of route r has been due since 2026-11-23T13:00:00.000Z"),
         ):
             clock.advance(seconds)
             dispatcher.progress_at = clock.monotonic()
@@ -466,11 +466,11 @@ async def test_of_a_delivery_everything_is_shown(tmp_path: Path) -> None:
         _, answered = await running.post("/in/any", said, {"Content-Type": "application/json", "X-One": "1"})
         [item] = await running.logs_when(lambda items: items[0]["status"] == "delivered")
         detail = await running.get(f"/logs/{item['id']}")
-        assert detail.keys() == {"delivery", "event", "headers", "body", "attempts", "merged"}
+        assert detail.keys() == {"delivery", "event", "headers", "body", "attempts", "merged", "waits_for"}
         assert detail["delivery"] == item
         assert detail["body"].encode() == said
         assert ["X-One", "1"] in detail["headers"]
-        assert detail["merged"] == []
+        assert (detail["merged"], detail["waits_for"]) == ([], None)
         description = detail["event"]
         assert description["id"] == answered["id"]
         assert description["changes"] == [{"model": "post", "stage": None, "action": "publish", "entry_id": "1"}]

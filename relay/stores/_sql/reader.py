@@ -17,10 +17,11 @@ import orjson
 
 from relay.clock import from_ms, to_ms
 from relay.delivery import Attempt, Delivery, LogItem, Rejection, State, StoredEvent, Window
-from relay.ids import EVENT, DeliveryId, EventId, Ids, moment_ms
+from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids, moment_ms
 from relay.pace import Minute
 from relay.store import Counts, DeliveryDetail, LogQuery, Page
 from relay.stores._sql import clauses, rows, search
+from relay.stores._sql.tables import UNFINISHED_LANE
 from relay.window import MOST_DEBOUNCED, Collected, kind_of
 
 QUERY_SECONDS = 5.0
@@ -47,6 +48,11 @@ _FIRST_DUE = """
             WHERE state = 'pending' AND route = waiting.route AND blocked = 0 AND retried = 1)
     FROM waiting WHERE waiting.route IS NOT NULL
 """
+# The sum: see the next one.
+_BEFORE = f"""
+    SELECT min(+id) FROM delivery WHERE route = (SELECT route FROM delivery WHERE id = ?1 AND blocked = 1)
+        AND lane = (SELECT lane FROM delivery WHERE id = ?1 AND blocked = 1) AND {UNFINISHED_LANE} AND blocked = 0
+"""  # noqa: S608
 # Of the index of what waits, not the first in the table that does.
 # The sum keeps PostgreSQL from walking all of the table in the order of ids for it.
 _OLDEST_PENDING = "SELECT min(+id) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending'"
@@ -211,7 +217,13 @@ class Reader(ABC):
     async def delivery(self, delivery: DeliveryId) -> DeliveryDetail | None:
         """See Store.delivery."""
         details = await self._details("d.id = ?", delivery)
-        return details[0] if details else None
+        if not details:
+            return None
+        found = details[0]
+        if found.item.status == State.PENDING:
+            before = (await self.ask(_BEFORE, (delivery,)))[0][0]
+            found = replace(found, behind=None if before is None else self.ids.text(DELIVERY, before))
+        return found
 
     async def deliveries_of(self, event: EventId) -> list[DeliveryDetail]:
         """See Store.deliveries_of."""

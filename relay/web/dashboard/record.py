@@ -17,6 +17,8 @@ from relay.immutable import immutable
 from relay.pattern import Subject
 from relay.secret import redact_bytes
 from relay.store import DeliveryDetail
+from relay.waiting import Cause
+from relay.web import read
 from relay.web.dashboard import bodies
 from relay.web.dashboard.page import HEADERS, Visit
 from relay.web.read import NotFound
@@ -82,6 +84,7 @@ async def _delivery(visit: Visit, found: DeliveryDetail) -> web.Response:
     newest = found.attempts[-_LISTED_ATTEMPTS:]
     exchanges = [_exchange(made, place < _FULL_ATTEMPTS, room) for place, made in enumerate(reversed(newest))]
     windows = {window.id for window in await store.windows()} if item.status in _CANCELLABLE else set()
+    waits = read.waits(found, visit.now, visit.desk.waits_here)
     known = visit.desk.reloader.runtime.routing.routes
     return visit.respond(
         "delivery.html",
@@ -95,6 +98,7 @@ async def _delivery(visit: Visit, found: DeliveryDetail) -> web.Response:
         cancellable=item.status in _CANCELLABLE,
         route_known=item.route in known,
         unhealthy=item.status == State.PENDING and visit.desk.oversight.state(item.route or "") is RouteState.UNHEALTHY,
+        waits=waits if waits is not None and waits.code is not Cause.HEALTH else None,  # of which a page says more
         kept=visit.desk.kept(item.route) if item.route is not None else None,
         **_event(visit, stored, room, item.route),
     )
