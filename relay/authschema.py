@@ -66,11 +66,10 @@ _OWN_PARAMS = frozenset({"grant_type", "client_id", "client_secret", "scope"})
 
 
 def _params(value: object) -> object:
-    for name in value if isinstance(value, dict) else ():
-        if name in _OWN_PARAMS:
-            raise fields.misplaced(
-                (name,), f"'{name}' is written by relay" + (" (use scope)" if name == "scope" else "")
-            )
+    names = [name for name in value if name in _OWN_PARAMS] if isinstance(value, dict) else []
+    if names:
+        cures = {"scope": " (use scope)"}
+        raise fields.all_misplaced(((name,), f"'{name}' is written by relay{cures.get(name, '')}") for name in names)
     return value
 
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from relay import notifier, source, yamlfile
 from relay.crosscheck import CrossCheck
 from relay.effective import effective, hidden_texts, secrets_in
-from relay.fields import MISSING_KEY, UNKNOWN_KEY, Section, Unresolved, got, shown
+from relay.fields import MISSING_KEY, UNKNOWN_KEY, Section, Unresolved, got, shown, strangers
 from relay.immutable import immutable
 from relay.interpolation import LARGEST
 from relay.notifier import NotifierConfig
@@ -190,19 +190,18 @@ class _Reading:
     def _model(
         self, what: str, value: dict[str, Any], place: Place, types: Mapping[str, ModuleType]
     ) -> type[Section] | None:
-        if "type" not in value:
-            self.problem(place, "missing key 'type'", MISSING_KEY)
-            return None
-        kind = value["type"]
-        if isinstance(kind, Unresolved):
-            return None
-        if not isinstance(kind, str):
-            self.problem((*place, "type"), f"expected a {what} type, got {shown(kind)}")
-        elif kind not in types:
-            self.problem((*place, "type"), f"unknown {what} type {got(kind)}{did_you_mean(kind, types)}")
-        else:
+        kind = value.get("type")
+        if isinstance(kind, str) and not isinstance(kind, Unresolved) and kind in types:
             model: type[Section] = types[kind].Config
             return model
+        if "type" not in value:
+            self.problem(place, "missing key 'type'", MISSING_KEY)
+        elif not isinstance(kind, str):
+            self.problem((*place, "type"), f"expected a {what} type, got {shown(kind)}")
+        elif not isinstance(kind, Unresolved):
+            self.problem((*place, "type"), f"unknown {what} type {got(kind)}{did_you_mean(kind, types)}")
+        for key, message in strangers(value, kind, {name: module.Config for name, module in types.items()}):
+            self.problem((*place, key), message, UNKNOWN_KEY)
         return None
 
     def _routes(self, raw: object) -> dict[int, Route]:

@@ -6,7 +6,7 @@ Every check says what it expected and what it got; `config.py` adds file, line a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, ClassVar, Self
@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from relay import jsontext
 from relay.immutable import immutable
-from relay.problems import did_you_mean
+from relay.problems import did_you_mean, nearest
 from relay.secret import Secret
 
 
@@ -109,7 +109,12 @@ def _line(kind: str, message: str, loc: tuple[int | str, ...]) -> InitErrorDetai
 
 def misplaced(loc: tuple[int | str, ...], message: str) -> ValidationError:
     """A mistake in a key below the value that is being checked."""
-    return ValidationError.from_exception_data("value", [_line(BAD_VALUE, message, loc)])
+    return all_misplaced([(loc, message)])
+
+
+def all_misplaced(mistakes: Iterable[tuple[tuple[int | str, ...], str]]) -> ValidationError:
+    """Several of them, each with where it is."""
+    return ValidationError.from_exception_data("value", [_line(BAD_VALUE, message, loc) for loc, message in mistakes])
 
 
 def missing(key: str) -> ValidationError:
@@ -396,4 +401,22 @@ def chosen(value: dict[str, Any], key: str, models: Mapping[str, type[Section]])
     name = value[key]
     if isinstance(name, str) and name in models:
         return models[name].model_validate(value)
-    raise misplaced((key,), f"expected {any_of(models)}, got {got(name)}{did_you_mean(name, models)}")
+    raise unchosen(value, key, models)
+
+
+def unchosen(value: dict[str, Any], key: str, models: Mapping[str, type[Section]]) -> ValidationError:
+    """A mapping's `key` names none of the models."""
+    name = value[key]
+    lines = [_line(BAD_VALUE, f"expected {any_of(models)}, got {got(name)}{did_you_mean(name, models)}", (key,))]
+    lines += [_line(UNKNOWN_KEY, message, (stranger,)) for stranger, message in strangers(value, name, models)]
+    return ValidationError.from_exception_data("value", lines)
+
+
+def strangers(value: dict[str, Any], name: object, models: Mapping[str, type[Section]]) -> Iterator[tuple[str, str]]:
+    """The keys that none of these models has, each with what is wrong with it, where `name` names none of the models.
+    No more can be known of the others: they are right or wrong with the model that was meant."""
+    near = nearest(name, models) if isinstance(name, str) else None
+    everybodys = {each for model in models.values() for each in model.model_fields}
+    for key in value:
+        if key not in everybodys:
+            yield key, models[near].unknown(key) if near is not None else f"unknown key{did_you_mean(key, everybodys)}"

@@ -26,7 +26,6 @@ from relay.event import Event
 from relay.fields import SecretText, Unresolved, misplaced
 from relay.payload import failed
 from relay.payloadschema import Jmespath, Made
-from relay.problems import did_you_mean
 from relay.routeschema import To
 from relay.secret import MASK
 from relay.wireschema import NOWHERE, Url, parsed_url, shown_url
@@ -227,8 +226,7 @@ def of(value: dict[str, Any]) -> To:
     if isinstance(name, Unresolved):
         return To(url=NOWHERE)
     if not isinstance(name, str) or name not in names():
-        hint = did_you_mean(name, names())
-        raise misplaced(("preset",), f"expected {fields.any_of(names())}, got {fields.got(name)}{hint}")
+        raise fields.unchosen(value, "preset", {each: model(each) for each in names()})
     kind = model(name)
     if issubclass(kind, HookPreset) and "url" in value and "hook" not in value:
         value = {**value, "hook": value["url"]}

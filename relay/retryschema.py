@@ -34,22 +34,25 @@ def statuses(value: object) -> Statuses:
     if isinstance(value, Statuses):
         return value
     codes: set[int] = set()
+    mistakes: list[tuple[tuple[int], str]] = []
     entries = value if isinstance(value, (list, tuple)) else (value,)
     for place, entry in enumerate(entries):
         if isinstance(entry, Unresolved):
             continue
         match = _STATUS.fullmatch(str(entry)) if isinstance(entry, (int, str)) and not isinstance(entry, bool) else None
         if match is None:
-            raise fields.misplaced((place,), f"expected a status such as 204, 200-299 or 2xx, got {got(entry)}")
-        if match[2] is None:
+            mistakes.append(((place,), f"expected a status such as 204, 200-299 or 2xx, got {got(entry)}"))
+        elif match[2] is None:
             first = int(match[1]) * 100
             codes.update(range(first, first + 100))
         else:
             first = int(match[1] + match[2])
             last = int(match[3] or first)
             if last < first:
-                raise fields.misplaced((place,), f"the range {entry} is empty")
+                mistakes.append(((place,), f"the range {entry} is empty"))
             codes.update(range(first, last + 1))
+    if mistakes:
+        raise fields.all_misplaced(mistakes)
     return Statuses(tuple(str(entry) for entry in entries), frozenset(codes))
 
 

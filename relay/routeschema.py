@@ -29,6 +29,7 @@ from relay.fields import (
     Section,
     Texts,
     Unresolved,
+    all_misplaced,
     got,
     misplaced,
     quote_hint,
@@ -105,10 +106,13 @@ def _method(value: object) -> object:
 
 def _headers(value: object) -> object:
     seen: dict[str, str] = {}
+    twice = []
     for name in value if isinstance(value, dict) else ():
         first = seen.setdefault(str(name).lower(), name)
         if first != name:
-            raise ValueError(f"the header '{name}' is given twice, also as '{first}'")
+            twice.append(((), f"the header '{name}' is given twice, also as '{first}'"))
+    if twice:
+        raise all_misplaced(twice)
     return value
 
 

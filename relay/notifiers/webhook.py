@@ -18,7 +18,7 @@ from relay.clock import rfc3339
 from relay.delivery import Code
 from relay.destination import HOP_BY_HOP, Limits, Outbound
 from relay.effective import is_secret_header
-from relay.fields import PositiveDuration, SecretText, Unresolved, any_of, got, misplaced
+from relay.fields import PositiveDuration, SecretText, Unresolved, all_misplaced, any_of, got, misplaced
 from relay.notifier import Means, Message, Notifier, NotifierConfig, NotSent, of_notifiers
 from relay.preset import HookPreset
 from relay.problems import did_you_mean
@@ -73,14 +73,20 @@ class Config(NotifierConfig):
     @classmethod
     def _whole(cls, data: object, handler: ModelWrapValidatorHandler[Config]) -> Config:
         section = handler(data)
+        mistakes: list[tuple[tuple[str, ...], str]] = []
         if section.timeout > _LONGEST:
-            raise misplaced(("timeout",), "expected at most 60s")
+            mistakes.append((("timeout",), "expected at most 60s"))
         for name in section.headers:
             if name.lower() in _OWN:
-                raise misplaced(("headers", name), f"'{name}' is written by relay")
-            if name.lower() == "authorization" and section.auth is not None:
-                raise misplaced(("headers", name), f"'{name}' is also written by auth")
-        section._to()
+                mistakes.append((("headers", name), f"'{name}' is written by relay"))
+            elif name.lower() == "authorization" and section.auth is not None:
+                mistakes.append((("headers", name), f"'{name}' is also written by auth"))
+        try:
+            section._to()
+        except ValidationError as error:
+            mistakes.append((("url",), error.errors()[0]["msg"]))
+        if mistakes:
+            raise all_misplaced(mistakes)
         return section
 
     def _to(self) -> HookPreset:
