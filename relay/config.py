@@ -245,6 +245,8 @@ class _Reading:
         marks = self._document.marks
         if path and path[-1] == "[key]":  # pydantic's way to speak of a mapping's key
             path, kind = path[:-1], UNKNOWN_KEY
+        if marks.broken(path):
+            return  # it stands in the file, and what is wrong with it has been said
         path = marks.existing(path)
         mark = marks.key(path) if kind in (UNKNOWN_KEY, MISSING_KEY) else marks.value(path)
         self._add(to, mark, path, message)

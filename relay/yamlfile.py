@@ -73,6 +73,8 @@ class Node:
     items: list[Node] | dict[str, tuple[Mark, Node]] | None = None
     size: int = 1
     done: bool = True
+    broken: bool = False
+    """Whether what stands there could not be read, as `faults` say: nothing more is to be said of its value."""
 
 
 class Marks:
@@ -98,6 +100,15 @@ class Marks:
             if node is None:
                 return path[:depth]
         return path
+
+    def broken(self, path: Path) -> bool:
+        """Whether something on the way to a path could not be read."""
+        node: Node | None = self._root
+        for part in path:
+            if node is None or node.broken:
+                break
+            node = _child(node, part)
+        return node is not None and node.broken
 
     def _find(self, path: Path) -> tuple[Mark | None, Node]:
         key, node = None, self._root
@@ -234,8 +245,10 @@ class _Composer:
                     node.value = scalar(event)
                 except ValueError as error:
                     self._fault(mark, str(error))
+                    node.broken = True
                 if event.anchor is not None and not event.value and event.implicit[0]:
                     self._fault(mark, f"this anchor has no value {QUOTE['anchor']}")
+                    node.broken = True
                 elif event.anchor is not None and event.implicit[0]:
                     self._unused[id(node)] = node, Fault(*mark, self._path(), _UNUSED)
                 self._put(node, event.anchor, mark, plain=event.implicit[0])
@@ -262,10 +275,10 @@ class _Composer:
         self._unused.pop(id(node), None)
         if node is None:
             self._fault(mark, f"this alias has no anchor before it {QUOTE['alias']}")
-            return Node(mark)
+            return Node(mark, broken=True)
         if not node.done:
             self._fault(mark, "this alias contains itself")
-            return Node(mark)
+            return Node(mark, broken=True)
         self._expanded += node.size
         if self._expanded > _MOST_EXPANDED:
             raise NotYaml(*mark, f"the aliases expand to more than {_MOST_EXPANDED:,} nodes")
