@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-from relay import exposure, preset, query, signschema, source, sourcepath, unmatchable
+from relay import contradiction, exposure, preset, query, signschema, source, sourcepath, unmatchable
 from relay.destination import HOP_BY_HOP, OWN_HEADERS, TELLING_HEADERS
 from relay.fieldmap import FieldMap
 from relay.fields import UNKNOWN_KEY, Section, Unresolved, got
@@ -62,12 +62,14 @@ class CrossCheck:
         self._route_names()
         self._default_headers()
         exposure.of_defaults(self._sections.get("defaults"), self._warning)
+        contradiction.of_defaults(self._sections.get("defaults"), self._warning)
         self._notified(("defaults", "notify"), self._raw_defaults.get("notify"))
         for place, raw in enumerate(self._raw_routes):
             if isinstance(raw, dict):
                 self._route(("routes", place), raw)
         for place, route in self._routes.items():
             exposure.of_route(("routes", place), route, self._warning)
+            contradiction.of_route(("routes", place), route, self._sections.get("defaults"), self._warning)
         for name, notifier in self._notifiers.items():
             exposure.of_notifier(("notifiers", name), notifier, self._warning)
         for section, value in self._read():
