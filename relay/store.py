@@ -150,6 +150,15 @@ class Retried:
     """Those that an order forbids to send again."""
 
 
+@immutable
+class Moved:
+    """What `move` did, or would do."""
+
+    count: int
+    windows_left: int = 0
+    """Those that are held by hand, and stay where they are."""
+
+
 class Haste(Enum):
     """How what is past its time is to be removed."""
 
@@ -299,9 +308,10 @@ class Store(LogReader, Protocol):
         lane the oldest goes first, also where newer ones have joined it before, unless they are being sent or were."""
         ...
 
-    async def move(self, old: str, new: str, sending: Collection[DeliveryId] = ()) -> int:
-        """Give what is held for a removed route to another one, which sends it; how many. In a lane it goes before
-        what came later and is held, but for what is being sent (`sending`)."""
+    async def move(self, old: str, new: str, sending: Collection[DeliveryId] = (), *, dry_run: bool = False) -> Moved:
+        """Give what is held for a removed route to another one, which sends it, with what was merged into it. Windows
+        that are held by hand stay. In a lane it goes before what came later and is held, but for what is being sent
+        (`sending`)."""
         ...
 
     async def retry(

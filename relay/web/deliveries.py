@@ -13,10 +13,9 @@ from relay.web.desk import Desk, no_delivery
 from relay.web.filters import PAGING, filters
 from relay.web.logquery import BadFilter
 from relay.web.operation import GIVEN, Operation, Parameter, Table, gives
-from relay.web.schemas import COUNT, DELIVERY_ID, WAITS_FOR, array, closed, nullable, ref, words
+from relay.web.schemas import COUNT, DELIVERY_ID, SWITCH, WAITS_FOR, array, closed, nullable, ref, words
 
 _DELIVERY = Parameter("id", f"The id of the delivery ({DELIVERY}…).", DELIVERY_ID, what="a delivery")
-_FLAG = words(("1", "0"))
 _STATUS = Parameter("status", "May be said; nothing else is retried.", array(words([State.FAILED]), minItems=1))
 _ITSELF = gives("The delivery as it is now.", closed({"delivery": nullable(ref("LogItem"))}))
 
@@ -36,8 +35,8 @@ RETRY_ALL = Operation(
     (503,),
     "Without a filter it wants `all=1`. `limit`, `cursor` and `order` are refused.",
     parameters=(
-        Parameter("dry_run", "1 only counts.", _FLAG),
-        Parameter("all", "1 for everything that failed.", _FLAG),
+        Parameter("dry_run", "1 only counts.", SWITCH),
+        Parameter("all", "1 for everything that failed.", SWITCH),
     ),
     filters=(*filters(leave_out=(*PAGING, _STATUS.name)), _STATUS),
     refuses=dict.fromkeys(PAGING, "is for lists: all that the other filters find is retried"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,7 +15,7 @@ from relay.web import shape
 from relay.web.answer import WHO, Conflict, answer
 from relay.web.desk import Desk
 from relay.web.operation import GIVEN, Operation, Parameter, Table, gives
-from relay.web.schemas import COUNT, array, closed, ref
+from relay.web.schemas import COUNT, SWITCH, TEXT, array, closed, ref
 
 _NAME = Parameter("name", "The name of the route.", {"type": "string", "minLength": 1})
 _REASON = Parameter("reason", "Why, for people.", {"type": "string", "minLength": 1, "maxLength": 500})
@@ -96,7 +97,12 @@ MOVE = Operation(
     "moveRoute",
     "routes",
     "Gives what is held for a removed route to another one.",
-    {200: gives("How many deliveries.", closed({"count": COUNT}))},
+    {
+        200: gives(
+            "How many deliveries; how many windows that are held by hand stay with the old one; and what to look at.",
+            closed({"count": COUNT, "windows_left": COUNT, "warnings": array(TEXT)}),
+        )
+    },
     (409, 503),
     "A 409 while the old route is in the config.",
     names=(Parameter("name", "The name that the route had.", {"type": "string", "minLength": 1}),),
@@ -107,6 +113,7 @@ MOVE = Operation(
             {"type": "string", "minLength": 1},
             missing="say with to=ROUTE which route takes the deliveries over",
         ),
+        Parameter("dry_run", "1 only counts.", SWITCH),
     ),
 )
 
@@ -227,7 +234,15 @@ class Routes:
         desk.route(new)
         if old in desk.reloader.runtime.routing.routes:
             raise Conflict(f"{old} is still in the config: rename or remove it there and reload, then move")
-        count = await desk.store.move(old, new, desk.dispatcher.sending)
-        journal.manual("move", request[WHO], route=old, to=new, count=count)
-        await desk.dispatcher.obey()
-        return answer(200, {"count": count})
+        dry = request[GIVEN].get("dry_run") == "1"
+        moved = await desk.store.move(old, new, desk.dispatcher.sending, dry_run=dry)
+        if not dry:
+            journal.manual("move", request[WHO], route=old, to=new, count=moved.count)
+            await desk.dispatcher.obey()
+        warnings = [_left_behind(moved.windows_left, old)] if moved.windows_left else []
+        return answer(200, {"count": moved.count, "windows_left": moved.windows_left, "warnings": warnings})
+
+
+def _left_behind(windows: int, route: str) -> str:
+    those = "1 window that is" if windows == 1 else f"{windows} windows that are"
+    return f"{route} keeps {those} held by hand: 'relay windows flush --route {shlex.quote(route)}', then move again"

@@ -63,6 +63,8 @@ def told(schema: Schema, description: str) -> Schema:
 TEXT: Schema = {"type": "string"}
 FLAG: Schema = {"type": "boolean"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+SWITCH: Schema = {"type": "string", "enum": ["1", "0"]}
+"""Of a parameter that is on or off."""
 SECONDS: Schema = {"type": "number", "minimum": 0}
 MOMENT: Schema = {"type": "string", "format": "date-time"}
 SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}

@@ -277,6 +277,29 @@ def test_a_renamed_route_takes_over_what_is_held(world: World) -> None:
         assert world.run("reload").code == 0
 
 
+def test_a_move_leaves_windows_that_are_held_by_hand_and_says_so(world: World) -> None:
+    before = world.config.read_text()
+    try:
+        found = window(world)
+        assert world.run("windows", "hold", found).code == 0
+        world.config.write_text(before.replace("name: slow", "name: tidy"))
+        assert world.run("reload").code == 0
+        left = "relay: slow keeps 1 window that is held by hand: 'relay windows flush --route slow', then move again\n"
+        assert world.run("move", "slow", "tidy", "--dry-run") == Ended(
+            0, "0 deliveries would move from slow to tidy\n", left
+        )
+        assert world.run("move", "slow", "tidy") == Ended(1, "0 deliveries moved from slow to tidy\n", left)
+        ended = world.run("move", "slow", "tidy", "--json")
+        assert (ended.code, ended.err) == (1, left)
+        assert (ended.json["count"], ended.json["windows_left"]) == (0, 1)
+        assert world.run("windows", "flush", "--route", "slow").code == 0
+        assert world.run("move", "slow", "tidy") == Ended(0, "1 delivery moved from slow to tidy\n", "")
+        assert {item["id"] for item in world.items("--route", "tidy")} > {found}, "what was merged into it is there too"
+    finally:
+        world.config.write_text(before)
+        assert world.run("reload").code == 0
+
+
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 from relay.delivery import HeldReason, State, Trigger
 from relay.ids import DeliveryId, EventId
 from relay.lane import Order
-from relay.store import LogQuery, Retried, WrongState
+from relay.store import LogQuery, Moved, Retried, WrongState
 from relay.window import batch, debounce
 from tests.contract.desk import SECOND, Desk, again, delivered, failed
 from tests.fakes import NOON
@@ -40,10 +40,10 @@ async def test_the_reason_may_change_while_something_is_held(desk: Desk) -> None
     """Held since it was paused, then because it was removed: what is moved is what was removed."""
     await desk.tell()
     await desk.pause()
-    assert await desk.store.move("www", "new") == 0
+    assert await desk.store.move("www", "new") == Moved(0)
     await desk.settle()
     await desk.store.settle([], {})
-    assert await desk.store.move("www", "new") == 1
+    assert await desk.store.move("www", "new") == Moved(1)
 
 
 async def test_what_a_pause_held_goes_on_as_resumed_but_for_what_is_not_due(desk: Desk) -> None:
@@ -293,26 +293,26 @@ async def test_what_is_held_for_a_removed_route_can_be_given_to_another(desk: De
     await desk.store.record(failed(moved[2]))
     stays = await desk.tell(route="other")
     await desk.settle("www")
-    assert await desk.store.move("old", "www") == 2
+    assert await desk.store.move("old", "www") == Moved(2)
     assert desk.counts() == {"www": (0, 2), "other": (0, 1)}
     await desk.settle("www")
     assert await desk.claimed() == [delivery.id for delivery in moved[:2]]
     assert await desk.states(*moved, stays) == ["pending", "pending", "failed", "held"]
-    assert await desk.store.move("old", "www") == 0
+    assert await desk.store.move("old", "www") == Moved(0)
 
 
 async def test_what_is_sent_or_paused_is_not_moved(desk: Desk) -> None:
     await desk.tell(route="old")
-    assert await desk.store.move("old", "www") == 0
+    assert await desk.store.move("old", "www") == Moved(0)
     await desk.pause("old")
-    assert await desk.store.move("old", "www") == 0
+    assert await desk.store.move("old", "www") == Moved(0)
     assert desk.counts() == {"old": (0, 1)}
 
 
 async def test_what_is_moved_to_where_it_is_stays(desk: Desk) -> None:
     await desk.tell(route="old")
     await desk.settle("www")
-    assert await desk.store.move("old", "old") == 0
+    assert await desk.store.move("old", "old") == Moved(0)
     assert desk.counts() == {"old": (0, 1)}
 
 
@@ -320,7 +320,7 @@ async def test_any_number_is_moved(desk: Desk) -> None:
     event = desk.about()
     await desk.put(event, [desk.owe(event, "old") for _ in range(1234)])
     await desk.settle("www")
-    assert await desk.store.move("old", "www") == 1234
+    assert await desk.store.move("old", "www") == Moved(1234)
     assert desk.counts() == {"www": (0, 1234)}
 
 

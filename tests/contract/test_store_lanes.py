@@ -12,7 +12,7 @@ from relay.delivery import Code, Delivery, HeldReason, State
 from relay.event import Change, Description
 from relay.ids import DELIVERY, DeliveryId
 from relay.lane import Order
-from relay.store import LogQuery, Retried, WrongState
+from relay.store import LogQuery, Moved, Retried, WrongState
 from tests.contract.desk import SECOND, Desk, again, delivered, expired, failed
 
 KEEPING = [Order.ENTRY, Order.LATEST, Order.ROUTE]
@@ -758,7 +758,7 @@ async def test_what_is_moved_keeps_the_order_of_its_new_route(desk: Desk) -> Non
     await desk.follow(www=Order.ENTRY)
     told = [await desk.tell(route="old") for _ in range(2)]
     await desk.settle("www")
-    assert await desk.store.move("old", "www") == 2
+    assert await desk.store.move("old", "www") == Moved(2)
     await desk.settle("www")
     later = await desk.tell()
     for head in (*told, later):
@@ -770,7 +770,7 @@ async def test_what_is_moved_goes_before_what_came_later_and_is_held(desk: Desk)
     await desk.follow(www=Order.ENTRY)
     told = [await desk.tell(route="old") for _ in range(2)] + [await desk.tell() for _ in range(2)]
     await desk.settle(kept={"www": HeldReason.DISABLED})
-    assert await desk.store.move("old", "www") == 2
+    assert await desk.store.move("old", "www") == Moved(2)
     await desk.settle("www")
     for head in told:
         assert await desk.claimed() == [head.id]

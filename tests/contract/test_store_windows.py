@@ -13,7 +13,7 @@ from relay.delivery import Delivery, HeldReason, Result, State, Trigger
 from relay.event import Event
 from relay.ids import EVENT, DeliveryId
 from relay.lane import Order
-from relay.store import WrongState
+from relay.store import LogQuery, Moved, WrongState
 from relay.window import Grouping
 from tests.contract.desk import SECOND, Desk, again, delivered, expired, failed
 from tests.fakes import NOON
@@ -536,12 +536,44 @@ async def test_windows_are_shown_oldest_first(desk: Desk) -> None:
     assert [each.id for each in await desk.store.windows()] == [delivery.id for delivery in told]
 
 
+async def test_what_was_merged_into_a_window_is_moved_with_it_however_much_that_is(desk: Desk) -> None:
+    desk.groupings["old"] = debounce()
+    event = desk.about()
+    carrier = desk.owed(event, "old")
+    await desk.store.add(event, [carrier, *(desk.owed(event, "old") for _ in range(1233))])
+    await desk.tell(route="other")
+    await desk.settle("www")
+    assert await desk.store.move("old", "www") == Moved(1)
+    found = await desk.store.search(LogQuery(route=("www",), limit=1000))
+    assert found.next is not None
+    rest = await desk.store.search(LogQuery(route=("www",), limit=1000, before=found.next))
+    assert [len(found.items), len(rest.items)] == [1000, 234]
+    assert {item.route for item in (*found.items, *rest.items)} == {"www"}
+    assert (await desk.store.search(LogQuery(route=("old",)))).items == []
+    assert desk.counts() == {"www": (0, 1), "other": (0, 1)}
+
+
+async def test_a_move_says_what_it_would_do_and_which_windows_it_leaves(desk: Desk) -> None:
+    desk.groupings["old"] = debounce(by=("entry_id",))
+    held = [await desk.tell(desk.about(entry), route="old") for entry in ("a", "b")]
+    for each in held:
+        await desk.store.hold(each.id, desk.clock.now())
+    await desk.tell(desk.about("c"), route="old")
+    await desk.settle("www")
+    assert await desk.store.move("old", "www", dry_run=True) == Moved(1, windows_left=2)
+    assert desk.counts() == {"old": (0, 3)}
+    assert await desk.store.move("old", "www") == Moved(1, windows_left=2)
+    assert desk.counts() == {"old": (0, 2), "www": (0, 1)}
+    await desk.store.flush(held[0].id, desk.clock.now(), HeldReason.REMOVED)
+    assert await desk.store.move("old", "www") == Moved(1, windows_left=1)
+
+
 async def test_a_window_that_is_moved_to_another_route_is_sent_whole_and_takes_no_more(desk: Desk) -> None:
     desk.groupings |= {"old": debounce(), "www": debounce()}
     told = [await desk.tell(route="old") for _ in range(2)]
     own = await desk.tell(route="www")
     await desk.settle("www")
-    assert await desk.store.move("old", "www") == 1
+    assert await desk.store.move("old", "www") == Moved(1)
     await desk.settle("www")
     assert await desk.carrier(await desk.tell(route="www")) == own.id
     desk.wait(10)
@@ -592,7 +624,7 @@ async def test_a_window_held_by_hand_goes_on_when_what_it_waited_for_is_moved_aw
     held = await desk.tell()
     await desk.store.hold(held.id, desk.clock.now())
     await desk.settle("new")
-    assert await desk.store.move("www", "new") == 1
+    assert await desk.store.move("www", "new") == Moved(1, windows_left=1)
     await desk.settle("www", "new")
     await desk.store.flush(held.id, desk.clock.now(), None)
     assert await desk.claimed() == [held.id]

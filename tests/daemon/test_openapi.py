@@ -301,7 +301,11 @@ async def test_every_answer_is_as_it_is_described_and_every_action_is_in_the_log
         for name in ("good", "ill", "nobody"):
             tried = await ask("POST", f"/routes/{name}/test")
             assert (tried["response"] is None) == (name == "nobody")
-        assert (await ask("POST", "/routes/gone/move?to=good")) == {"count": 1}
+        assert (await ask("POST", "/routes/gone/move?to=good")) == {
+            "count": 1,
+            "windows_left": 0,
+            "warnings": [],
+        }
         for path in ("/routes/pause?reason=x", "/routes/resume", "/routes/good/pause", "/routes/good/resume"):
             await ask("POST", path)
         # What is refused.

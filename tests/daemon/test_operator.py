@@ -520,12 +520,17 @@ async def test_a_renamed_route_takes_over_what_is_held_and_sends_it(
         await post(running, "/reload")
         assert "did you mean 'new'?" in (await post(running, "/routes/old/move?to=nwe", 404))["detail"]
         assert "say with to=ROUTE" in (await post(running, "/routes/old/move", 400))["detail"]
-        assert await post(running, "/routes/old/move?to=new") == {"count": 3}
+        assert await post(running, "/routes/old/move?to=new&dry_run=1") == moved(3)
+        assert await post(running, "/routes/old/move?to=new") == moved(3)
         await there.wait_count(6)
         await running.logs_when(lambda items: len(items) == 3, "?route=new&status=delivered")
-        assert await post(running, "/routes/old/move?to=new") == {"count": 0}
+        assert await post(running, "/routes/old/move?to=new") == moved(0)
         line = next(line for line in lines(capsysbinary, "manual_action") if line["action"] == "move")
         assert (line["route"], line["to"], line["count"], line["who"]) == ("old", "new", 3, "anonymous")
+
+
+def moved(count: int) -> dict[str, Any]:
+    return {"count": count, "windows_left": 0, "warnings": []}
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import orjson
+
 from relay.clock import Clock, to_ms
 from relay.delivery import HeldReason, State, Trigger
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids
@@ -35,6 +37,9 @@ _ROUTES = """
 _REMOVED = (
     f"SELECT d.id, d.lane, d.shape, {rows.event_columns('e')} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
     " WHERE d.state = 'held' AND d.route = ? AND d.held_reason = 'removed' ORDER BY d.id LIMIT ?"
+)
+_MERGED_INTO = (
+    "SELECT id, shape FROM delivery WHERE merged_into IN (SELECT value FROM json_each(?1)) AND route <> ?2 LIMIT ?3"
 )
 _STATE = f"SELECT state FROM delivery WHERE id = ? {LOCK}"  # noqa: S608
 _TO_CANCEL = f"SELECT state, route, lane FROM delivery WHERE id = ? {LOCK}"  # noqa: S608
@@ -132,8 +137,8 @@ class Release:
 
 @immutable
 class Move:
-    """Some deliveries that are held for a removed route become another route's, in its lanes. Windows among them take
-    no more."""
+    """Some deliveries that are held for a removed route become another route's, in its lanes, once all that was merged
+    into them has. Windows among them take no more. Returns how many, without the merged ones; None when all is done."""
 
     old: str
     new: str
@@ -142,13 +147,16 @@ class Move:
     shapes: Shapes
     begun: lanes.Begun
 
-    def __call__(self, connection: Connection, deltas: Deltas) -> int:
+    def __call__(self, connection: Connection, deltas: Deltas) -> int | None:
         found = connection.execute(_REMOVED, (self.old, AT_ONCE)).fetchall()
-        shapes = {shape: self.shapes.moved(connection, shape, self.new) for _, _, shape, *_ in found}
-        connection.executemany(
-            "UPDATE delivery SET route = ?, shape = ?, open = 0 WHERE id = ?",
-            [(self.new, shapes[shape], number) for number, _, shape, *_ in found],
-        )
+        if not found:
+            return None
+        ids = orjson.dumps([number for number, *_ in found]).decode()
+        merged = connection.execute(_MERGED_INTO, (ids, self.new, AT_ONCE)).fetchall()
+        self._rename(connection, merged)
+        if len(merged) == AT_ONCE:  # there may be more: one window may have thousands
+            return 0
+        self._rename(connection, [(number, shape) for number, _, shape, *_ in found])
         entering = [(number, rows.lane_of(self.order, event), True) for number, _, _, *event in found]
         lanes.enter(connection, self.new, entering)
         for entered in {lane for _, lane, _ in entering if lane is not None}:
@@ -161,6 +169,14 @@ class Move:
             for lane in {lane for _, lane, _ in entering}:
                 lanes.collapse(connection, self.new, lane, self.now, deltas)
         return len(found)
+
+    def _rename(self, connection: Connection, some: Sequence[tuple[int, int]]) -> None:
+        """These deliveries, each with its shape, are the new route's."""
+        shapes = {shape: self.shapes.moved(connection, shape, self.new) for _, shape in some}
+        connection.executemany(
+            "UPDATE delivery SET route = ?, shape = ?, open = 0 WHERE id = ?",
+            [(self.new, shapes[shape], number) for number, shape in some],
+        )
 
 
 @immutable

@@ -78,6 +78,10 @@ _MERGED_INTO_WINDOWS = f"SELECT merged_into, event_id FROM delivery WHERE merged
 # Told by the indexes alone.
 _PENDING_OF = "SELECT id FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND route = ?"
 _HELD_OF = "SELECT id FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND route = ?"
+_HELD_BY_REASON = (
+    "SELECT held_reason, count(*) FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND route = ?"
+    " GROUP BY held_reason"
+)
 _COUNTED = 50_000
 _EVENTS_BY_MINUTE = f"""
     SELECT id / {rows.PER_MS} / 60000 AS minute, count(*)
@@ -176,6 +180,10 @@ class Reader(ABC):
             )
             for number, route, due, state, event in carriers
         ]
+
+    async def held(self, route: str) -> dict[str, int]:
+        """How many deliveries of a route are held, by why."""
+        return dict(await self.ask(_HELD_BY_REASON, (route,)))
 
     async def states(self, kind: str) -> dict[str, dict[str, Any]]:
         """See Store.states."""

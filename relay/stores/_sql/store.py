@@ -28,7 +28,7 @@ from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order, lane, supersedes
 from relay.pace import Minute
-from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Page, Retried, Settled
+from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Moved, Page, Retried, Settled
 from relay.stores._sql import commands, lanes, rows
 from relay.stores._sql.changes import Changed
 from relay.stores._sql.connection import Command, Connection
@@ -161,13 +161,19 @@ class SqlStore:
 
         return begun
 
-    async def move(self, old: str, new: str, sending: Collection[DeliveryId] = ()) -> int:
+    async def move(self, old: str, new: str, sending: Collection[DeliveryId] = (), *, dry_run: bool = False) -> Moved:
         if old == new:
-            return 0
+            return Moved(0)
+        if dry_run:
+            held = await self._logs.held(old)
+            return Moved(held.get(HeldReason.REMOVED, 0), held.get(HeldReason.HAND, 0))
+        moved = 0
         async with self._settling:
             order, now = self._orders.get(new, Order.NONE), to_ms(self._clock.now())
             move = commands.Move(old, new, order, now, self._writer.shapes, self._begun(sending))
-            return await self._in_steps(move)
+            while (number := await self._writer.call(move)) is not None:
+                moved += number
+        return Moved(moved, (await self._logs.held(old)).get(HeldReason.HAND, 0))
 
     async def _in_steps(self, step: Command[int]) -> int:
         changed = 0
