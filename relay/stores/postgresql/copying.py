@@ -99,13 +99,13 @@ def copy(source: Path, url: str, progress: Progress) -> Copied:
     """Copy the store in the file `source` to `url`, `postgresql://…`, and check what came there. The source stays as
     it is.
 
-    Raises Locked where a relay runs on the source; Unusable where it is missing, older or damaged, or the database is
-    not to be used; CannotCopy where that holds something; Unavailable where the database, or the file, cannot be used
-    now. Then nothing has been changed.
+    Raises Locked where a relay runs on the source; Unusable where it is older or damaged, or the database is not to be
+    used; CannotCopy where it is missing, or the database holds something; Unavailable where the database, or the file,
+    cannot be used now. Then nothing has been changed.
     """
     path = opening.place(source)
     if not path.exists():
-        raise Unusable(f"there is no store at {path}")
+        raise CannotCopy(f"there is no store at {path}")
     where = place(url)
     held = asyncio.run(lock(path, SystemClock(), 0.0))
     try:
