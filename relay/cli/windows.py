@@ -79,9 +79,11 @@ def _of_routes(daemon: ask.Daemon, windows: list[dict[str, Any]], names: list[st
     """The windows of routes, of which those that are held may be gone from the config."""
     held = {window["route"] for window in windows}
     if not held.issuperset(names):
-        known = [route["name"] for route in hand.get(daemon, "/routes", "routes")["routes"]]
+        routes = hand.get(daemon, "/routes", "removed")
+        known = [route["name"] for route in routes["routes"]]
+        held.update(known, (route["name"] for route in routes["removed"]))  # what those had open may be closed by now
         for name in names:
-            if name not in held and name not in known:
+            if name not in held:
                 term.fail(term.one_of("route", name, known), term.USAGE)
     return [window for window in windows if window["route"] in names]
 

@@ -292,7 +292,9 @@ def test_a_move_leaves_windows_that_are_held_by_hand_and_says_so(world: World) -
         ended = world.run("move", "slow", "tidy", "--json")
         assert (ended.code, ended.err) == (1, left)
         assert (ended.json["count"], ended.json["windows_left"]) == (0, 1)
+        assert world.run("windows", "--route", "slow", "--json").json["items"][0]["id"] == found
         assert world.run("windows", "flush", "--route", "slow").code == 0
+        assert world.run("windows", "--route", "slow", "--json") == Ended(0, '{\n  "items": []\n}\n', "")
         assert world.run("move", "slow", "tidy") == Ended(0, "1 delivery moved from slow to tidy\n", "")
         assert {item["id"] for item in world.items("--route", "tidy")} > {found}, "what was merged into it is there too"
     finally:
