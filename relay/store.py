@@ -143,11 +143,15 @@ class StoreStatus:
 class Retried:
     """What `retry_all` did, or would do."""
 
-    count: int
-    routes: frozenset[str]
-    """Where something is due now."""
+    routes: Mapping[str, int]
+    """How many are due now, by where they go."""
     passed_over: int = 0
     """Those that an order forbids to send again."""
+
+    @property
+    def count(self) -> int:
+        """How many are due now."""
+        return sum(self.routes.values())
 
 
 @immutable

@@ -9,6 +9,8 @@ import click
 
 from relay.cli import hand, selection, term
 
+_HELD = "held, until its route may send ('relay resume', or the config)"
+
 
 @click.command("retry")
 @selection.options("[ID…]", everything="Everything that failed.")
@@ -40,9 +42,11 @@ def command(**given: Any) -> None:
     if chosen.as_json:
         click.echo(json.dumps(done, indent=2))
         return
-    count = term.count(done["count"], "delivery")
-    would = "would be" if dry_run else "is" if done["count"] == 1 else "are"
-    click.echo(f"{count} {would} pending, due now")
+    held = done.get("held", 0)  # an older relay does not say it
+    if held < done["count"] or not held:
+        click.echo(_become(done["count"] - held, "pending, due now", dry_run))
+    if held:
+        click.echo(_become(held, _HELD, dry_run))
     if done["passed_over"]:
         click.echo(
             f"{term.count(done['passed_over'], 'delivery')} passed over:"
@@ -50,10 +54,15 @@ def command(**given: Any) -> None:
         )
 
 
+def _become(number: int, what: str, dry_run: bool) -> str:
+    would = "would be" if dry_run else "is" if number == 1 else "are"
+    return f"{term.count(number, 'delivery')} {would} {what}"
+
+
 def _said(id_text: str, answer: Any) -> str:
     state = answer["delivery"]["status"]
     if state == "held":
-        return f"{id_text}: held, until its route may send ('relay resume', or the config)"
+        return f"{id_text}: {_HELD}"
     if state != "pending":
         return f"{id_text}: {state}"
     waits = answer.get("waits_for")  # an older relay does not say it

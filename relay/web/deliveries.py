@@ -27,9 +27,10 @@ RETRY_ALL = Operation(
     "Retries all failed deliveries that the filters find.",
     {
         200: gives(
-            "How many; and how many were passed over, because their route sends only what is newest and that was sent "
-            "or waits (`order: latest`), or because the body of their event is no longer kept.",
-            closed({"count": COUNT, "passed_over": COUNT}),
+            "How many; how many of these are held until their route may send; and how many were passed over, because "
+            "their route sends only what is newest and that was sent or waits (`order: latest`), or because the body "
+            "of their event is no longer kept.",
+            closed({"count": COUNT, "held": COUNT, "passed_over": COUNT}),
         )
     },
     (503,),
@@ -114,7 +115,8 @@ class Deliveries:
         if not dry:
             journal.manual("retry", request[WHO], query=request.query_string, count=done.count)
             await desk.hurry(done.routes)
-        return answer(200, {"count": done.count, "passed_over": done.passed_over})
+        held = sum(number for route, number in done.routes.items() if desk.holds(route))
+        return answer(200, {"count": done.count, "held": held, "passed_over": done.passed_over})
 
     async def _cancel(self, request: web.Request) -> web.Response:
         desk, text = self._desk, request.match_info["id"]

@@ -105,6 +105,13 @@ class Desk:
             case _:
                 return None
 
+    def holds(self, route: str) -> bool:
+        """Whether what waits of a route is held. One that is not in this config another relay may send for."""
+        why, shared = self.kept(route), self.store.shared
+        if why is not HeldReason.REMOVED or shared is None:
+            return why is not None
+        return not any(route in each.routes for each in shared.members() if not each.me)
+
     # -- what is answered --------------------------------------------------------------------------------------------
 
     async def item(self, delivery: DeliveryId) -> dict[str, Any] | None:

@@ -99,7 +99,7 @@ def test_many_are_retried_by_filters(world: World) -> None:
     ids = failed(world, "many", 3)
     where = ["--model", "many", "--route", "down", "--since", "1h"]
     assert world.run("retry", *where, "--dry-run").out == "3 deliveries would be pending, due now\n"
-    assert world.run("retry", *where, "--dry-run", "--json").json == {"count": 3, "passed_over": 0}
+    assert world.run("retry", *where, "--dry-run", "--json").json == {"count": 3, "held": 0, "passed_over": 0}
     assert {item["attempts"] for item in world.items("--model", "many")} == {1}
     assert world.run("retry", "--status", "failed", *where).out == "3 deliveries are pending, due now\n"
     again = world.when(lambda items: all(item["attempts"] == 2 for item in items), "--model", "many")
@@ -113,6 +113,22 @@ def test_many_are_retried_by_filters(world: World) -> None:
     assert world.run("retry", "--all", "--dry-run").out.endswith(" would be pending, due now\n")
     [answer] = world.run("retry", *one, "--json").json
     assert answer["delivery"]["id"] == one[0]
+
+
+def test_what_is_retried_and_held_is_told_apart(world: World) -> None:
+    failed(world, "kept", 2)
+    assert world.run("pause", "down").code == 0
+    where = ["--model", "kept"]
+    held = "held, until its route may send ('relay resume', or the config)"
+    assert world.run("retry", *where, "--dry-run").out == f"2 deliveries would be {held}\n"
+    assert world.run("retry", *where, "--json").json == {"count": 2, "held": 2, "passed_over": 0}
+    assert {item["status"] for item in world.items(*where)} == {"held"}
+    assert world.run("cancel", *where).code == 0
+    assert world.run("resume", "down").code == 0
+    [one] = failed(world, "kept-too")
+    assert world.run("pause", "down").code == 0
+    assert world.run("retry", "--model", "kept-too").out == f"1 delivery is {held}\n"
+    assert world.run("cancel", one).code == 0
 
 
 @pytest.mark.parametrize(

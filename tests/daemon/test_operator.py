@@ -122,12 +122,12 @@ async def test_many_are_retried_by_filters_and_a_dry_run_only_counts(
             "until=1h": 0, "route=nobody": 0, "status=failed": 6,
         }.items():  # fmt: skip
             answer = await post(running, f"/logs/retry?{query}&dry_run=1")
-            assert answer == {"count": count, "passed_over": 0}, query
+            assert answer == {"count": count, "held": 0, "passed_over": 0}, query
         assert len(there.received) == 6
         assert lines(capsysbinary, "manual_action") == []
-        assert await post(running, "/logs/retry?route=a&model=post") == {"count": 2, "passed_over": 0}
+        assert await post(running, "/logs/retry?route=a&model=post") == {"count": 2, "held": 0, "passed_over": 0}
         await running.logs_when(lambda items: len(items) == 2, "?status=delivered&route=a&model=post")
-        assert await post(running, "/logs/retry?all=1&dry_run=0") == {"count": 4, "passed_over": 0}
+        assert await post(running, "/logs/retry?all=1&dry_run=0") == {"count": 4, "held": 0, "passed_over": 0}
         await running.logs_when(lambda items: len(items) == 6, "?status=delivered")
         told = [(line["who"], line["count"], line["query"]) for line in lines(capsysbinary, "manual_action")]
         assert told == [("anonymous", 2, "route=a&model=post"), ("anonymous", 4, "all=1&dry_run=0")]
@@ -178,7 +178,7 @@ async def test_a_bulk_retry_passes_over_what_is_out_of_date(tmp_path: Path) -> N
         mood.status = 200
         await running.post("/in/any", body(**said))
         await running.logs_when(lambda items: items[0]["status"] == "delivered")
-        assert await post(running, "/logs/retry?all=1") == {"count": 0, "passed_over": 1}
+        assert await post(running, "/logs/retry?all=1") == {"count": 0, "held": 0, "passed_over": 1}
         failed = (await running.get("/logs?status=failed"))["items"][0]["id"]
         assert "something newer" in (await post(running, f"/logs/{failed}/retry", 409))["detail"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import orjson
@@ -246,18 +247,17 @@ class Retry:
 
     def many(self, connection: Connection, deltas: Deltas, deliveries: Sequence[DeliveryId], dry: bool) -> Retried:
         """Those of them that have failed and may be sent again."""
-        routes: set[str] = set()
-        count = passed_over = 0
+        routes: Counter[str] = Counter()
+        passed_over = 0
         for delivery in deliveries:
             state = connection.execute(_STATE, (delivery,)).fetchone()
             if state is None or state[0] != State.FAILED:
                 continue  # something else happened to it meanwhile
             try:
-                routes.add(self.one(connection, deltas, delivery, dry))
-                count += 1
+                routes[self.one(connection, deltas, delivery, dry)] += 1
             except WrongState:
                 passed_over += 1
-        return Retried(count, frozenset(routes), passed_over)
+        return Retried(routes, passed_over)
 
 
 def _pruned_up_to(connection: Connection) -> int:

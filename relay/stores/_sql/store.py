@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -198,7 +199,8 @@ class SqlStore:
     async def retry_all(
         self, query: LogQuery, now: datetime, dry_run: bool = False, sending: Collection[DeliveryId] = ()
     ) -> Retried:
-        total = Retried(0, frozenset())
+        routes: Counter[str] = Counter()
+        passed_over = 0
         # Oldest first, as they came; an id is looked at once, whatever becomes of it meanwhile.
         query = replace(query, status=(State.FAILED.value,), ascending=True, limit=commands.AT_ONCE, before=None)
         while True:
@@ -206,9 +208,10 @@ class SqlStore:
             found = [DeliveryId(self.ids.number(item.id)[1]) for item in page.items]
             retrying = commands.Retry(self.ids, self._orders, to_ms(now), self._begun(sending))
             done = await self._writer.call(partial(retrying.many, deliveries=found, dry=dry_run))
-            total = Retried(total.count + done.count, total.routes | done.routes, total.passed_over + done.passed_over)
+            routes.update(done.routes)
+            passed_over += done.passed_over
             if page.next is None:
-                return total
+                return Retried(routes, passed_over)
             query = replace(query, before=page.next)
 
     async def cancel(self, delivery: DeliveryId, now: datetime) -> str:
