@@ -220,6 +220,7 @@ async def running(
                 await dispatcher.follow(runtime.routing.routes)
 
         reloader.on_swap = swap
+        reloader.on_removed = oversight.removed
         if store.shared is not None:
             peers = Peers(store.shared, dispatcher, oversight, listening, notices)
             stack.push_async_callback(peers.close)

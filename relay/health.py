@@ -205,6 +205,16 @@ class RouteHealth:
         """Whether a start with everything held paused it."""
         return self.state is RouteState.PAUSED and (self.reason or "").endswith(UNTIL_RESUMED)
 
+    @property
+    def kept_by_people(self) -> str | None:
+        """How it is paused, in words, where a person is to say when that ends; None where nobody is."""
+        if self.state is not RouteState.PAUSED or self.paused_by not in (PausedBy.HAND, PausedBy.RESTORED):
+            return None
+        reason = self.reason or ""
+        if reason.startswith("by hand"):
+            return f"paused {reason}"
+        return f"paused by hand ({reason})" if self.paused_by is PausedBy.HAND else f"paused ({reason})"
+
     def probe_due(self, now: datetime) -> datetime | None:
         """When the next probe may go out. A clock that was set back does not put it off."""
         if self.probe_at is not None and self.probe_at - now > self.probe_delay:

@@ -7,7 +7,7 @@ its route.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -130,6 +130,20 @@ class Oversight:
     def paused(self, name: str) -> bool:
         """Whether its deliveries are held."""
         return (self._states.get(name) or self.of(name)).state is _PAUSED
+
+    def kept_by_people(self, name: str) -> str | None:
+        """How a route is paused, in words, where a person is to say when that ends; also one that is not there."""
+        health = self._states.get(name)
+        return None if health is None else health.kept_by_people
+
+    def removed(self, names: Iterable[str]) -> list[str]:
+        """What people should know of routes that have left the config: a pause is known by the name of its route."""
+        return [
+            f"route {name}, which is no longer in the config, was {paused}:"
+            " one that takes its place is not ('relay pause')"
+            for name in names
+            if (paused := self.kept_by_people(name)) is not None
+        ]
 
     def slots(self, route: Route) -> int:
         """How many ordinary attempts may be under way at once."""

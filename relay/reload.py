@@ -7,7 +7,7 @@ long (store, listeners, queue, route health) never belongs to a Runtime.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from pathlib import Path
@@ -63,6 +63,8 @@ class Reloader:
         self._lock = asyncio.Lock()
         self.last = LastReload(True, first.loaded_at)
         self.on_swap: Callable[[Runtime], Awaitable[None]] | None = None
+        self.on_removed: Callable[[Sequence[str]], Sequence[str]] = lambda names: ()
+        """Of routes that are gone: what people should know."""
         self.exposed: str | None = None
         """Where the admin side listens and why others can reach it, in words: while they can, it needs a token."""
 
@@ -110,12 +112,13 @@ class Reloader:
                 source.inherit(old.sources[name])
         self.runtime = new
         self.last = LastReload(True, now)
-        warnings = (*new.warnings, *self.handed_over.differences(new.config))
+        changes = differences(old, new)
+        gone = self.on_removed(changes.get("routes", {}).get("removed", ()))
+        warnings = (*new.warnings, *self.handed_over.differences(new.config), *gone)
         for warning in warnings:
             journal.config_warning(warning)
         if self.on_swap is not None:
             await self.on_swap(new)
-        changes = differences(old, new)
         journal.config_loaded(new.generation, new.sha256, changes, self.pending_restart)
         self._counted("taken")
         return Reloaded(new.generation, (), warnings, changes, self.pending_restart)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from relay.delivery import Code, Delivered, Failure, Outcome, Refused, Retryable, Trigger
-from relay.health import RouteHealth, RouteState, Tolerance, Turn, restored
+from relay.health import PausedBy, RouteHealth, RouteState, Tolerance, Turn, restored
 from relay.ids import DeliveryId
 from tests.fakes import NOON
 
@@ -138,3 +138,24 @@ def test_all_that_matters_outlives_a_restart() -> None:
     for health in (RouteHealth(), unwell()):
         tell(health, down(), NOON, trigger=Trigger.PROBE)
         assert restored(health.saved()) == health
+
+
+@pytest.mark.parametrize(
+    ("by", "reason", "said"),
+    [
+        (PausedBy.HAND, "by hand (kim)", "paused by hand (kim)"),
+        (PausedBy.HAND, "content freeze", "paused by hand (content freeze)"),
+        (PausedBy.RESTORED, "restored from a backup", "paused (restored from a backup)"),
+        (PausedBy.GONE, "HTTP 410", None),
+        (PausedBy.FAILURES, "20 failures in a row", None),
+    ],
+)
+def test_a_pause_that_a_person_is_to_end_is_told_from_those_of_relay(
+    by: PausedBy, reason: str, said: str | None
+) -> None:
+    health = RouteHealth()
+    assert health.kept_by_people is None
+    health.pause(reason, NOON, by)
+    assert health.kept_by_people == said
+    health.resume(NOON)
+    assert health.kept_by_people is None

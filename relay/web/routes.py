@@ -240,6 +240,9 @@ class Routes:
             journal.manual("move", request[WHO], route=old, to=new, count=moved.count)
             await desk.dispatcher.obey()
         warnings = [_left_behind(moved.windows_left, old)] if moved.windows_left else []
+        paused = desk.oversight.kept_by_people(old)
+        if moved.count and paused is not None and not desk.oversight.paused(new):
+            warnings.append(f"{old} was {paused}; {new} is not")
         return answer(200, {"count": moved.count, "windows_left": moved.windows_left, "warnings": warnings})
 
 

@@ -275,17 +275,28 @@ def test_a_test_shows_the_answer_and_fails_where_the_destination_did(world: Worl
 def test_a_renamed_route_takes_over_what_is_held(world: World) -> None:
     before = world.config.read_text()
     try:
-        world.run("pause", "up")
+        world.run("pause", "up", "--reason", "freeze")
         events = [world.send("up") for _ in range(2)]
         line = complaint(world.run("move", "up", "down"), 1)
         assert line == "relay: up is still in the config: rename or remove it there and reload, then move"
         world.config.write_text(before.replace("name: up", "name: better"))
-        assert world.run("reload").code == 0
+        ended = world.run("reload")
+        assert (ended.code, ended.err) == (
+            0,
+            "route up, which is no longer in the config, was paused by hand (freeze): one that takes its place is not"
+            " ('relay pause')\n",
+        )
         assert "there is no route 'bettr' (did you mean 'better'?)" in complaint(world.run("move", "up", "bettr"), 2)
         line = complaint(world.run("move", "op", "better"), 1)
         assert line == "relay: nothing is held for a removed route 'op'; there is something for up"
-        assert world.run("move", "up", "better", "--dry-run").out == "2 deliveries would move from up to better\n"
-        assert world.run("move", "up", "better").out == "2 deliveries moved from up to better\n"
+        paused = "relay: up was paused by hand (freeze); better is not\n"
+        assert world.run("move", "up", "better", "--dry-run") == Ended(
+            0, "2 deliveries would move from up to better\n", paused
+        )
+        assert world.run("pause", "better").code == 0
+        assert world.run("move", "up", "better", "--dry-run").err == ""
+        assert world.run("resume", "better").code == 0
+        assert world.run("move", "up", "better") == Ended(0, "2 deliveries moved from up to better\n", paused)
         world.when(lambda items: len(items) == 2, "--event-id", ",".join(events), "--status", "delivered")
         assert "nothing is held for a removed route 'up'" in complaint(world.run("move", "up", "better"), 1)
     finally:

@@ -304,7 +304,7 @@ async def test_every_answer_is_as_it_is_described_and_every_action_is_in_the_log
         assert (await ask("POST", "/routes/gone/move?to=good")) == {
             "count": 1,
             "windows_left": 0,
-            "warnings": [],
+            "warnings": ["gone was paused by hand (admin); good is not"],
         }
         for path in ("/routes/pause?reason=x", "/routes/resume", "/routes/good/pause", "/routes/good/resume"):
             await ask("POST", path)

@@ -517,11 +517,14 @@ async def test_a_renamed_route_takes_over_what_is_held_and_sends_it(
         assert detail.startswith("old is still in the config: rename or remove it there")
         path = tmp_path / "config.yaml"
         path.write_text(path.read_text().replace("name: old", "name: new"))
-        await post(running, "/reload")
+        [warning] = (await post(running, "/reload"))["warnings"]
+        assert warning.startswith("route old, which is no longer in the config, was paused by hand: ")
+        assert [line["problem"] for line in lines(capsysbinary, "config_warning")] == [warning]
+        paused = "old was paused by hand; new is not"
         assert "did you mean 'new'?" in (await post(running, "/routes/old/move?to=nwe", 404))["detail"]
         assert "say with to=ROUTE" in (await post(running, "/routes/old/move", 400))["detail"]
-        assert await post(running, "/routes/old/move?to=new&dry_run=1") == moved(3)
-        assert await post(running, "/routes/old/move?to=new") == moved(3)
+        assert await post(running, "/routes/old/move?to=new&dry_run=1") == moved(3, paused)
+        assert await post(running, "/routes/old/move?to=new") == moved(3, paused)
         await there.wait_count(6)
         await running.logs_when(lambda items: len(items) == 3, "?route=new&status=delivered")
         assert await post(running, "/routes/old/move?to=new") == moved(0)
@@ -529,8 +532,8 @@ async def test_a_renamed_route_takes_over_what_is_held_and_sends_it(
         assert (line["route"], line["to"], line["count"], line["who"]) == ("old", "new", 3, "anonymous")
 
 
-def moved(count: int) -> dict[str, Any]:
-    return {"count": count, "windows_left": 0, "warnings": []}
+def moved(count: int, *warnings: str) -> dict[str, Any]:
+    return {"count": count, "windows_left": 0, "warnings": list(warnings)}
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
