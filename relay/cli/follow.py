@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -33,8 +33,11 @@ _LONGEST_PAUSE = 8.0
 Item = dict[str, Any]
 
 
-def follow(daemon: ask.Daemon, query: dict[str, str], limit: str, as_json: bool) -> None:
-    """Print what comes until Ctrl-C. A daemon that goes away is waited for, once it was there."""
+def follow(
+    daemon: ask.Daemon, query: dict[str, str], limit: str, as_json: bool, nothing: Callable[[], None] = lambda: None
+) -> None:
+    """Print what comes until Ctrl-C. A daemon that goes away is waited for, once it was there. Where there is nothing
+    to begin with, `nothing` says why that may be."""
     query = {"status": ",".join(completing.STATUSES), **query}
     shown = _Shown()
     lines = _Lines(as_json)
@@ -45,8 +48,11 @@ def follow(daemon: ask.Daemon, query: dict[str, str], limit: str, as_json: bool)
                 if pause:
                     term.complain(f"the relay at {daemon.url} answers again")
                 pause = 0.0
+                first = not shown.connected
                 for item in _before(daemon, query, limit, shown):
                     lines.say(item)
+                if first and not shown.latest:
+                    nothing()
                 for kind, data in events(incoming):
                     if kind == "lost":
                         term.complain(f"some states were passed over: {_detail(data)}")

@@ -6,38 +6,45 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from relay.cli import ask, term
+from relay.cli import ask, completing, term
 
 _PATIENCE = 2.0  # seconds: a hint is not worth more
 
 
-def unknown_routes(
+def unknown_names(
     query: Mapping[str, str], config: Path | None, daemon: ask.Daemon, logs: Callable[[Mapping[str, str]], Any]
 ) -> None:
-    """Nothing was found: say which of the routes that were named are neither in the config nor in the log, which
-    `logs` searches."""
+    """Nothing was found: say which of the routes and sources that were named are neither in the config nor in the log,
+    which `logs` searches."""
     from relay.problems import did_you_mean
 
-    named = [name for name in query.get("route", "").split(",") if name]
-    known = _known(config, daemon) if named else None
-    if known is None:
-        return
-    for name in dict.fromkeys(named):
-        if name not in known and not logs({"route": name, "limit": "1"})["items"]:
-            term.complain(f"no route is called '{name}'{did_you_mean(name, known)}")
+    for noun in ("route", "source"):
+        named = [name for name in query.get(noun, "").split(",") if name]
+        known = _known(f"{noun}s", config, daemon) if named else None
+        if known is None:
+            continue
+        for name in dict.fromkeys(named):
+            if name not in known and not logs({noun: name, "status": _ANY, "limit": "1"})["items"]:
+                term.complain(f"no {noun} is called '{name}'{did_you_mean(name, known)}")
 
 
-def _known(config: Path | None, daemon: ask.Daemon) -> list[str] | None:
-    """The routes that the daemon has, or where none answers, those of the config; None where nobody says."""
+_ANY = ",".join(completing.STATUSES)
+"""Of a source there may be nothing but what no route wanted, or what was refused."""
+
+
+def _known(kind: str, config: Path | None, daemon: ask.Daemon) -> list[str] | None:
+    """The routes, or sources, that the daemon has, or where none answers, those of the config; None where nobody
+    says."""
     from relay.config import ConfigError
 
     try:
-        status, answer = daemon.get("/routes", patience=_PATIENCE)
-        if status == 200 and isinstance(answer, dict) and "routes" in answer:
-            return [route["name"] for route in (*answer["routes"], *answer.get("removed", ()))]
+        status, answer = daemon.get(f"/{kind}", patience=_PATIENCE)
+        if status == 200 and isinstance(answer, dict) and kind in answer:
+            return [each["name"] for each in (*answer[kind], *answer.get("removed", ()))]
     except (ask.Unreachable, ConfigError):
         pass
     try:
-        return [route.name for route in ask.load(config).config.routes]
+        read = ask.load(config).config
     except ConfigError:
         return None
+    return [route.name for route in read.routes] if kind == "routes" else list(read.sources)

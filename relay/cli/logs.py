@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,11 +87,11 @@ def command(follow: bool, config: Path | None, url: str | None, token: str | Non
     """
     query = asked(given)
     if follow:
-        _follow(query, ask.daemon(config, url, token), as_json)
+        _follow(query, config, ask.daemon(config, url, token), as_json)
         return
     answer = offline.get(config, url, token, "/logs", query)
     if not answer["items"]:
-        hint.unknown_routes(
+        hint.unknown_names(
             query, config, ask.daemon(config, url, token), lambda query: offline.get(config, url, token, "/logs", query)
         )
     if as_json:
@@ -103,13 +103,18 @@ def command(follow: bool, config: Path | None, url: str | None, token: str | Non
         term.complain(f"there are more: --cursor {answer['next']} goes on, --limit shows up to 1000")
 
 
-def _follow(query: dict[str, str], daemon: ask.Daemon, as_json: bool) -> None:
+def _follow(query: dict[str, str], config: Path | None, daemon: ask.Daemon, as_json: bool) -> None:
     from relay.cli import follow
 
     for name in follow.NOT_FOLLOWED:
         if name in query:
             raise click.UsageError(f"--{name} is for lists, not for what is followed", click.get_current_context())
-    follow.follow(daemon, query, query.pop("limit", follow.NEWEST), as_json)
+
+    def found(query: Mapping[str, str]) -> Any:
+        return daemon.require("items", *daemon.get("/logs", query))
+
+    limit = query.pop("limit", follow.NEWEST)
+    follow.follow(daemon, query, limit, as_json, lambda: hint.unknown_names(query, config, daemon, found))
 
 
 def fitted(items: Sequence[dict[str, Any]], room: int) -> str:

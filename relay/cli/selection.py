@@ -101,7 +101,7 @@ class Selection:
 
     def hint(self) -> None:
         """Nothing was found: say what may be the matter with the filters."""
-        hint.unknown_routes(
+        hint.unknown_names(
             self.query, self.config, self.daemon, lambda query: hand.get(self.daemon, "/logs", "items", query)
         )
 

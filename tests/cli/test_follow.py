@@ -300,6 +300,19 @@ async def test_an_older_daemon_is_said_to_be_one() -> None:
             assert await verb.ended() == 1
 
 
+async def test_what_is_nowhere_is_pointed_out_and_waited_for(tmp_path: Path) -> None:
+    text = """
+sources: {open: {type: generic, verify: none}}
+routes: [{name: search, to: {url: "http://127.0.0.1:9"}}]
+"""
+    async with relay_process(tmp_path, text) as relay:
+        for more in ((), ("--limit", "0")):
+            async with following(relay.admin, "--route", "serch,search", "--source", "opne", *more) as verb:
+                assert await verb.complaint() == "relay: no route is called 'serch' (did you mean 'search'?)"
+                assert await verb.complaint() == "relay: no source is called 'opne' (did you mean 'open'?)"
+                assert verb.process.returncode is None
+
+
 async def test_relay_itself_can_be_followed(tmp_path: Path) -> None:
     text = """
 sources: {open: {type: generic, verify: none, map: {action: body.action}}}

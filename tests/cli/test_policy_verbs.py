@@ -499,6 +499,27 @@ def test_a_route_that_is_nowhere_is_pointed_out(world: World, args: list[str]) -
     assert ended.out
 
 
+@pytest.mark.parametrize("args", [["retry"], ["cancel", "--dry-run"], ["replay", "--dry-run"], ["forget"], ["logs"]])
+def test_a_source_that_is_nowhere_is_pointed_out(world: World, args: list[str]) -> None:
+    ended = world.run(*args, "--source", "opne,open", "--entry-id", "nobody's", "--since", "1m")
+    assert (ended.code, ended.err) == (0, "relay: no source is called 'opne' (did you mean 'open'?)\n")
+    ended = world.run(*args, "--source", "open", "--entry-id", "nobody's")
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_a_source_that_was_removed_is_not_called_unknown_where_it_has_left_something(world: World) -> None:
+    before = world.config.read_text()
+    try:
+        world.send("nobody", model="of a source that goes")
+        world.config.write_text(before.replace("sources: {open:", "sources: {other:"))
+        assert world.run("reload").code == 0
+        assert world.run("logs", "--source", "open", "--entry-id", "nobody's").err == ""
+        assert "no source is called 'opne'" in world.run("logs", "--source", "opne").err
+    finally:
+        world.config.write_text(before)
+        assert world.run("reload").code == 0
+
+
 def test_a_route_that_is_nowhere_is_pointed_out_without_a_daemon_too(world: World, tmp_path: Path) -> None:
     assert world.run("db", "backup", tmp_path / "relay.db").code == 0
     [port] = free_ports(1)
@@ -512,5 +533,6 @@ routes: [{{name: new, to: {{url: "http://127.0.0.1:1"}}}}]
     assert (
         run("logs", "--route", "nwe", "--config", path).err == "relay: no route is called 'nwe' (did you mean 'new'?)\n"
     )
+    assert "no source is called 'opne' (did you mean 'open'?)" in run("logs", "--source", "opne", "--config", path).err
     gone = run("logs", "--route", "up", "--entry-id", "nobody's", "--config", path)
     assert (gone.code, gone.err) == (0, ""), "it has deliveries of a time when it was in the config"
