@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import json
 import re
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ import click
 import pytest
 
 import relay
+from relay import journal
 from relay.cli import INTERRUPTED, term
 from relay.cli import relay as cli
 from relay.delivery import Code, State, Trigger
@@ -201,6 +204,24 @@ def test_every_filter_and_every_status_is_documented() -> None:
 def test_every_exit_code_is_documented() -> None:
     known = {0, term.FAILED, 2, term.OPERATOR, INTERRUPTED}
     assert {int(row[0]) for row in rows("Exit codes") if row[0].isdigit()} == known
+
+
+async def test_the_changes_of_a_reload_are_found_in_the_log_as_the_page_says(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    [advice] = [row[1] for row in rows("What do I want to know?") if "reload" in row[0]]
+    command = advice.split("`")[1].replace("\\|", "|").removeprefix("journalctl -u relay -o cat |")
+    text = "sources: {s: {type: generic, verify: none}}\nroutes: [{name: a, to: {url: 'http://127.0.0.1:9'}}]\n"
+    async with relay_here(tmp_path, text) as running:
+        path = tmp_path / "config.yaml"
+        path.write_text(path.read_text().replace("name: a", "name: b"))
+        for _ in range(3):  # one takes it, the others find nothing new
+            assert (await running.ask("POST", "/reload"))[0] == 200
+        journal.outlet.drain(10)
+        log = capsysbinary.readouterr().err
+    found = subprocess.run(["sh", "-c", command], input=log, stdout=subprocess.PIPE, check=True).stdout
+    line = json.loads(found)
+    assert (line["generation"], line["routes"]["added"], line["routes"]["removed"]) == (2, ["b"], ["a"])
 
 
 # -- health and log items --------------------------------------------------------------------------------------------
