@@ -239,6 +239,26 @@ async def test_what_failed_or_waits_at_one_relay_is_retried_at_another(tmp_path:
             assert sorted(numbers(destination.received)) == [1, 1, 2, 2]
 
 
+async def test_what_is_retried_where_its_route_is_not_known_is_not_held_while_another_relay_sends_it(
+    tmp_path: Path, database: Database
+) -> None:
+    async with sink(lambda _: 422) as destination:
+        text = routes(f"name: r, to: {{url: '{destination.url}'}}")
+        async with several_here(tmp_path, database.url, text, count=2) as relays:
+            await post(relays[0], 1)
+            await done(relays[0], 1)
+            for relay, folder, held in zip(relays, "ab", (0, 1), strict=True):
+                path = tmp_path / folder / "config.yaml"
+                path.write_text(path.read_text().replace("name: r,", "name: other,"))
+                assert (await relay.ask("POST", "/reload"))[0] == 200
+
+                async def would(held: int = held) -> bool:
+                    status, answer = await relays[0].ask("POST", "/logs/retry?route=r&dry_run=1")
+                    return (status, answer) == (200, {"count": 1, "held": held, "passed_over": 0})
+
+                await until(would, bool)
+
+
 async def test_what_one_relay_is_sending_is_retried_at_another_when_that_has_failed(
     tmp_path: Path, database: Database
 ) -> None:
