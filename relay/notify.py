@@ -126,6 +126,8 @@ class _Outbox:
         """The tries that are left, for those who have not got it."""
         try:
             for pause in _AGAIN[tries - 1 :]:
+                if self._closing:  # before this had begun
+                    break
                 await self._pause(pause, failure)
                 async with self._turn:
                     if self.notifier is None or self._closing:
