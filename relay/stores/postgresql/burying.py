@@ -10,10 +10,11 @@ import psycopg
 from relay.stores.postgresql.connection import Connection
 
 _MARKS = 0x72656C7A  # "relz"
+_UP_TO = 0x7FFFFFFF  # what a mark has room for
 # Each transaction of a process holds the process's row, so that nobody takes it for dead in the midst of it; and a mark
 # with its number: who holds a row cannot be found out of the row, where others lock it as well.
 HOLD = f"""
-    SELECT (pg_advisory_xact_lock_shared({_MARKS}, $1::integer) IS NOT NULL)::integer FROM process
+    SELECT (pg_advisory_xact_lock_shared({_MARKS}, ($1 & {_UP_TO})::integer) IS NOT NULL)::integer FROM process
     WHERE id = $1 FOR KEY SHARE
 """  # noqa: S608 - a number of our own
 # Never waits: one that was stopped in a transaction keeps its row locked until that is ended.
@@ -26,7 +27,7 @@ _BURY = """
 # row, as somebody at a terminal may, is waited for.
 _CUT_OFF = f"""
     SELECT pg_terminate_backend(l.pid) FROM process p JOIN pg_locks l ON l.locktype = 'advisory' AND l.objsubid = 2
-        AND l.classid = {_MARKS} AND l.objid = p.id::oid
+        AND l.classid = {_MARKS} AND l.objid = (p.id & {_UP_TO})::oid
         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     WHERE p.id = $1 AND p.expires = $2
 """  # noqa: S608 - a number of our own
