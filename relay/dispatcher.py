@@ -67,6 +67,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spare: list[asyncio.Future[Courier | None]] = []  # of those that wait for somebody to work for
         self._rests: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, list[asyncio.Event]] = {}  # for routes that are gone to have ended
         self._group = asyncio.TaskGroup()
         self._keepers: tuple[asyncio.Task[None], ...] = ()  # of time, and of order in the store
         self.interrupted = 0
@@ -234,8 +235,8 @@ class Dispatcher:
 
     @property
     def sending(self) -> list[DeliveryId]:
-        """What is being sent at this moment."""
-        return [number for courier in self._couriers.values() for number in courier.sending]
+        """What is being sent at this moment, or was and cannot be recorded."""
+        return [number for courier in self._couriers.values() for number in (*courier.sending, *courier.stuck)]
 
     @property
     def in_flight(self) -> int:
@@ -383,6 +384,16 @@ class Dispatcher:
         if courier.route is None and idle and self._couriers.get(courier.name) is courier:
             del self._couriers[courier.name]
             self._stock.starved.pop(courier, None)
+            for waiting in self._waiting.pop(courier.name, ()):
+                waiting.set()
+
+    async def ended(self, route: str) -> None:
+        """Wait until nothing is being sent any more by a route, where that is gone."""
+        courier = self._couriers.get(route)
+        if courier is not None and courier.route is None:
+            waiting = asyncio.Event()
+            self._waiting.setdefault(route, []).append(waiting)
+            await waiting.wait()
 
     # -- time --------------------------------------------------------------------------------------------------------
 

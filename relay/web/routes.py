@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from relay.web.schemas import COUNT, SWITCH, TEXT, array, closed, ref
 
 _NAME = Parameter("name", "The name of the route.", {"type": "string", "minLength": 1})
 _REASON = Parameter("reason", "Why, for people.", {"type": "string", "minLength": 1, "maxLength": 500})
+_ENDING = 60.0  # seconds for what a route that is gone still sends
 _CANNOT_KEEP = "Changing nothing is a 200. A 503 where it is done, but the store cannot write it down."
 
 LIST = Operation(
@@ -104,7 +106,7 @@ MOVE = Operation(
         )
     },
     (409, 503),
-    "A 409 while the old route is in the config.",
+    "A 409 while the old route is in the config, or where what it was sending has not ended after a minute.",
     names=(Parameter("name", "The name that the route had.", {"type": "string", "minLength": 1}),),
     parameters=(
         Parameter(
@@ -232,9 +234,15 @@ class Routes:
         desk, old = self._desk, request.match_info["name"]
         new = request[GIVEN]["to"]
         desk.route(new)
+        dry = request[GIVEN].get("dry_run") == "1"
+        if not dry:  # what is being sent would be sent a second time, and beside what comes after it in its lane
+            try:
+                async with asyncio.timeout(_ENDING):
+                    await desk.dispatcher.ended(old)
+            except TimeoutError:
+                raise Conflict(f"something of {old} is still being sent: move again when that has ended") from None
         if old in desk.reloader.runtime.routing.routes:
             raise Conflict(f"{old} is still in the config: rename or remove it there and reload, then move")
-        dry = request[GIVEN].get("dry_run") == "1"
         moved = await desk.store.move(old, new, desk.dispatcher.sending, dry_run=dry)
         if not dry:
             journal.manual("move", request[WHO], route=old, to=new, count=moved.count)

@@ -280,6 +280,21 @@ async def test_one_retried_goes_before_what_came_later_and_is_held(desk: Desk, a
         await desk.store.record(delivered(head, n))
 
 
+async def test_of_several_that_are_retried_while_they_are_held_the_oldest_goes_first(desk: Desk) -> None:
+    await desk.follow(www=Order.ENTRY)
+    gone = [await desk.tell() for _ in range(3)]
+    for delivery in gone:
+        await desk.store.record(failed(delivery))
+    await desk.settle(kept={"www": HeldReason.PAUSED})
+    for delivery in reversed(gone):
+        await desk.store.retry(delivery.id, desk.clock.now())
+        await desk.settle(kept={"www": HeldReason.PAUSED})
+    await desk.settle("www")
+    for delivery in gone:
+        assert await desk.claimed() == [delivery.id]
+        await desk.store.record(delivered(delivery, 2))
+
+
 async def test_one_retried_goes_after_what_is_being_sent_though_its_route_was_paused(desk: Desk) -> None:
     await desk.follow(www=Order.ENTRY)
     gone, under_way, later = [await desk.tell() for _ in range(3)]

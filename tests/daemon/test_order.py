@@ -14,6 +14,7 @@ import pytest
 
 from relay.client import HttpTransport
 from relay.egress import Egress
+from relay.web import routes
 from tests.harness import PATIENCE, Received, Relay, relay_here, relay_process, sink
 
 ANY = """
@@ -360,3 +361,62 @@ async def test_of_several_that_are_retried_or_moved_only_the_newest_goes_out(tmp
             assert (await relay.ask("POST", "/routes/r/move?to=new"))[0] == 200
             await settled(relay, 5)
             assert [json.loads(request.body)["n"] for request in destination.received] == [0, 1, 2, 2, 4]
+
+
+@pytest.mark.parametrize("order", ["none", "entry", "latest"])
+async def test_what_is_moved_waits_for_what_the_old_route_is_still_sending(tmp_path: Path, order: str) -> None:
+    answered, begun = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: Received) -> int:
+        if not begun.is_set():
+            begun.set()
+            await answered.wait()
+        return 200
+
+    text = ANY + f"routes: [{{name: NAME, to: {{url: 'URL'}}, order: {order}, concurrency: 1}}]\n"
+    async with sink(answer) as destination:
+        text = text.replace("URL", destination.url)
+        async with relay_here(tmp_path, text.replace("NAME", "r")) as relay:
+            for number in range(2):
+                await relay.post("/in/any", entry("a", number, action=f"step{number}"))
+            await begun.wait()
+            path = tmp_path / "config.yaml"
+            path.write_text(path.read_text().replace("name: r,", "name: new,"))
+            assert (await relay.ask("POST", "/reload"))[0] == 200
+            async with asyncio.TaskGroup() as group:
+                moving = group.create_task(relay.ask("POST", "/routes/r/move?to=new"))
+                await relay.logs_when(lambda items: [item["status"] for item in items] == ["held", "held"])
+                assert not moving.done()
+                answered.set()
+            status, said = moving.result()
+            assert (status, said["count"]) == (200, 1)
+            await settled(relay, 2)
+            assert [json.loads(request.body)["n"] for request in destination.received] == [0, 1]
+
+
+async def test_what_is_not_moved_where_what_is_being_sent_does_not_end_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "_ENDING", 0.05)
+    answered, begun = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: Received) -> int:
+        begun.set()
+        await answered.wait()
+        return 200
+
+    async with sink(answer) as destination:
+        text = ANY + f"routes: [{{name: r, to: {{url: '{destination.url}'}}}}]\n"
+        async with relay_here(tmp_path, text) as relay:
+            await relay.post("/in/any", entry("a", 0))
+            await begun.wait()
+            path = tmp_path / "config.yaml"
+            path.write_text(path.read_text().replace("name: r,", "name: new,"))
+            assert (await relay.ask("POST", "/reload"))[0] == 200
+            status, said = await relay.ask("POST", "/routes/r/move?to=new")
+            assert (status, said["detail"]) == (
+                409,
+                "something of r is still being sent: move again when that has ended",
+            )
+            answered.set()
+            await settled(relay, 1)

@@ -30,9 +30,10 @@ _RELEASE = f"""
     UPDATE delivery SET blocked = 0 WHERE id = (SELECT min(id) {_UNFINISHED} AND blocked = 1) AND {_NONE_GOES_ON}
 """  # noqa: S608
 _ADMIT = f"UPDATE delivery SET blocked = 0 WHERE id = ?3 AND {_NONE_GOES_ON}"  # noqa: S608
-# Of what goes on, that which came after something that waits, and has not begun.
+# Of what goes on, that which came after something that waits, and has not begun; or was asked for anew and is held.
 _AHEAD = f"""
-    SELECT id {_UNFINISHED} AND blocked = 0 AND taken = 0 AND attempts = 0 AND state IN ('held', ?3)
+    SELECT id {_UNFINISHED} AND blocked = 0 AND taken = 0 AND state IN ('held', ?3)
+        AND (attempts = 0 OR (?3 = 'held' AND retried = 0))
         AND id > (SELECT min(id) {_UNFINISHED} AND blocked = 1)
 """
 _UNFINISHED_OF = f"""

@@ -103,9 +103,9 @@ def copy(source: Path, url: str, progress: Progress) -> Copied:
     used; CannotCopy where it is missing, or the database holds something; Unavailable where the database, or the file,
     cannot be used now. Then nothing has been changed.
     """
+    if not source.exists():
+        raise CannotCopy(f"there is no store at {source.resolve()}")
     path = opening.place(source)
-    if not path.exists():
-        raise CannotCopy(f"there is no store at {path}")
     where = place(url)
     held = asyncio.run(lock(path, SystemClock(), 0.0))
     try:
