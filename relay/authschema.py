@@ -91,8 +91,6 @@ def _one_of(models: Mapping[str, type[Section]]) -> BeforeValidator:
             return value
         if not isinstance(value, dict):
             raise ValueError("expected a mapping such as {type: bearer, token: …}")
-        if "type" not in value:
-            raise fields.missing("type")
         return fields.chosen(value, "type", models)
 
     return BeforeValidator(check)

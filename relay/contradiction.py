@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from relay.effective import duration_text
@@ -11,16 +12,18 @@ from relay.retryschema import Exponential, RetrySection, Statuses
 from relay.routeschema import Defaults, Route, To
 
 
-def of_defaults(section: Section | None, warning: Note) -> None:
-    """What the defaults say against each other."""
+def of_defaults(section: Section | None, routes: Collection[Route], warning: Note) -> None:
+    """What the defaults say against each other, or against all routes that leave them standing."""
     if not isinstance(section, Defaults):
         return
     place: Path = ("defaults",)
-    timeout = section.timeout or To.model_fields["timeout"].default
-    _connecting((*place, "connect_timeout"), section.connect_timeout, timeout, warning)
+    heirs = [section.applied(route) for route in routes if "connect_timeout" not in route.to.model_fields_set]
+    timeouts = [heir.to.timeout for heir in heirs] or [section.timeout or To.model_fields["timeout"].default]
+    _connecting((*place, "connect_timeout"), section.connect_timeout, max(timeouts), warning)
     if section.retry is not None:
-        success = section.success or section.retry.success or To.model_fields["success"].default
-        _retry((*place, "retry"), section.retry, success, warning)
+        heirs = [section.applied(route) for route in routes if "retry" not in route.model_fields_set]
+        own = section.success or section.retry.success or To.model_fields["success"].default
+        _retry((*place, "retry"), section.retry, [heir.to.success for heir in heirs] or [own], warning)
 
 
 def of_route(place: Path, route: Route, defaults: Section | None, warning: Note) -> None:
@@ -29,7 +32,7 @@ def of_route(place: Path, route: Route, defaults: Section | None, warning: Note)
     if "connect_timeout" in route.to.model_fields_set:
         _connecting((*place, "to", "connect_timeout"), route.to.connect_timeout, whole.to.timeout, warning)
     if "retry" in route.model_fields_set:
-        _retry((*place, "retry"), route.retry, whole.to.success, warning)
+        _retry((*place, "retry"), route.retry, [whole.to.success], warning)
 
 
 def _connecting(place: Path, connecting: timedelta | None, timeout: timedelta, warning: Note) -> None:
@@ -37,7 +40,7 @@ def _connecting(place: Path, connecting: timedelta | None, timeout: timedelta, w
         warning(place, f"connecting never takes so long: timeout ({duration_text(timeout)}) ends the attempt before")
 
 
-def _retry(place: Path, retry: RetrySection, success: Statuses, warning: Note) -> None:
+def _retry(place: Path, retry: RetrySection, successes: Sequence[Statuses], warning: Note) -> None:
     given = retry.model_fields_set
     if isinstance(retry, Exponential) and "first" in given and retry.max and retry.first > retry.max:
         warning(
@@ -45,7 +48,7 @@ def _retry(place: Path, retry: RetrySection, success: Statuses, warning: Note) -
         )
     if "give_up_on" not in given:
         return
-    both = sorted(retry.give_up_on.codes & success.codes)
+    both = sorted(retry.give_up_on.codes.intersection(*(each.codes for each in successes)))
     if both:
         named = ", ".join(map(str, both[:3])) + (", …" if len(both) > 3 else "")
         warning((*place, "give_up_on"), f"what is also in success is delivered, never given up on: {named}")

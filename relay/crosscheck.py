@@ -62,7 +62,7 @@ class CrossCheck:
         self._route_names()
         self._default_headers()
         exposure.of_defaults(self._sections.get("defaults"), self._warning)
-        contradiction.of_defaults(self._sections.get("defaults"), self._warning)
+        contradiction.of_defaults(self._sections.get("defaults"), self._routes.values(), self._warning)
         self._notified(("defaults", "notify"), self._raw_defaults.get("notify"))
         for place, raw in enumerate(self._raw_routes):
             if isinstance(raw, dict):
@@ -193,17 +193,20 @@ class CrossCheck:
         """The names of the sources that a route listens to; a pattern that means none of them is a mistake."""
         listed = isinstance(raw, list)
         patterns = raw if isinstance(raw, list) else [raw]
-        usable = [text for text in patterns if isinstance(text, str) and text not in ("", "!")]
-        if not usable or len(usable) < len(patterns) or any(isinstance(text, Unresolved) for text in usable):
-            return []
         names = list(self._raw_sources)
+        usable: list[str] = []
         unmatched = False
-        for number, text in enumerate(usable):
+        for number, text in enumerate(patterns):
+            if not isinstance(text, str) or isinstance(text, Unresolved) or text in ("", "!"):
+                continue
+            usable.append(text)
             word = text.removeprefix("!")
             if word != "*" and not any(Patterns([word]).takes(name) for name in names):
                 unmatched = True
                 message = f"no source matches '{word}'{did_you_mean(word, names)}"
                 self._problem((*place, number) if listed else place, message)
+        if not usable or len(usable) < len(patterns):
+            return []
         everything = Patterns(usable)
         selected = [name for name in names if everything.takes(name)]
         if names and not selected and not unmatched:

@@ -119,7 +119,11 @@ def all_misplaced(mistakes: Iterable[tuple[tuple[int | str, ...], str]]) -> Vali
 
 def missing(key: str) -> ValidationError:
     """A key that the value that is being checked lacks."""
-    return ValidationError.from_exception_data("value", [_line(MISSING_KEY, f"missing key '{key}'", ())])
+    return ValidationError.from_exception_data("value", [_missing(key)])
+
+
+def _missing(key: str) -> InitErrorDetails:
+    return _line(MISSING_KEY, f"missing key '{key}'", ())
 
 
 def _in_words(line: ErrorDetails) -> InitErrorDetails:
@@ -398,6 +402,9 @@ def filled(value: object) -> object:
 
 def chosen(value: dict[str, Any], key: str, models: Mapping[str, type[Section]]) -> Section:
     """The section of the model that a mapping's `key` names. Raises ValidationError."""
+    if key not in value:
+        others = [_line(UNKNOWN_KEY, message, (stranger,)) for stranger, message in strangers(value, None, models)]
+        raise ValidationError.from_exception_data("value", [_missing(key), *others])
     name = value[key]
     if isinstance(name, str) and name in models:
         return models[name].model_validate(value)

@@ -127,8 +127,6 @@ def _sign(value: object) -> object:
         return value
     if not isinstance(value, dict):
         raise ValueError("expected a mapping such as {scheme: standard, secret: whsec_…}")
-    if "scheme" not in value:
-        raise fields.missing("scheme")
     return fields.chosen(value, "scheme", SIGNS)
 
 

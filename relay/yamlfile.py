@@ -310,6 +310,8 @@ class _Composer:
         """The key that a node is, or None and a fault."""
         path, items = self._open[-1].path, self._open[-1].node.items
         assert isinstance(items, dict)
+        if node.broken:
+            return None  # what is wrong with it has been said
         if node.items is not None:
             self.faults.append(Fault(*mark, path, "a key cannot be a list or a mapping"))
         elif not isinstance(node.value, str):

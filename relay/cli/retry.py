@@ -9,7 +9,7 @@ import click
 
 from relay.cli import hand, selection, term
 
-_HELD = "held, until its route may send ('relay resume', or the config)"
+_HELD = "held, until its route may send ('relay resume', 'relay move' or the config)"
 
 
 @click.command("retry")

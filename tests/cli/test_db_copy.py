@@ -456,7 +456,8 @@ async def test_a_store_that_a_relay_runs_on_is_refused(source: Path, database: D
 
 
 def test_sources_that_cannot_be_copied_are_refused(source: Path, database: Database, tmp_path: Path) -> None:
-    assert f"there is no store at {tmp_path / 'none.db'}" in refused(tmp_path / "none.db", database.url, 1)
+    for missing in (tmp_path / "none.db", tmp_path / "nowhere" / "none.db"):
+        assert f"there is no store at {missing}" in refused(missing, database.url, 1)
     assert not list(tmp_path.glob("none*")), "no lock is left where nothing is"
     (tmp_path / "text.db").write_text("no database\n" * 1000)
     assert "not a SQLite database" in refused(tmp_path / "text.db", database.url, 78)

@@ -119,7 +119,7 @@ def test_what_is_retried_and_held_is_told_apart(world: World) -> None:
     failed(world, "kept", 2)
     assert world.run("pause", "down").code == 0
     where = ["--model", "kept"]
-    held = "held, until its route may send ('relay resume', or the config)"
+    held = "held, until its route may send ('relay resume', 'relay move' or the config)"
     assert world.run("retry", *where, "--dry-run").out == f"2 deliveries would be {held}\n"
     assert world.run("retry", *where, "--json").json == {"count": 2, "held": 2, "passed_over": 0}
     assert {item["status"] for item in world.items(*where)} == {"held"}
@@ -166,7 +166,7 @@ def test_cancel_gives_up_what_is_held_and_says_what_it_could_not(world: World) -
     assert second == f"relay: {item['id']} cannot be cancelled: it is cancelled already"
     assert (
         world.run("retry", item["id"]).out
-        == f"{item['id']}: held, until its route may send ('relay resume', or the config)\n"
+        == f"{item['id']}: held, until its route may send ('relay resume', 'relay move' or the config)\n"
     )
     ended = world.run("cancel", item["id"], NOBODY, "--json")
     done, failure = ended.json
