@@ -202,11 +202,11 @@ class Queue(RuleBasedStateMachine):
         delivery = self.pick(which, condition)
         if delivery is not None:
             with suppress(WrongState):
-                self.run(self.store.retry(delivery.id, self.clock.now()))
+                self.run(self.store.retry(delivery.id, self.clock.now(), sending=list(self.sending)))
 
     @rule(dry=st.booleans())
     def retry_all(self, dry: bool) -> None:
-        self.run(self.store.retry_all(LogQuery(), self.clock.now(), dry_run=dry))
+        self.run(self.store.retry_all(LogQuery(), self.clock.now(), dry, list(self.sending)))
 
     @rule(which=some, condition=st.sampled_from(["state IN ('pending', 'held')", "taken", "1"]))
     def cancel(self, which: int, condition: str) -> None:
@@ -266,7 +266,7 @@ class Queue(RuleBasedStateMachine):
         if old != new:
             self.desk.paused.discard(old)
             self.run(self.desk.settle(new))
-            self.run(self.store.move(old, new))
+            self.run(self.store.move(old, new, list(self.sending)))
             self.strangers = set(self.sending)
         if released:
             self.run(self.desk.settle(*ROUTES))
