@@ -232,17 +232,17 @@ class Routes:
 
     async def _move(self, request: web.Request) -> web.Response:
         desk, old = self._desk, request.match_info["name"]
-        new = request[GIVEN]["to"]
-        desk.route(new)
-        dry = request[GIVEN].get("dry_run") == "1"
+        new, dry = request[GIVEN]["to"], request[GIVEN].get("dry_run") == "1"
+        self._may_move(old, new)
         if not dry:  # what is being sent would be sent a second time, and beside what comes after it in its lane
             try:
                 async with asyncio.timeout(_ENDING):
                     await desk.dispatcher.ended(old)
             except TimeoutError:
                 raise Conflict(f"something of {old} is still being sent: move again when that has ended") from None
-        if old in desk.reloader.runtime.routing.routes:
-            raise Conflict(f"{old} is still in the config: rename or remove it there and reload, then move")
+            self._may_move(old, new)
+            if desk.dispatcher.stopping:
+                raise Unavailable("relay is stopping")
         moved = await desk.store.move(old, new, desk.dispatcher.sending, dry_run=dry)
         if not dry:
             journal.manual("move", request[WHO], route=old, to=new, count=moved.count)
@@ -252,6 +252,11 @@ class Routes:
         if moved.count and paused is not None and not desk.oversight.paused(new):
             warnings.append(f"{old} was {paused}; {new} is not")
         return answer(200, {"count": moved.count, "windows_left": moved.windows_left, "warnings": warnings})
+
+    def _may_move(self, old: str, new: str) -> None:
+        self._desk.route(new)
+        if old in self._desk.reloader.runtime.routing.routes:
+            raise Conflict(f"{old} is still in the config: rename or remove it there and reload, then move")
 
 
 def _left_behind(windows: int, route: str) -> str:

@@ -394,10 +394,29 @@ async def test_what_is_moved_waits_for_what_the_old_route_is_still_sending(tmp_p
             assert [json.loads(request.body)["n"] for request in destination.received] == [0, 1]
 
 
-async def test_what_is_not_moved_where_what_is_being_sent_does_not_end_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def _renamed(relay: Relay, tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    assert (await relay.ask("POST", "/reload"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "status", "detail"),
+    [
+        (None, 409, "something of r is still being sent: move again when that has ended"),
+        (("name: new,", "name: r,"), 404, "there is no route 'new'"),
+        (
+            ("name: other,", "name: r,"),
+            409,
+            "r is still in the config: rename or remove it there and reload, then move",
+        ),
+        (("name: new,", "name: newer,"), 404, "there is no route 'new'"),
+    ],
+)
+async def test_what_is_not_moved_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: tuple[str, str] | None, status: int, detail: str
 ) -> None:
-    monkeypatch.setattr(routes, "_ENDING", 0.05)
+    monkeypatch.setattr(routes, "_ENDING", 0.05 if meanwhile is None else 60)
     answered, begun = asyncio.Event(), asyncio.Event()
 
     async def answer(request: Received) -> int:
@@ -406,17 +425,34 @@ async def test_what_is_not_moved_where_what_is_being_sent_does_not_end_says_so(
         return 200
 
     async with sink(answer) as destination:
-        text = ANY + f"routes: [{{name: r, to: {{url: '{destination.url}'}}}}]\n"
+        text = ANY + (
+            f"routes: [{{name: r, to: {{url: '{destination.url}'}}}},"
+            f" {{name: other, match: {{action: none}}, to: {{url: '{destination.url}'}}}}]\n"
+        )
         async with relay_here(tmp_path, text) as relay:
             await relay.post("/in/any", entry("a", 0))
             await begun.wait()
-            path = tmp_path / "config.yaml"
-            path.write_text(path.read_text().replace("name: r,", "name: new,"))
-            assert (await relay.ask("POST", "/reload"))[0] == 200
-            status, said = await relay.ask("POST", "/routes/r/move?to=new")
-            assert (status, said["detail"]) == (
-                409,
-                "something of r is still being sent: move again when that has ended",
-            )
+            await _renamed(relay, tmp_path, "name: r,", "name: new,")
+            async with asyncio.TaskGroup() as group:
+                moving = group.create_task(relay.ask("POST", "/routes/r/move?to=new"))
+                if meanwhile is not None:
+                    await relay.logs_when(lambda items: [item["status"] for item in items] == ["held"])
+                    await _renamed(relay, tmp_path, *meanwhile)
+                    if meanwhile[1] == "name: newer,":
+                        answered.set()
+            got, said = moving.result()
+            assert got == status
+            assert detail in said["detail"]
             answered.set()
-            await settled(relay, 1)
+            if meanwhile is None:
+                await settled(relay, 1)
+
+
+async def test_a_route_that_is_disabled_is_still_in_the_config(tmp_path: Path) -> None:
+    text = (
+        ANY
+        + "routes: [{name: r, enabled: false, to: {url: 'http://127.0.0.1:1/'}}, {name: new, to: {url: 'http://127.0.0.1:1/'}}]\n"
+    )
+    async with relay_here(tmp_path, text) as relay:
+        status, said = await relay.ask("POST", "/routes/r/move?to=new")
+        assert (status, said["detail"].partition(":")[0]) == (409, "r is still in the config")
