@@ -7,6 +7,7 @@ the other.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 
@@ -39,8 +40,8 @@ class Courier:
     returns does not send again what is being sent."""
 
     __slots__ = (
-        "again", "bucket", "bytes", "claimed", "claiming", "first", "health", "name", "probed", "probing", "recalled",
-        "relaning", "rerun", "resting", "route", "sending", "stuck", "turn", "workers",
+        "again", "bucket", "bytes", "claimed", "claiming", "first", "health", "name", "over", "probed", "probing",
+        "recalled", "relaning", "rerun", "resting", "route", "sending", "stuck", "turn", "workers",
     )  # fmt: skip
 
     def __init__(self, route: Route, health: RouteHealth, clock: Clock) -> None:
@@ -61,6 +62,7 @@ class Courier:
         self.probed: deque[DeliveryId] = deque(maxlen=_PROBED)  # since the destination was well
         self.resting = False  # out of rate
         self.relaning = False  # its deliveries are being put into other lanes
+        self.over = asyncio.Event()  # its route was gone, and nothing was being sent; or it came back
         self.turn = False  # with one slot: whose it is
         self.bucket = _bucket(route, clock)
 
@@ -69,6 +71,7 @@ class Courier:
         if self.route is None or self.route.rate != route.rate:
             self.bucket = _bucket(route, clock)
         self.route = route
+        self.over.set()
 
     @property
     def queues(self) -> tuple[Queue, Queue]:

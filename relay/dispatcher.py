@@ -67,7 +67,6 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spare: list[asyncio.Future[Courier | None]] = []  # of those that wait for somebody to work for
         self._rests: set[asyncio.Task[None]] = set()
-        self._waiting: dict[str, set[asyncio.Event]] = {}  # for routes that are gone to have ended
         self._group = asyncio.TaskGroup()
         self._keepers: tuple[asyncio.Task[None], ...] = ()  # of time, and of order in the store
         self.interrupted = 0
@@ -111,7 +110,6 @@ class Dispatcher:
             else:
                 known.follow(route, self._clock)
                 known.relaning = False
-                self._wake(name)
         await self._settle()
         self._look_everywhere()
 
@@ -384,7 +382,7 @@ class Dispatcher:
         if courier.route is not None:
             return
         if not courier.sending:
-            self._wake(courier.name)
+            courier.over.set()
         idle = not (courier.workers or courier.claiming or courier.probing or courier.stuck)
         if idle and self._couriers.get(courier.name) is courier:
             del self._couriers[courier.name]
@@ -393,18 +391,9 @@ class Dispatcher:
     async def ended(self, route: str) -> None:
         """Wait until nothing is being sent any more by a route, where that is gone; or it has come back."""
         courier = self._couriers.get(route)
-        if courier is None or courier.route is not None or not courier.sending:
-            return
-        over = asyncio.Event()
-        self._waiting.setdefault(route, set()).add(over)
-        try:
-            await over.wait()
-        finally:
-            self._waiting.get(route, set()).discard(over)
-
-    def _wake(self, route: str) -> None:
-        for over in self._waiting.pop(route, ()):
-            over.set()
+        if courier is not None and courier.route is None and courier.sending:
+            courier.over.clear()
+            await courier.over.wait()
 
     # -- time --------------------------------------------------------------------------------------------------------
 
