@@ -377,9 +377,9 @@ async def test_what_is_moved_waits_for_what_the_old_route_is_still_sending(tmp_p
     async with sink(answer) as destination:
         text = text.replace("URL", destination.url)
         async with relay_here(tmp_path, text.replace("NAME", "r")) as relay:
-            for number in range(2):
-                await relay.post("/in/any", entry("a", number, action=f"step{number}"))
-            await begun.wait()
+            await relay.post("/in/any", entry("a", 0, action="step0"))
+            await begun.wait()  # until then `latest` would merge it into the next one
+            await relay.post("/in/any", entry("a", 1, action="step1"))
             path = tmp_path / "config.yaml"
             path.write_text(path.read_text().replace("name: r,", "name: new,"))
             assert (await relay.ask("POST", "/reload"))[0] == 200
