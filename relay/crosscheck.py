@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from relay import contradiction, exposure, preset, query, signschema, source, sourcepath, unmatchable
-from relay.destination import HOP_BY_HOP, OWN_HEADERS, TELLING_HEADERS
+from relay.destination import HOP_BY_HOP, OWN_HEADERS, SIGNATURE_HEADER, TELLING_HEADERS
 from relay.fieldmap import FieldMap
 from relay.fields import UNKNOWN_KEY, Section, Unresolved, got
 from relay.notifier import NotifierConfig
@@ -340,7 +340,7 @@ class CrossCheck:
 
     def _signed_header(self, place: Path, name: str, others: frozenset[str], of_preset: Set[str]) -> None:
         """A header that a signature would write over."""
-        if self._own_header(place, name, others):
+        if name.lower() != SIGNATURE_HEADER and self._own_header(place, name, others):
             return
         if name.lower() in of_preset:
             self._problem(place, f"{name} is written by the route's preset")
@@ -356,6 +356,8 @@ class CrossCheck:
             message = f"{name} belongs to one connection and is never carried"
         elif lower in signed:
             message = f"{name} is written by the route's {'auth' if lower == 'authorization' else 'sign'}"
+        elif lower == SIGNATURE_HEADER:
+            message = f"{name} signs the webhook-id, which is relay's own (see sign: standard)"
         else:
             return False
         self._problem(place, message, kind)

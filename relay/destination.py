@@ -40,6 +40,8 @@ OWN_HEADERS = frozenset(
     {"webhook-id", "webhook-timestamp", "x-relay-hops", "host", "content-length", "transfer-encoding"}
 )
 """What relay alone writes: naming one of these in a route is a config error."""
+SIGNATURE_HEADER = "webhook-signature"
+"""What signs two of them, by Standard Webhooks: one that a route sets, or passes on, fits neither."""
 TELLING_HEADERS = frozenset({"content-type", "user-agent", "x-relay-source", "x-relay-event", "x-relay-attempt"})
 """What relay writes besides, and a route may write otherwise: no place for a signature."""
 HOP_BY_HOP = frozenset(

@@ -87,6 +87,11 @@ class Change:
         """What it says, in the order of its fields."""
         return self.model, self.stage, self.action, self.entry_id
 
+    @property
+    def is_test(self) -> bool:
+        """Whether somebody only tried whether events arrive, and nothing has changed."""
+        return self.action is not None and self.action.casefold() == "test"
+
     def as_json(self) -> dict[str, str | None]:
         """The change as descriptions show it."""
         return {"model": self.model, "stage": self.stage, "action": self.action, "entry_id": self.entry_id}

@@ -67,7 +67,10 @@ class FieldMap:
 
 
 def _with(change: Change, values: Mapping[str, str | None]) -> Change:
-    return replace(change, **values)
+    changed = replace(change, **values)
+    # What a sender says is a test stays one: `action: "'publish'"` means what it says of content, and no button that
+    # somebody presses to try the connection is to start a build.
+    return replace(changed, action=change.action) if change.is_test else changed
 
 
 def _text(field: str, expression: query.Query, data: object) -> str | None:

@@ -234,7 +234,7 @@ class Filter:
         """Whether one change satisfies all that is asked of a change."""
         if not self._all.takes_change(change):
             return False
-        named = self._all.names_test or not _is_test(change)
+        named = self._all.names_test or not change.is_test
         if not self._any:
             return named
         for entry in self._any:
@@ -244,7 +244,7 @@ class Filter:
 
     def _clauses(self, subject: Subject, change: Change, number: int) -> list[Clause]:
         clauses = self._all.clauses(subject, change, number)
-        named = self._all.names_test or not _is_test(change)
+        named = self._all.names_test or not change.is_test
         if self._any:
             entries = []
             for entry in self._any:
@@ -271,10 +271,6 @@ def _of_event(subject: Subject, key: str) -> str | None:
         return subject.type
     value: str | None = getattr(subject.description, key)
     return value
-
-
-def _is_test(change: Change) -> bool:
-    return change.action is not None and change.action.casefold() == "test"
 
 
 def _unnamed(number: int) -> Clause:

@@ -8,6 +8,7 @@ from typing import Annotated, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
+from relay import fields
 from relay.fields import HeaderName, SecretTexts, Section, Unresolved
 from relay.jsontext import kind
 from relay.proof import Bearer, Check, StaticHeader
@@ -115,7 +116,8 @@ class HeaderProofs(SourceConfig):
         wanting = [key for key in ("token", "basic") if getattr(self, key, None) is not None]
         wanting += [f"headers.{name}" for name in self.headers or () if name.lower() == "authorization"]
         if len(wanting) > 1:
-            raise ValueError(f"{' and '.join(wanting)} want one header, Authorization: they can never both hold")
+            message = f"{' and '.join(wanting)} want one header, Authorization: they can never both hold"
+            raise fields.misplaced((), message)
         return self
 
     def header_checks(self) -> list[Check]:

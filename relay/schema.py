@@ -192,6 +192,26 @@ class Server(Section):
     egress: EgressRules = EgressRules()
 
 
+_ASCII_HOST = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def _host_name(value: object) -> object:
+    """A `Host` without its port, as browsers send it."""
+    if isinstance(value, str) and (isinstance(value, Unresolved) or _ASCII_HOST.fullmatch(value) or _is_ipv6(value)):
+        return value
+    raise ValueError(f"expected a host name in ASCII, without a port, got {got(value)}")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+HostName = Annotated[str, BeforeValidator(_host_name)]
+
+
 class AdminToken(Section):
     """A named token of the admin side."""
 
@@ -211,7 +231,7 @@ class Admin(Section):
     listen: Listen = TcpAddress("127.0.0.1", 8081)
     token: Annotated[Secret | None, BeforeValidator(_token)] = None
     tokens: Mapping[str, AdminToken] = Field(default_factory=dict)
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[HostName, ...] = ()
 
     @property
     def guarded(self) -> bool:

@@ -232,7 +232,7 @@ class Source:
         mark = None
         if self._key is not None:
             mark = self._key.mark(inbound)
-        elif self._auto and description.common.action != "test":  # who presses a button twice means it twice
+        elif self._auto and not description.common.is_test:  # who presses a button twice means it twice
             try:
                 mark = self.adapter.mark(inbound, description)
             except Malformed:

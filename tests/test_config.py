@@ -661,7 +661,7 @@ sources:
   www: {type: storyblok, secret: "${file:/x}", path: "${A}", allow_ips: ["${A}"]}
   c: {type: contentstack, public_key: "${A}", tolerance: "${A}", map: {action: "${A}"}}
   s: {type: standard, secret: "${A}", respond: "${A}"}
-  v: {type: github, verify: "${A}", rate_limit: "${A}", dedup: "${A}", expect_every: "${A}", notify: ["${A}"]}
+  v: {type: stripe, verify: "${A}", rate_limit: "${A}", dedup: "${A}", expect_every: "${A}", notify: ["${A}"]}
   k: {type: github, secret: "${A}", dedup: {key: "${A}", window: "${A}"}}
 notifiers:
   mail: {type: email, smtp: "${A}", from: "${A}", to: ["${A}"]}

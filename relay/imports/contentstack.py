@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote
 from yarl import URL
 
 from relay import preset, yamltext
-from relay.destination import HOP_BY_HOP, OWN_HEADERS
+from relay.destination import HOP_BY_HOP, OWN_HEADERS, SIGNATURE_HEADER
 from relay.effective import is_secret_header
 from relay.imports import channels
 from relay.preset import HookPreset
@@ -392,7 +392,7 @@ def _unsendable(name: str, value: str, authorized: bool) -> str | None:
         return "this is no header's name"
     if _CONTROL.search(value):
         return "its value has control characters"
-    if lower in OWN_HEADERS:
+    if lower in OWN_HEADERS or lower == SIGNATURE_HEADER:
         return "relay writes it"
     if lower in HOP_BY_HOP:
         return "it belongs to one connection"

@@ -43,7 +43,7 @@ class Config(SourceConfig):
 class Adapter:
     """GitHub's signature and events."""
 
-    retries = True
+    retries = False  # only a person does: "Redeliver"
     never = frozenset({"stage", "entry_id", "environment", "branch", "locale"})
     own_actions = False
     body_proofs: tuple[tuple[str, ...], ...] = ()

@@ -12,6 +12,7 @@ from relay.limits import ByteBudget
 from relay.web.refusal import Refusal
 from relay.web.swift import Asked
 
+_AS_IT_IS = ("identity",)
 _SMALL = 64 << 10
 _MOST_MEMBERS = 64  # gzip members in one body: senders make one, and each costs a copy of the rest
 
@@ -68,7 +69,8 @@ class _Reading:
 
     async def decoded(self) -> bytes:
         request, limit = self._request, self._limit
-        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        # Lines of the same name are one list (RFC 9110, 5.3): what was encoded twice is not taken for once.
+        encoding = ", ".join(request.headers.getall("Content-Encoding", _AS_IT_IS)).strip().lower()
         if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
             raise Refusal(415, "unsupported_encoding", f"Content-Encoding {encoding[:40]!r} is not supported")
         content = request.content

@@ -76,9 +76,20 @@ def _response(response: Response) -> dict[str, Any]:
     return {
         "status": response.status,
         "headers": pairs(response.headers),
-        **text("body", response.body),
+        **text("body", _whole_characters(response.body) if response.truncated else response.body),
         "truncated": response.truncated,
     }
+
+
+def _whole_characters(body: bytes) -> bytes:
+    """A body that was cut off, without the character that the cut went through; as it is where that is not why it is
+    no text."""
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            return body[: error.start]
+    return body
 
 
 def detail(delivery: DeliveryDetail) -> dict[str, Any]:

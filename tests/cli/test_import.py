@@ -310,7 +310,7 @@ def test_headers_are_taken_over_but_empty_ones_and_secrets(tmp_path: Path) -> No
 
 
 def test_headers_that_relay_could_not_send_are_left_out_and_said(tmp_path: Path) -> None:
-    names = ("Host", "Connection", "Authorization", "bad name", "X-Twice", "x-twice")
+    names = ("Host", "Webhook-Signature", "Connection", "Authorization", "bad name", "X-Twice", "x-twice")
     listed = [{"header_name": name, "value": "abc"} for name in names]
     listed.append({"header_name": "X-Break", "value": "a\r\nX-Evil: 1"})
     auth = {"authentication_type": "Bearer", "bearer_token": "hush-hush"}
@@ -318,6 +318,7 @@ def test_headers_that_relay_could_not_send_are_left_out_and_said(tmp_path: Path)
     assert config["routes"][0]["to"]["headers"] == {"X-Twice": "abc"}
     for name, reason in (
         ("Host", "relay writes it"),
+        ("Webhook-Signature", "relay writes it"),
         ("Connection", "it belongs to one connection"),
         ("Authorization", "auth writes it"),
         ("bad name", "this is no header's name"),

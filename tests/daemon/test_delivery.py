@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import standardwebhooks
+from aiohttp import web
 
 from relay import samples
 from relay.delivery import Code
@@ -177,8 +178,6 @@ async def test_redirects_are_not_followed(tmp_path: Path) -> None:
 
 
 async def test_of_an_answer_only_so_much_is_kept(tmp_path: Path) -> None:
-    from aiohttp import web
-
     async with sink(lambda request: web.Response(body=b"x" * 200_000)) as destination:
         text = routes(f"name: r, to: {{url: {destination.url}}}")
         async with relay_here(tmp_path, text) as relay:
@@ -186,6 +185,16 @@ async def test_of_an_answer_only_so_much_is_kept(tmp_path: Path) -> None:
             [item] = await relay.logs_when(lambda items: items[0]["status"] == "delivered")
             response = (await relay.get(f"/logs/{item['id']}"))["attempts"][0]["response"]
             assert (len(response["body"]), response["truncated"]) == (16 << 10, True)
+
+
+async def test_a_text_that_was_cut_in_the_midst_of_a_character_stays_a_text(tmp_path: Path) -> None:
+    async with sink(lambda request: web.Response(body=b"x" + "ü".encode() * 20_000)) as destination:
+        text = routes(f"name: r, to: {{url: {destination.url}}}")
+        async with relay_here(tmp_path, text) as relay:
+            await publish(relay)
+            [item] = await relay.logs_when(lambda items: items[0]["status"] == "delivered")
+            response = (await relay.get(f"/logs/{item['id']}"))["attempts"][0]["response"]
+            assert (response["body"], response["truncated"]) == ("x" + "ü" * ((8 << 10) - 1), True)
 
 
 async def test_an_event_that_no_route_wants_is_stored_and_shown_as_unmatched(tmp_path: Path) -> None:

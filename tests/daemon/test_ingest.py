@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from multidict import CIMultiDict
 
 from tests.fakes import ManualClock
 from tests.harness import LISTEN, Relay, relay_here
@@ -211,6 +212,23 @@ async def test_an_encoding_that_is_not_supported_is_415(relay: Relay, encoding: 
         415,
         {"error": "unsupported_encoding"},
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (("gzip", "br"), 415),
+        (("gzip", "gzip"), 415),
+        (("identity", "br"), 415),
+        (("identity", "gzip"), 415),
+        (("gzip",), 202),
+    ],
+)
+async def test_several_lines_of_encodings_are_one_list(relay: Relay, lines: tuple[str, ...], status: int) -> None:
+    headers = CIMultiDict([("Content-Encoding", line) for line in lines])
+    data = gzip.compress(b"{}")
+    async with relay.session.post(relay.public + "/in/open", data=data, headers=headers) as response:
+        assert response.status == status
 
 
 def raw_deflate(data: bytes) -> bytes:

@@ -157,6 +157,7 @@ BY_MEANING = {
     "headers-of-proofs.yaml": "headers that carry proofs of a source",
     "headers-of-signatures.yaml": "headers that signatures write",
     "headers-twice.yaml": "names that differ in case only",
+    "hosts-with-ports.yaml": "what a host name may be",
     "references.yaml": "what is behind a reference",
     "route-sources.yaml": "names of sources",
     "secrets-are-not-shown.yaml": "what is behind a reference",
@@ -169,6 +170,8 @@ BY_MEANING = {
     "source-with-proof-and-verify-none.yaml": "keys that exclude each other",
     "source-without-proof.yaml": "which keys are proofs",
     "tag.yaml": "YAML: tags, which editors mark themselves",
+    "two-proofs-of-one-header.yaml": "proofs that exclude each other",
+    "webhook-signature.yaml": "headers that relay writes",
 }
 """Bad configs that have the right shape, and what only `relay check` knows of each."""
 
