@@ -6,21 +6,19 @@ part does not hide what is wrong between two others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from relay import contradiction, exposure, preset, query, signschema, source, sourcepath, unmatchable
-from relay.destination import HOP_BY_HOP, OWN_HEADERS, SIGNATURE_HEADER, TELLING_HEADERS
+from relay import contradiction, exposure, preset, query, source, sourcepath, unmatchable
 from relay.fieldmap import FieldMap
 from relay.fields import UNKNOWN_KEY, Section, Unresolved, got
+from relay.headercheck import HeaderCheck
 from relay.notifier import NotifierConfig
 from relay.pattern import Patterns
 from relay.preset import IndexPreset
 from relay.problems import Note, Path, did_you_mean
 from relay.schema import Admin, Route, Server, same_address
 from relay.source import DedupKey, SourceAdapter, SourceConfig
-
-_NONE: frozenset[str] = frozenset()
 
 
 class CrossCheck:
@@ -49,6 +47,7 @@ class CrossCheck:
         self._raw_defaults = _mapping(raw.get("defaults"))
         self._raw_notifiers = _mapping(raw.get("notifiers"))
         self._adapters: dict[str, SourceAdapter] = {}
+        self._headers = HeaderCheck(problem)
 
     def run(self) -> None:
         """Note all that does not fit."""
@@ -60,7 +59,7 @@ class CrossCheck:
         for name, config in self._sources.items():
             self._source(name, config)
         self._route_names()
-        self._default_headers()
+        self._headers.of_defaults(self._raw_defaults, self._raw_routes)
         exposure.of_defaults(self._sections.get("defaults"), self._warning)
         contradiction.of_defaults(self._sections.get("defaults"), self._routes.values(), self._warning)
         self._notified(("defaults", "notify"), self._raw_defaults.get("notify"))
@@ -185,7 +184,9 @@ class CrossCheck:
             self._never_told_apart(place, raw, never)
         elif not self._raw_sources:
             self._warning(place, "there is no source whose events it could match", UNKNOWN_KEY)
-        self._headers(place, raw, selected)
+        route = self._routes.get(place[1]) if isinstance(place[1], int) else None
+        adapters = {name: self._adapters[name] for name in selected if name in self._adapters}
+        self._headers.of_route(place, raw, route, adapters)
         self._windows_and_order(place, raw)
         self._notified((*place, "notify"), raw.get("notify"))
 
@@ -236,7 +237,7 @@ class CrossCheck:
             if adapter is None:
                 return frozenset(), False
             mapped = _mapping(self._raw_sources[name]).get("map")
-            unsaid = adapter.never - frozenset(_strings(mapped))
+            unsaid = adapter.never.difference(_mapping(mapped))
             never = unsaid if never is None else never & unsaid
             knows_actions = knows_actions and adapter.own_actions and "action" not in _mapping(mapped)
         return never or frozenset(), knows_actions
@@ -279,97 +280,9 @@ class CrossCheck:
         module = source.types().get(kind) if isinstance(kind, str) else None
         return module.__name__.rpartition(".")[2] if module is not None else None
 
-    def _default_headers(self) -> None:
-        signed = frozenset().union(*(_signature_headers(_mapping(raw)) for raw in self._raw_routes))
-        for name in _strings(self._raw_defaults.get("headers")):
-            self._own_header(("defaults", "headers", name), name, signed, UNKNOWN_KEY)
-
-    def _headers(self, place: Path, raw: dict[str, Any], selected: list[str]) -> None:
-        to = _mapping(raw.get("to"))
-        signed = _signature_headers(raw)
-        self._signatures(place, raw, to)
-        if isinstance(to.get("auth"), dict) or self._preset_auth(place):
-            signed |= {"authorization"}
-        for name in _strings(to.get("headers")):
-            self._own_header((*place, "to", "headers", name), name, signed, UNKNOWN_KEY)
-        passed = to.get("pass_headers")
-        for number, name in enumerate(passed if isinstance(passed, list) else ()):
-            if not isinstance(name, str):
-                continue
-            where = (*place, "to", "pass_headers", number)
-            if self._own_header(where, name, signed):
-                continue
-            if name.lower() == "content-encoding":
-                self._problem(where, f"{name} is never carried: the body is sent on decoded")
-            for source_name in selected:
-                adapter = self._adapters.get(source_name)
-                if adapter is not None and name.lower() in adapter.proof_headers:
-                    self._problem(where, f"{name} carries a proof of source '{source_name}': it is never sent on")
-                    break
-
-    def _preset_auth(self, place: Path) -> bool:
-        """Whether a route's preset brings an `auth` of its own."""
-        route = self._routes.get(place[1]) if isinstance(place[1], int) else None
-        return route is not None and route.to.auth is not None
-
-    def _signatures(self, place: Path, raw: Mapping[str, Any], to: Mapping[str, Any]) -> None:
-        """Schemes that write over each other, over relay's own headers, or into a body that has no place for it."""
-        route = self._routes.get(place[1]) if isinstance(place[1], int) else None
-        others = frozenset({"authorization"}) if isinstance(to.get("auth"), dict) or self._preset_auth(place) else _NONE
-        own = {name.lower() for name in _strings(to.get("headers"))}
-        of_preset = {name.lower() for name in route.to.headers} - own if route is not None else _NONE
-        written: set[str] = set()
-        filled = False
-        for number, entry in enumerate(_signs(raw)):
-            here = (*place, "sign", number)
-            header = signschema.header_of(entry)
-            if header in written:
-                self._problem(here, f"another scheme already writes {header}", UNKNOWN_KEY)
-            elif header is not None and entry["scheme"] == "hmac":
-                self._signed_header((*here, "header"), entry["header"], others, of_preset)
-            if header is not None:
-                written.add(header)
-            if not signschema.fills_body(entry):
-                continue
-            if filled:
-                self._problem(here, "another scheme already puts a secret into the body", UNKNOWN_KEY)
-            elif (what := _never_an_object(raw, route)) is not None:
-                message = f"prismic puts its secret into a JSON object, which {what} is not"
-                self._problem((*here, "scheme"), message)
-            filled = True
-
-    def _signed_header(self, place: Path, name: str, others: frozenset[str], of_preset: Set[str]) -> None:
-        """A header that a signature would write over."""
-        if name.lower() != SIGNATURE_HEADER and self._own_header(place, name, others):
-            return
-        if name.lower() in of_preset:
-            self._problem(place, f"{name} is written by the route's preset")
-        elif name.lower() in TELLING_HEADERS:
-            self._problem(place, f"{name} has a meaning of its own (choose another header for the signature)")
-
-    def _own_header(self, place: Path, name: str, signed: frozenset[str], kind: str = "") -> bool:
-        """Whether a header is not a route's to write; it has been said then."""
-        lower = name.lower()
-        if lower in OWN_HEADERS:
-            message = f"{name} is written by relay alone"
-        elif lower in HOP_BY_HOP:
-            message = f"{name} belongs to one connection and is never carried"
-        elif lower in signed:
-            message = f"{name} is written by the route's {'auth' if lower == 'authorization' else 'sign'}"
-        elif lower == SIGNATURE_HEADER:
-            message = f"{name} signs the webhook-id, which is relay's own (see sign: standard)"
-        else:
-            return False
-        self._problem(place, message, kind)
-        return True
-
 
 def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _strings(value: object) -> list[str]:
-    return [key for key in _mapping(value) if isinstance(key, str)]
 
 
 def _texts(value: object) -> Iterator[object]:
@@ -381,26 +294,6 @@ def _texts(value: object) -> Iterator[object]:
             yield from _texts(child)
     else:
         yield value
-
-
-def _signs(raw: Mapping[str, Any]) -> list[Any]:
-    signs = raw.get("sign")
-    return signs if isinstance(signs, list) else []
-
-
-def _never_an_object(raw: Mapping[str, Any], route: Route | None) -> str | None:
-    """What is sent, if it certainly is no JSON object that a secret could be put into."""
-    if route is not None and route.to.aim() is not None:
-        return "the deletion of a document"
-    if "payload" in raw or route is None or route.to.payload is None:
-        return signschema.never_an_object(raw.get("payload"), batched="batch" in raw)
-    what = signschema.never_an_object(route.to.payload)
-    return f"{what} (that of the preset)" if what is not None else None
-
-
-def _signature_headers(raw: Mapping[str, Any]) -> frozenset[str]:
-    headers = (signschema.header_of(entry) for entry in _signs(raw))
-    return frozenset(header for header in headers if header is not None)
 
 
 def _with_alternatives(place: Path, match: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
