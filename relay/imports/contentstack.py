@@ -13,44 +13,20 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
-from yarl import URL
-
-from relay import preset, yamltext
-from relay.destination import HOP_BY_HOP, OWN_HEADERS, SIGNATURE_HEADER
-from relay.effective import is_secret_header
+from relay import yamltext
 from relay.imports import channels
-from relay.preset import HookPreset
+from relay.imports.destination import NotAnExport, WebhookDestination, one_line, plain_text
 from relay.variables import Variables
-from relay.wireschema import parsed_url
-from relay.yamltext import literal, reference
+
+__all__ = ["SOURCE", "Imported", "NotAnExport", "read"]
 
 SOURCE = "contentstack"
 
 _LONGEST_NAME = 60
-_MASK = re.compile(r"\*{3,}|•{3,}")
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_CREDENTIALS = re.compile(r"(?:basic|bearer|token|digest|hmac|key)\s+\S{4,}", re.IGNORECASE)
-_LONG_WORD = re.compile(r"[A-Za-z0-9+/_=.~-]{16,}")
-_RANDOM = re.compile(
-    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9]{16,}",
-    re.IGNORECASE,
-)
-_HOOKS_BESIDE = ("discordapp.com", "webhook.office.com")  # other hosts of the services that presets know
-_RETRIES = [
-    "5s",
-    "25s",
-    "125s",
-    "625s",
-]  # https://www.contentstack.com/docs/developers/set-up-webhooks/webhook-retry-policy
-
-
-class NotAnExport(ValueError):
-    """A document that is no webhook export; the text says where."""
+# https://www.contentstack.com/docs/developers/set-up-webhooks/webhook-retry-policy
+_RETRIES = ("5s", "25s", "125s", "625s")
 
 
 @dataclass(slots=True)
@@ -80,7 +56,7 @@ class Imported:
             "routes:",
         ]
         for comments, route in self.routes:
-            lines += [f"  # {_line(comment)}" for comment in comments]
+            lines += [f"  # {one_line(comment)}" for comment in comments]
             lines += yamltext.lines([route], 1)
         return "".join(f"{line}\n" for line in lines)
 
@@ -130,11 +106,11 @@ class _Reading:
     def webhook(self, place: str, webhook: dict[str, Any]) -> None:
         """One webhook: a route for each of its destinations."""
         self.result.webhooks += 1
-        title = _text(webhook.get("name")) or _text(webhook.get("uid")) or "webhook"
+        title = plain_text(webhook.get("name")) or plain_text(webhook.get("uid")) or "webhook"
         match, remarks = self._match(place, webhook)
         several = len(webhook["destinations"]) > 1
         if not webhook["destinations"]:
-            self.result.notes.append(f"webhook '{_line(title)}' has no destination: it is left out")
+            self.result.notes.append(f"webhook '{one_line(title)}' has no destination: it is left out")
         for number, destination in enumerate(webhook["destinations"]):
             here = f"{place}.destinations[{number}]".lstrip(".")
             if not isinstance(destination, dict) or not isinstance(destination.get("target_url"), str):
@@ -151,7 +127,7 @@ class _Reading:
         match: dict[str, Any] | None,
         remarks: list[str],
     ) -> None:
-        writing = _Route(name, self.result)
+        writing = WebhookDestination(name, self.result.variables, self.result.notes)
         for remark in remarks:
             writing.remark(remark)
         if match is None:
@@ -159,10 +135,10 @@ class _Reading:
         told = _people(webhook.get("notifiers"))
         if told:
             writing.comments.append(f"Contentstack tells of its failures: {', '.join(told)}")
-        to = writing.destination(destination)
+        to = writing.to(destination)
         route: dict[str, Any] = {"name": name}
         if title != name:
-            route["description"] = _line(title)
+            route["description"] = one_line(title)
         if webhook.get("disabled") is True or match is None or not writing.complete:
             route["enabled"] = False
         route["sources"] = [SOURCE]
@@ -216,244 +192,22 @@ class _Reading:
         return found
 
 
-class _Route:
-    """The destination of one route being written."""
-
-    def __init__(self, name: str, result: Imported) -> None:
-        self._name = name
-        self._result = result
-        self.comments: list[str] = []
-        self.complete = True
-        """Whether it would do what the webhook did."""
-
-    def remark(self, text: str) -> None:
-        """Say what could not be told in the config, in it and to who imports."""
-        self.comments.append(text)
-        self._result.notes.append(f"route {self._name}: {text}")
-
-    def secret(self, part: str, meaning: str, value: object) -> str:
-        """A reference in the place of a value that is nobody's business."""
-        text = _text(value)
-        masked = not text or _MASK.search(text) is not None
-        return self._result.variables.new(f"{self._name}_{part}", f"{meaning} of route {self._name}", masked)
-
-    def destination(self, destination: dict[str, Any]) -> dict[str, Any]:
-        """Its `to`."""
-        auth = self._auth(destination)
-        url, user = self._url(destination["target_url"], "URL")
-        if user is not None and auth is None:
-            name, password = map(unquote, user)
-            # Without a password it is a token.
-            odd = _hidden(name) or ":" in name or not password
-            auth = {
-                "type": "basic",
-                "username": self.secret("USERNAME", "the user name", name) if odd else name,
-                "password": self.secret("PASSWORD", "the password", password),
-            }
-        to: dict[str, Any] = {"url": url}
-        headers = dict(self._headers(destination.get("custom_header"), auth is not None))
-        if headers:
-            to["headers"] = headers
-        if auth is not None:
-            to["auth"] = auth
-        return to
-
-    def _url(self, text: str, part: str) -> tuple[str, tuple[str, str] | None]:
-        """A URL as relay takes it, its query's values as references, and the user name and password in it."""
-        what = "target_url" if part == "URL" else "access_token_url"
-        text = text.strip()
-        if not text:
-            self.remark(f"the {what} is missing")
-            return self.secret(part, f"the {what}", None), None
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is None:
-            text = f"https://{text}"
-            self.remark(f"the {what} is no http:// or https:// URL: https:// was put before it")
-        scheme, _, rest = text.partition("://")
-        rest, hashed, _ = rest.partition("#")
-        path_start = min((place for mark in "/?" if (place := rest.find(mark)) >= 0), default=len(rest))
-        authority, path = rest[:path_start], rest[path_start:]
-        user, _, host = authority.rpartition("@")
-        if hashed:
-            self.remark(f"the {what} had a fragment (#…), which no server sees: it is left out")
-        odd = not host or any(ord(c) <= 32 or ord(c) == 127 for c in host + path) or _MASK.search(host) is not None
-        if scheme.lower() not in ("http", "https") or odd or not _parses(f"{scheme}://{host}{path}"):
-            self.remark(f"the {what} is no URL that relay could send to")
-            return self.secret(part, f"the {what}", None), None
-        held = user.strip(":") != ""
-        if held:
-            self.remark(f"the {what} held a user name and a password: they are in auth")
-        name, _, password = user.partition(":")
-        if _is_hook(f"{scheme}://{host}{path}"):
-            self.remark(f"whoever knows the {what} can call it: it is a variable")
-            return self.secret(part, f"the {what}", text), (name, password) if held else None
-        path, asked, query = path.partition("?")
-        pairs = [pair.partition("=") for pair in query.split("&")] if asked else []
-        said = "&".join(
-            literal(name) + (f"={self.secret(f'{part}_{name}', f'{name!r} in the {what}', value)}" if equal else "")
-            for name, equal, value in pairs
-        )
-        made = literal(f"{scheme.lower()}://{host}{path}{asked}") + said
-        return reference(made) if "${" in said or "${" in made else made, (name, password) if held else None
-
-    def _auth(self, destination: Mapping[str, Any]) -> dict[str, Any] | None:
-        kind = _text(destination.get("authentication_type")).casefold()
-        user, password = _text(destination.get("http_basic_auth")), destination.get("http_basic_password")
-        if kind == "basic" or (not kind and user):
-            if not user and not password:
-                return None  # what the form leaves behind: nothing was sent
-            username = self.secret("USERNAME", "the user name", user) if _hidden(user) or ":" in user else user
-            return {
-                "type": "basic",
-                "username": username,
-                "password": self.secret("PASSWORD", "the password", password),
-            }
-        if kind == "bearer":
-            return {
-                "type": "bearer",
-                "token": self.secret("TOKEN", "the bearer token", destination.get("bearer_token")),
-            }
-        if kind == "oauth2":
-            return self._oauth(destination)
-        if kind not in ("", "none"):
-            self.complete = False
-            self.remark(f"not translated: its authentication '{_line(kind)}'; it is disabled until auth is right")
-        return None
-
-    def _oauth(self, destination: Mapping[str, Any]) -> dict[str, Any]:
-        """Client credentials, as Contentstack asks for a token: by the form, its parameters on the URL."""
-        url, user = self._url(_text(destination.get("access_token_url")), "TOKEN_URL")
-        client = _text(destination.get("client_id"))
-        auth: dict[str, Any] = {"type": "oauth2", "token_url": url}
-        auth["client_id"] = self.secret("CLIENT_ID", "the client_id", client) if _hidden(client) else client
-        auth["client_secret"] = self.secret("CLIENT_SECRET", "the client_secret", destination.get("client_secret"))
-        scope = destination.get("scope")
-        scope = " ".join(_text(one) for one in scope) if isinstance(scope, list) else _text(scope)
-        if scope:
-            auth["scope"] = scope
-        if user is not None:
-            self.remark("not translated: the user name in its access_token_url")
-        query = {}
-        for name, value in self._parameters(destination.get("request_query_parameters")):
-            if name == "grant_type" and value == "client_credentials":
-                continue  # relay's own
-            if name in query:
-                self.remark(f"not translated: a second '{_line(name)}' in its request_query_parameters")
-            else:  # like the values of any URL's query, which `export` and every output hide too
-                query[name] = self.secret(f"TOKEN_{name}", f"'{_line(name)}' of the token request", value)
-        if query:
-            auth["query"] = query
-        return auth
-
-    def _parameters(self, value: object) -> list[tuple[str, str]]:
-        """`a=b&c=d`, or an object, or a list of names and values; a lone `=` is what the form leaves behind."""
-        if isinstance(value, str):
-            return [(name, text) for name, text in parse_qsl(value.lstrip("?"), keep_blank_values=True) if name]
-        if isinstance(value, dict):
-            return [(name, _text(text)) for name, text in value.items() if name]
-        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-            pairs = [(_text(item.get("key") or item.get("name")), _text(item.get("value"))) for item in value]
-            return [(name, text) for name, text in pairs if name]
-        if value is not None:
-            self.remark("not translated: its request_query_parameters")
-        return []
-
-    def _headers(self, value: object, authorized: bool) -> Iterator[tuple[str, str]]:
-        if isinstance(value, dict):
-            value = [{"header_name": name, "value": text} for name, text in value.items()]
-        if value is not None and not isinstance(value, list):
-            raise NotAnExport(f"route {self._name}: expected custom_header to be a list")
-        seen: set[str] = set()
-        for item in value or []:
-            if not isinstance(item, dict):
-                raise NotAnExport(f"route {self._name}: expected custom_header to be a list of objects")
-            name, text = _text(item.get("header_name")).strip(), _text(item.get("value")).strip()
-            if not name or not text:
-                continue
-            reason = _unsendable(name, text, authorized) or ("it is given twice" if name.lower() in seen else None)
-            if reason is not None:
-                self.remark(f"left out: the header {_line(name)[:40]}, because {reason}")
-                continue
-            seen.add(name.lower())
-            yield name, self.secret(f"HEADER_{name}", f"the header {name}", text) if _telling(name, text) else text
-
-
 def _retry(webhook: Mapping[str, Any]) -> Any:
-    policy = _text(webhook.get("retry_policy")).casefold()
+    policy = plain_text(webhook.get("retry_policy")).casefold()
     auto = webhook.get("retry")
     if policy == "automatic" or (not policy and isinstance(auto, dict) and auto.get("auto") is True):
         return {"policy": "schedule", "delays": list(_RETRIES)}
     return "none" if policy == "manual" or (isinstance(auto, dict) and auto.get("auto") is False) else None
 
 
-def _unsendable(name: str, value: str, authorized: bool) -> str | None:
-    """Why a header cannot be a route's."""
-    lower = name.lower()
-    if _TOKEN.fullmatch(name) is None:
-        return "this is no header's name"
-    if _CONTROL.search(value):
-        return "its value has control characters"
-    if lower in OWN_HEADERS or lower == SIGNATURE_HEADER:
-        return "relay writes it"
-    if lower in HOP_BY_HOP:
-        return "it belongs to one connection"
-    if lower == "authorization" and authorized:
-        return "auth writes it"
-    return None
-
-
-def _telling(name: str, value: str) -> bool:
-    """Whether a header's value looks like a secret."""
-    if is_secret_header(name) or _MASK.search(value) or _CREDENTIALS.match(value):
-        return True
-    return any(any(c.isdigit() for c in word) and any(c.isalpha() for c in word) for word in _LONG_WORD.findall(value))
-
-
-def _hidden(text: str) -> bool:
-    return not text or _MASK.search(text) is not None
-
-
 def _people(value: object) -> list[str]:
     """Who is told, of one address, several with commas, or a list."""
     given = value if isinstance(value, list) else [value]
-    return [one.strip() for text in given for one in _text(text).split(",") if one.strip()]
-
-
-def _parses(url: str) -> bool:
-    try:
-        parsed_url(url)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_hook(text: str) -> bool:
-    """Whether whoever knows a URL can call it: it is one of a service's hooks, or something in its path is random."""
-    url = parsed_url(text)
-    host = (url.host or "").rstrip(".")
-    if any(host == known or host.endswith(f".{known}") for known in (*_hook_hosts(), *_HOOKS_BESIDE)):
-        return len(url.path) > 1
-    return _RANDOM.search(url.path) is not None
-
-
-@cache
-def _hook_hosts() -> tuple[str, ...]:
-    hooks = (kind for kind in map(preset.model, preset.names()) if issubclass(kind, HookPreset))
-    return tuple(URL(kind.base).host or "" for kind in hooks if kind.base is not None)
+    return [one.strip() for text in given for one in plain_text(text).split(",") if one.strip()]
 
 
 def _untold(channel: str) -> str:
     return f"not translated: the channel {channel}"
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return ""
-    return str(value) if isinstance(value, (str, int, float)) else ""
-
-
-def _line(text: str) -> str:
-    """Foreign text on one line of a comment."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _slug(text: str) -> str:
