@@ -8,9 +8,7 @@ the next time, so that nobody here ever waits for a sender; senders wait for a l
 
 After each step it rests for as long as it worked: gently, longer, so that it removes hardly more events than come to
 all relays together, but makes a step each second. What the removed rows took is made free by the server's autovacuum.
-
-An event goes when all its deliveries have ended and the last of them did so before the limit: what was merged into
-another delivery ends with that one. Its deliveries and their attempts go with it.
+What goes, and by which rule, `prunable` says.
 
 Shapes that nobody uses are removed late. Any relay may have known one since it started, and be about to store a
 delivery with it, which no search would find without. So first one is retired: it still serves searches, but who looks
@@ -31,13 +29,13 @@ import psycopg
 
 from relay.clock import to_ms
 from relay.store import Haste, Pruned, Unavailable, quickly
-from relay.stores._sql import rows
+from relay.stores._sql import prunable, rows
 from relay.stores._sql.tables import MOST_SHAPES, PRUNED_UP_TO
 from relay.stores.postgresql.connection import connect_async, explain
+from relay.stores.postgresql.dialect import translated
 
 _LOCK = 0x7072756E  # "prun": who prunes
 
-_LOOKED_AT = 1000  # events, at once
 _STEP = 0.05  # seconds that a step should work
 _FIRST, _LEAST, _MOST = 50, 10, 500  # events in one step
 _BYTES = 256 << 10  # of bodies in one step, but always one: so much is a commit that others may wait for
@@ -63,32 +61,14 @@ _SETTINGS = "SELECT " + ", ".join(
     )
 )
 
-# Of an event: whether something of it is unfinished, or ended after $2.
-_KEPT = """
-    EXISTS (
-        SELECT 1 FROM delivery d LEFT JOIN delivery c ON c.id = d.merged_into
-        WHERE d.event_id = {id} AND (
-            coalesce(c.state, d.state) IN ('pending', 'held') OR coalesce(c.updated_at, d.updated_at) >= $2
-        )
-    )
-"""
-_EVENTS = f"""
-    SELECT id, {_KEPT.format(id="these.id")}, size FROM (
-        SELECT id, size FROM event WHERE id > $1 AND id < $3 ORDER BY id LIMIT $4
-    ) these ORDER BY id
-"""  # noqa: S608
-_BODIES = f"""
-    SELECT these.id, {_KEPT.format(id="these.id")}, event.size FROM (
-        SELECT event_id AS id FROM body WHERE event_id > $1 AND event_id < $3 ORDER BY event_id LIMIT $4
-    ) these JOIN event ON event.id = these.id ORDER BY these.id
-"""  # noqa: S608
+_EVENTS, _BODIES = translated(prunable.EVENTS), translated(prunable.BODIES)
 _LOCK_EVENTS = "SELECT id FROM event WHERE id = ANY ($1) FOR UPDATE SKIP LOCKED"
 _LOCK_DELIVERIES = "SELECT id, event_id, merged_into FROM delivery WHERE event_id = ANY ($1) FOR UPDATE SKIP LOCKED"
 _LOCK_CARRIERS = "SELECT id FROM delivery WHERE id = ANY ($1) FOR UPDATE SKIP LOCKED"
 # Of the events: those all of whose deliveries, and what these are merged into, are locked here and may go.
 _STILL = f"""
     SELECT id FROM unnest($1::bigint[]) AS these(id)
-    WHERE NOT {_KEPT.format(id="these.id")} AND NOT EXISTS (
+    WHERE NOT {translated(prunable.kept("these.id"))} AND NOT EXISTS (
         SELECT 1 FROM delivery d LEFT JOIN delivery c ON c.id = d.merged_into
         WHERE d.event_id = these.id AND (d.id <> ALL ($3) OR coalesce(c.id <> ALL ($3), false))
     )
@@ -199,7 +179,7 @@ class _Pruning:
         self, query: str, remove: Callable[[_Connection, list[int], list[int]], Awaitable[Pruned]], limit: datetime
     ) -> None:
         last, cutoff, end = 0, to_ms(limit), rows.first_id(limit)
-        while self._going_on and (found := await _all(self._connection, query, last, cutoff, end, _LOOKED_AT)):
+        while self._going_on and (found := await _all(self._connection, query, last, cutoff, end, prunable.LOOKED_AT)):
             last = found[-1][0]
             old = deque((number, size) for number, kept, size in found if not kept)
             while old and self._going_on:

@@ -2,59 +2,35 @@
 
 A reader looks for what may go, a thousand events at a time; the writer removes some of them in one transaction, having
 looked once more, as many and as often as `tempo` says. In the end free pages are given back to the disk, but for some
-that new events will take at once.
-
-An event goes when all its deliveries have ended and the last of them did so before the limit: what was merged into
-another delivery ends with that one. Its deliveries and their attempts go with it.
+that new events will take at once. What goes, and by which rule, `prunable` says.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any
 
 import orjson
 
 from relay.clock import to_ms
 from relay.store import Haste, Pruned
-from relay.stores._sql import rows
+from relay.stores._sql import prunable, rows
 from relay.stores._sql.connection import Command, Connection
 from relay.stores._sql.deltas import Deltas
+from relay.stores._sql.prunable import Ask
 from relay.stores._sql.tables import PRUNED_UP_TO
 from relay.stores._sql.writer import Writer
 from relay.stores.sqlite.tempo import Tempo
 
-Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
 _Step = tuple[Pruned, int, float]
 """What a step did, to how many, and how many seconds it worked, without its commit."""
 
-_LOOKED_AT = 1000  # events, at once
 _BYTES = 256 << 10  # of bodies in one step, but always one: what is removed is written over
 _RESERVE = 1024  # pages that stay free, or a tenth of the file: new events take them at once
 
-# Of an event: whether something of it is unfinished, or ended after ?2.
-_KEPT = """
-    EXISTS (
-        SELECT 1 FROM delivery d INDEXED BY delivery_event LEFT JOIN delivery c ON c.id = d.merged_into
-        WHERE d.event_id = {id} AND (
-            coalesce(c.state, d.state) IN ('pending', 'held') OR coalesce(c.updated_at, d.updated_at) >= ?2
-        )
-    )
-"""
-_EVENTS = f"""
-    SELECT id, {_KEPT.format(id="some.id")}, size FROM (
-        SELECT id, size FROM event WHERE id > ?1 AND id < ?3 ORDER BY id LIMIT ?4
-    ) some
-"""  # noqa: S608
-_BODIES = f"""
-    SELECT some.id, {_KEPT.format(id="some.id")}, event.size FROM (
-        SELECT event_id AS id FROM body WHERE event_id > ?1 AND event_id < ?3 ORDER BY event_id LIMIT ?4
-    ) some JOIN event ON event.id = some.id
-"""  # noqa: S608
-_STILL = f"SELECT value FROM json_each(?1) WHERE NOT {_KEPT.format(id='value')}"  # noqa: S608
+_STILL = f"SELECT value FROM json_each(?1) WHERE NOT {prunable.kept('value')}"  # noqa: S608
 _OF_DELIVERIES = "IN (SELECT id FROM delivery WHERE event_id IN (SELECT value FROM json_each(?)))"
 _UP_TO = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = max(value + 0, excluded.value + 0)"
 _COUNT = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = value + excluded.value"
@@ -76,9 +52,9 @@ class Pruning:
     async def run(self, now: datetime, retention: timedelta, bodies: timedelta) -> Pruned:
         """Remove what is older; how much that was."""
         self._tempo.walks = 2 if bodies < retention else 1
-        await self._walk(_EVENTS, _remove, now - retention)
+        await self._walk(prunable.EVENTS, _remove, now - retention)
         if bodies < retention:
-            await self._walk(_BODIES, _remove_bodies, now - bodies)
+            await self._walk(prunable.BODIES, _remove_bodies, now - bodies)
         await self._reject(now - retention)
         if self._total.events:
             shapes = self._writer.shapes
@@ -88,7 +64,7 @@ class Pruning:
 
     async def _walk(self, query: str, remove: Callable[[Connection, list[int]], Pruned], limit: datetime) -> None:
         last, cutoff, end = 0, to_ms(limit), rows.first_id(limit)
-        while self._going_on and (found := await self._ask(query, (last, cutoff, end, _LOOKED_AT))):
+        while self._going_on and (found := await self._ask(query, (last, cutoff, end, prunable.LOOKED_AT))):
             last = found[-1][0]
             old = deque((number, size) for number, kept, size in found if not kept)
             while old and self._going_on:
