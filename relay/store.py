@@ -225,6 +225,17 @@ class LogReader(Protocol):
         """A rejected request."""
         ...
 
+    async def prunable(
+        self,
+        now: datetime,
+        retention: timedelta,
+        bodies: timedelta,
+        told: Callable[[Pruned], None] | None = None,
+    ) -> Pruned:
+        """What Store.prune would remove now, counted; `told` hears how much it is so far. It reads in short steps,
+        between which others write: what they change meanwhile may be counted as it was. Raises Unavailable."""
+        ...
+
     async def close(self) -> None:
         """Let go of the store. Idempotent."""
         ...

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 
+from relay.clock import to_ms
 from relay.delivery import Delivery, HeldReason, Mark, Rejection
 from relay.ids import RejectionId
 from relay.lane import Order
 from relay.store import Haste, LogQuery, Pruned, WrongState
+from relay.stores._sql import prunable
 from relay.window import debounce
 from tests.contract.desk import SECOND, Desk, again, delivered, failed
 from tests.fakes import NOON
@@ -25,7 +28,11 @@ async def ids(desk: Desk, *status: str) -> list[str]:
 
 
 async def prune(desk: Desk, retention: timedelta = DAY, bodies: timedelta = FOR_EVER) -> Pruned:
-    return await desk.store.prune(desk.clock.now(), retention, bodies)
+    """What is counted before is what is then removed."""
+    would = await desk.store.prunable(desk.clock.now(), retention, bodies)
+    done = await desk.store.prune(desk.clock.now(), retention, bodies)
+    assert would == replace(done, pages=0)
+    return done
 
 
 async def ended(desk: Desk, *routes: str) -> list[Delivery]:
@@ -196,7 +203,7 @@ async def test_what_may_be_retried_meanwhile_is_looked_at_again(desk: Desk) -> N
     one = await desk.tell()
     await desk.store.record(failed((await desk.take(one)) or one))
     desk.wait(2 * DAY.total_seconds())
-    pruning = asyncio.ensure_future(prune(desk))  # noqa: TID251
+    pruning = asyncio.ensure_future(desk.store.prune(desk.clock.now(), DAY, FOR_EVER))  # noqa: TID251
     await desk.store.retry(one.id, desk.clock.now())
     await pruning
     found = await desk.store.delivery(one.id)
@@ -229,3 +236,83 @@ async def test_large_bodies_are_removed_a_few_at_a_time(desk: Desk) -> None:
     await desk.store.prune(desk.clock.now(), DAY, DAY, lambda so_far: heard.append(so_far.events))
     assert heard[-1] == 40
     assert max(after - before for before, after in pairwise([0, *heard])) <= 2
+
+
+# --- counted only -----------------------------------------------------------------------------------------------------
+
+
+async def end(desk: Desk, *deliveries: Delivery) -> None:
+    """They are delivered now."""
+    for delivery in deliveries:
+        taken = await desk.take(delivery)
+        assert taken is not None
+        await desk.store.record(replace(delivered(taken), at=desk.clock.now()))
+
+
+async def test_what_would_go_is_counted_and_nothing_goes(desk: Desk) -> None:
+    """By `prune` above in all tests; here with something of all kinds at once, ten days old, three, and new."""
+    ids_of = desk.store.ids
+    for days in (7, 3, 0):
+        collects = f"collects {days}"
+        desk.groupings[collects] = debounce(SECOND, 10 * SECOND, (), timedelta())
+        at = desk.clock.now()
+        await end(desk, *await desk.add("www", "search"))
+        kept, over = await desk.add("www", "slow")  # and the other one waits
+        await end(desk, kept)
+        forgotten = desk.event()
+        await desk.put(desk.event())
+        await desk.put(forgotten)
+        await desk.store.forget(forgotten.id)
+        desk.store.reject(Rejection(RejectionId(ids_of.draw(to_ms(at))), "blog", at, 401, "no", "::1", ()))
+        sent, *_ = [await desk.tell(route=collects) for _ in range(3)]
+        desk.wait(20)
+        await end(desk, sent)
+        held, *_ = [await desk.tell(route=collects) for _ in range(2)]
+        await desk.store.cancel(held.id, desk.clock.now()) if days == 3 else await desk.store.hold(held.id, at)
+        if days == 3:
+            await desk.store.cancel(over.id, desk.clock.now())
+        else:
+            await desk.settle("www", "search", collects, kept={"slow": HeldReason.DISABLED})
+        desk.wait(days * DAY.total_seconds())
+    kinds = ("", "unmatched", "rejected")
+    before = [await ids(desk, *status.split()) for status in kinds]
+    heard: list[Pruned] = []
+    counted = await desk.store.prunable(desk.clock.now(), 5 * DAY, DAY, heard.append)
+    assert counted == Pruned(events=6, deliveries=5, bodies=8)
+    assert heard[-1] == counted
+    assert [await ids(desk, *status.split()) for status in kinds] == before
+    assert await desk.store.prunable(desk.clock.now(), 5 * DAY, 5 * DAY) == replace(counted, bodies=0)
+    assert replace(await prune(desk, 5 * DAY, DAY), pages=0) == counted
+    assert await desk.store.prunable(desk.clock.now(), 5 * DAY, DAY) == Pruned()
+
+
+async def test_what_goes_first_is_gone_for_what_is_counted_after_it(desk: Desk) -> None:
+    """What was merged into something newer ended with that; once that is gone, when it was merged."""
+    await desk.follow(index=Order.LATEST)
+    old = []
+    for _ in range(2):
+        event = desk.about()
+        owed = [desk.owed(event, "index"), desk.owed(event, "www")]
+        await desk.store.add(event, owed)
+        await end(desk, owed[0].delivery)
+        old.append(owed[1].delivery)
+    deletion = await desk.tell(desk.about(stage=None, action="delete"), "index")
+    await end(desk, deletion)
+    desk.wait(7 * DAY.total_seconds())
+    await end(desk, *old)
+    desk.wait(3 * DAY.total_seconds())
+    assert await desk.carrier(await desk.replay(old[1].event, "index")) == deletion.id
+    done = await prune(desk, 5 * DAY, DAY)
+    assert (done.events, done.deliveries, done.bodies) == (1, 1, 1), "the body of what was replayed just now stays"
+
+
+async def test_more_is_counted_than_is_looked_at_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prunable, "LOOKED_AT", 4)
+    for _ in range(3):
+        await ended(desk, "www", "search")
+        await desk.put(desk.event())
+        await desk.tell(route="waits")
+    desk.wait(2 * DAY.total_seconds())
+    assert (await prune(desk, 5 * DAY, DAY)).bodies == 6
+    await end(desk, *await desk.add("www"))
+    assert await prune(desk) == Pruned(events=6, deliveries=6)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
 from time import monotonic
@@ -19,8 +19,8 @@ from relay.clock import from_ms, to_ms
 from relay.delivery import Attempt, Delivery, LogItem, Rejection, State, StoredEvent, Window
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids, moment_ms
 from relay.pace import Minute
-from relay.store import Counts, DeliveryDetail, LogQuery, Page
-from relay.stores._sql import clauses, rows, search
+from relay.store import Counts, DeliveryDetail, LogQuery, Page, Pruned
+from relay.stores._sql import clauses, prunable, rows, search
 from relay.stores._sql.tables import UNFINISHED_LANE
 from relay.window import MOST_DEBOUNCED, Collected, kind_of
 
@@ -274,6 +274,16 @@ class Reader(ABC):
         columns = rows.REJECTION_COLUMNS
         found = await self.ask(f"SELECT {columns} FROM rejection WHERE id = ?", (rejection,))  # noqa: S608
         return rows.to_rejection(found[0]) if found else None
+
+    async def prunable(
+        self,
+        now: datetime,
+        retention: timedelta,
+        bodies: timedelta,
+        told: Callable[[Pruned], None] | None = None,
+    ) -> Pruned:
+        """See LogReader.prunable."""
+        return await prunable.count(self.ask, now, retention, bodies, told)
 
     # -- the whole ---------------------------------------------------------------------------------------------------
 

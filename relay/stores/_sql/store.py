@@ -29,7 +29,7 @@ from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order, lane, supersedes
 from relay.pace import Minute
-from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Moved, Page, Retried, Settled
+from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Moved, Page, Pruned, Retried, Settled
 from relay.stores._sql import commands, lanes, rows
 from relay.stores._sql.changes import Changed
 from relay.stores._sql.connection import Command, Connection
@@ -268,6 +268,15 @@ class SqlStore:
 
     async def rejection(self, rejection: int) -> Rejection | None:
         return await self._logs.rejection(rejection)
+
+    async def prunable(
+        self,
+        now: datetime,
+        retention: timedelta,
+        bodies: timedelta,
+        told: Callable[[Pruned], None] | None = None,
+    ) -> Pruned:
+        return await self._logs.prunable(now, retention, bodies, told)
 
     # -- its state ---------------------------------------------------------------------------------------------------
 
