@@ -51,6 +51,11 @@ class Retention:
         finally:
             self._waiting -= 1
 
+    async def would(self) -> Pruned:
+        """What a pass would remove now. One that is under way goes on. Raises Unavailable."""
+        section = self._section()
+        return await self._store.prunable(self._now(), section.retention, section.bodies)
+
     async def _once(self, haste: Callable[[], Haste]) -> Pruned:
         async with self._pass:
             section = self._section()

@@ -163,33 +163,36 @@ def copy(sqlite_url: str, postgres_url: str, as_json: bool) -> None:
 
 
 @command.command("prune", short_help="remove what is older than the config wants it kept")
+@click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
 @term.daemon_options
 @term.json_option
 @term.config_errors
-def prune(config: Path | None, url: str | None, token: str | None, as_json: bool) -> None:
+def prune(config: Path | None, url: str | None, token: str | None, dry_run: bool, as_json: bool) -> None:
     """Remove now what is older than the config wants it kept. A running daemon does so by itself, too.
 
     \b
-    Example:
+    Examples:
+      relay db prune --dry-run
       relay db prune
     """
     daemon = ask.daemon(config, url, token)
     try:
-        with hand.waiting("pruning"):
-            status, answer = daemon.post("/store/prune", patience=hand.PATIENCE)
+        with hand.waiting("counting" if dry_run else "pruning"):
+            status, answer = daemon.post("/store/prune", {"dry_run": "1"} if dry_run else None, hand.PATIENCE)
         done = daemon.require("events", status, answer)
     except ask.Unreachable as error:
         if url is not None:
             term.fail(str(error))
-        done = _pruned(*ask.store(config))
+        done = _pruned(*ask.store(config), dry_run)
     if as_json:
-        click.echo(json.dumps(done, indent=2))
+        click.echo(json.dumps({**done, "dry_run": True} if dry_run else done, indent=2))
         return
     words = f"{term.count(done['events'], 'event')} and {term.count(done['deliveries'], 'delivery')}"
-    click.echo(f"{words} removed, and the bodies of {done['bodies']} that are kept")
+    would = "would be " if dry_run else ""
+    click.echo(f"{words} {would}removed, and the bodies of {done['bodies']} that are kept")
 
 
-def _pruned(section: Section, redact: Callable[[str], str]) -> dict[str, Any]:
+def _pruned(section: Section, redact: Callable[[str], str], dry_run: bool) -> dict[str, Any]:
     """The same without a daemon, which would hold the lock of a file."""
     import asyncio
 
@@ -200,22 +203,28 @@ def _pruned(section: Section, redact: Callable[[str], str]) -> dict[str, Any]:
     offline.needed(section)
 
     async def prune(counted: Callable[[int], None]) -> dict[str, Any]:
-        clock = SystemClock()
-        if section.path is None:  # a database without a store is not to become one by being pruned
-            await (await open_reader(section.url)).close()
-        store = await open_store(section.url, clock)
-
         def told(so_far: Pruned) -> None:
             counted(so_far.events + so_far.bodies)
 
-        try:
-            done = await store.prune(clock.now(), section.retention, section.bodies, told)
-        finally:
-            await store.close()
+        clock = SystemClock()
+        if dry_run:
+            reader = await open_reader(section.url)
+            try:
+                done = await reader.prunable(clock.now(), section.retention, section.bodies, told)
+            finally:
+                await reader.close()
+        else:
+            if section.path is None:  # a database without a store is not to become one by being pruned
+                await (await open_reader(section.url)).close()
+            store = await open_store(section.url, clock)
+            try:
+                done = await store.prune(clock.now(), section.retention, section.bodies, told)
+            finally:
+                await store.close()
         return {"events": done.events, "deliveries": done.deliveries, "bodies": done.bodies}
 
     try:
-        with progress.counting("pruning") as counted:
+        with progress.counting("counting" if dry_run else "pruning") as counted:
             return asyncio.run(prune(counted))
     except Unusable as error:
         term.fail(redact(str(error)), term.OPERATOR)

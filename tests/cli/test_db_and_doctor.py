@@ -254,7 +254,12 @@ def test_without_a_daemon_the_file_itself_is_pruned(copied: Path) -> None:
     unmatched = run("logs", "--status", "unmatched", "--json", "--config", copied).json["items"]
     assert waiting
     assert ended
+    would = run("db", "prune", "--dry-run", "--json", "--config", copied).json
+    said = run("db", "prune", "--dry-run", "--config", copied).out
+    assert said == "3 events and 2 deliveries would be removed, and the bodies of 0 that are kept\n"
+    assert run("logs", "--status", "failed", "--json", "--config", copied).json["items"] == ended
     done = run("db", "prune", "--json", "--config", copied).json
+    assert would == {**done, "dry_run": True}
     assert (done["events"], done["deliveries"]) == (len(ended) + len(unmatched), len(ended))
     assert run("logs", "--json", "--config", copied).json["items"] == waiting
     assert run("db", "check", "--config", copied).code == 0
@@ -262,12 +267,35 @@ def test_without_a_daemon_the_file_itself_is_pruned(copied: Path) -> None:
     assert run("db", "prune", "--config", copied).out == nothing
 
 
+def test_a_running_relay_says_what_it_would_prune(tmp_path: Path) -> None:
+    config = write_config(tmp_path, TEXT.format(*free_ports(3)))
+    would = {"events": 1, "deliveries": 5, "bodies": 0}
+    with standing_in({"POST /store/prune": lambda query, handler: would}) as admin:
+        args = ("db", "prune", "--dry-run", "--url", admin.url, "--config", config)
+        assert run(*args, "--json").json == {**would, "dry_run": True}
+        said = run(*args).out
+        assert said == "1 event and 5 deliveries would be removed, and the bodies of 0 that are kept\n"
+        assert admin.asked == [("POST /store/prune", {"dry_run": "1"})] * 2
+
+
+def test_what_would_be_pruned_is_counted_beside_who_writes_and_without_a_way_to(copied: Path) -> None:
+    """Nobody else has to let go of the file, and nothing is made of it that was not there."""
+    copied.write_text(copied.read_text().replace("relay.db'}", "relay.db', retention: 30d, bodies: 500ms}"))
+    path = copied.parent / "relay.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        would = run("db", "prune", "--dry-run", "--json", "--config", copied).json
+        writer.execute("ROLLBACK")
+    assert would == {**run("db", "prune", "--json", "--config", copied).json, "dry_run": True}
+    assert (would["events"], would["bodies"]) == (0, 3)
+
+
 def test_without_a_store_db_says_so(tmp_path: Path) -> None:
     config = write_config(tmp_path, TEXT.format(*free_ports(3)))
-    for args in (["stats"], ["check"], ["backup", tmp_path / "to.db"], ["prune"]):
+    for args in (["stats"], ["check"], ["backup", tmp_path / "to.db"], ["prune"], ["prune", "--dry-run"]):
         assert "there is no store at" in complaint(run("db", *args, "--config", config), 1)
     (tmp_path / "relay.db").write_bytes(b"These are my holiday photos. " * 400)
-    for args in (["stats"], ["check"], ["backup", tmp_path / "to.db"]):
+    for args in (["stats"], ["check"], ["backup", tmp_path / "to.db"], ["prune", "--dry-run"]):
         assert "not a SQLite database" in complaint(run("db", *args, "--config", config), 78)
 
 

@@ -66,6 +66,10 @@ def test_verbs_read_the_database_beside_a_daemon_and_without_one(tmp_path: Path,
     assert "left" not in shown
     assert run("db", "check", "--config", config).code == 0
     assert run("db", "prune", "--json", "--config", config).json == {"events": 0, "deliveries": 0, "bodies": 0}
+    config.write_text(config.read_text().replace("store: {", "store: {retention: 1ms, "))
+    would = run("db", "prune", "--dry-run", "--json", "--config", config).json
+    assert would == {"events": 1, "deliveries": 1, "bodies": 0, "dry_run": True}
+    assert run("db", "prune", "--json", "--config", config).json == {"events": 1, "deliveries": 1, "bodies": 0}
     alone = checks(run("doctor", "--json", "--config", config))
     for found in (beside, alone):
         assert found["database"]["verdict"] == found["schema"]["verdict"] == found["conservation"]["verdict"] == "ok"
@@ -85,7 +89,7 @@ def test_doctor_says_what_makes_a_server_forget(tmp_path: Path, database: Databa
 def test_a_database_without_a_store_stays_so(tmp_path: Path, database: Database) -> None:
     config = configured(tmp_path, database.url)
     assert checks(run("doctor", "--json", "--config", config))["schema"]["verdict"] == "warning"
-    for verb in (["logs"], ["db", "stats"], ["db", "prune"]):
+    for verb in (["logs"], ["db", "stats"], ["db", "prune"], ["db", "prune", "--dry-run"]):
         line = complaint(run(*verb, "--config", config), 78)
         assert PASSWORD not in line
     assert database.sql("SELECT 1 FROM pg_namespace WHERE nspname = 'relay'") == []
@@ -101,7 +105,7 @@ def test_a_store_of_a_newer_relay_is_for_the_operator(tmp_path: Path, database: 
     assert "newer relay" in checks(ended)["store"]["detail"]
 
 
-@pytest.mark.parametrize("verb", [["logs"], ["db", "stats"], ["db", "prune"]])
+@pytest.mark.parametrize("verb", [["logs"], ["db", "stats"], ["db", "prune"], ["db", "prune", "--dry-run"]])
 def test_a_wrong_password_is_for_the_operator_and_a_server_that_is_down_is_not(
     tmp_path: Path, database: Database, verb: list[str]
 ) -> None:

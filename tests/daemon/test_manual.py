@@ -98,6 +98,29 @@ async def test_each_post_that_does_something_leaves_a_line_with_who_did_it(
     assert {path.partition("?")[0] for path in seen} == posts()
 
 
+async def test_what_would_be_pruned_is_counted_for_whom_it_may_be_and_leaves_no_line(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    store = f"store: {{url: 'sqlite:{tmp_path / 'relay.db'}', retention: 500ms}}\n"
+    async with relay_and_sink(tmp_path, "name: r, to: {url: SINK}", head=TOKENS_OF_TWO + store) as (running, _):
+
+        async def prune(query: str, token: str = KIM) -> tuple[int, Any]:
+            return await running.ask("POST", f"/store/prune{query}", headers=bearer(token))
+
+        await running.post("/in/any")
+        await first(running, "?status=delivered")
+        there = {"events": 1, "deliveries": 1, "bodies": 0}
+        assert await answered(partial(prune, "?dry_run=1"), lambda found: found[1]["events"]) == (200, there)
+        assert await first(running, "?status=delivered")
+        assert lines(capsysbinary) == []
+        assert (await prune("?dry_run=1", READ))[0] == 403
+        assert (await prune("?dry_run=yes"))[1]["detail"] == "dry_run takes 1 or 0, not 'yes'"
+        lines(capsysbinary)
+        assert await prune("?dry_run=0") == (200, there)
+        assert [line["action"] for line in lines(capsysbinary)] == ["prune"]
+        assert (await prune("?dry_run=1"))[1]["events"] == 0
+
+
 def posts() -> set[str]:
     """All that the admin side takes POSTs for."""
     resources = Admin(_Nothing()).application().router.routes()  # type: ignore[arg-type]

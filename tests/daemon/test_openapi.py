@@ -297,6 +297,7 @@ async def test_every_answer_is_as_it_is_described_and_every_action_is_in_the_log
         await ask.running.post("/in/any", body(model="window"))
         [window] = (await ask("GET", "/windows"))["items"]
         await ask("POST", f"/windows/{window['id']}/cancel")
+        assert await ask("POST", "/store/prune?dry_run=1") == {"events": 0, "deliveries": 0, "bodies": 0}
         assert await ask("POST", "/store/prune") == {"events": 0, "deliveries": 0, "bodies": 0}
         for name in ("good", "ill", "nobody"):
             tried = await ask("POST", f"/routes/{name}/test")
