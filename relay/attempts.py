@@ -18,6 +18,7 @@ from relay.schedule import Schedule
 from relay.settling import Settling
 from relay.stock import Stock
 from relay.store import Store, Unavailable, WrongState
+from relay.trouble import Trouble
 
 _RECORD_AGAIN = 0.5  # seconds between tries to record a result that the store could not take
 _LATE = 10.0  # seconds after a failure within which it may be heard that somebody had asked for another try before
@@ -41,6 +42,7 @@ class Attempts:
         schedule: Schedule,
         settling: Settling,
         stock: Stock,
+        trouble: Trouble,
     ) -> None:
         self.progress_at = clock.monotonic()
         """When a result was recorded, or the dispatcher looked at its schedule."""
@@ -52,6 +54,7 @@ class Attempts:
         self._schedule = schedule
         self._settling = settling
         self._stock = stock
+        self._trouble = trouble
         self._failed: dict[DeliveryId, tuple[Courier, int, float]] = {}  # which attempt, and when; the oldest first
 
     async def send(self, route: Route, courier: Courier, delivery: Delivery, probe: bool = False) -> Result | None:
@@ -157,4 +160,4 @@ class Attempts:
         except (WrongState, KeyError):
             return  # something else was done by hand since
         except Unavailable as error:
-            journal.store_trouble(str(error))
+            self._trouble.failed(str(error))

@@ -41,6 +41,7 @@ from relay.schema import same_address
 from relay.startup import Impatient, Stopped, patience
 from relay.store import Store, Unavailable
 from relay.stores import open_store
+from relay.trouble import Trouble
 from relay.web import stream
 from relay.web.admin import Admin
 from relay.web.desk import Desk
@@ -131,7 +132,7 @@ async def run(
             async with asyncio.TaskGroup() as group:
                 tasks = (
                     group.create_task(_reload_on(hangup, relay.reloader), name="reload"),
-                    group.create_task(_watch(relay.health, relay.store), name="watch"),
+                    group.create_task(_watch(relay.health, relay.store, relay.dispatcher.trouble), name="watch"),
                 )
                 systemd.ready(relay.reloader.status)
                 if on_ready is not None:
@@ -361,21 +362,15 @@ def _notifiers(runtime: Runtime, transport: Transport, clock: Clock) -> dict[str
     return {name: section.build(means) for name, section in runtime.config.notifiers.items()}
 
 
-async def _watch(health: Health, store: Store) -> None:
+async def _watch(health: Health, store: Store, trouble: Trouble) -> None:
     """Feed systemd's watchdog while loop and store get on; say when the store's trouble begins and ends.
 
     A store that cannot write is no reason to be restarted, one that hangs is. It may take as long for a commit as
     the watchdog lets relay be silent.
     """
     limit = systemd.watchdog_limit()
-    trouble: str | None = None
     while True:
         if limit is not None and health.alive(limit):
             systemd.watchdog()
-        now = store.trouble()
-        if now is not None and trouble is None:
-            journal.store_trouble(now)
-        elif now is None and trouble is not None:
-            journal.store_recovered()
-        trouble = now
+        trouble.look(store.trouble())
         await asyncio.sleep(_LOOK_EVERY if limit is None else min(limit / 2, _LOOK_EVERY))

@@ -27,6 +27,7 @@ from relay.schedule import Schedule
 from relay.settling import Settling
 from relay.stock import Stock
 from relay.store import Store, Unavailable
+from relay.trouble import Trouble
 from relay.waiting import Waits
 
 _LOOK_EVERYWHERE = 60.0  # seconds between looks into the store that nothing asked for: the guarantee
@@ -57,8 +58,11 @@ class Dispatcher:
         self._drain = drain.total_seconds()
         self._couriers: dict[str, Courier] = {}
         self._schedule = Schedule(clock)
-        self._settling = Settling(store, clock, oversight, self._couriers)
-        self._attempts = Attempts(store, clock, attempt, oversight, self._schedule, self._settling, self._stock)
+        self.trouble = Trouble(clock)
+        self._settling = Settling(store, clock, oversight, self._couriers, self.trouble)
+        self._attempts = Attempts(
+            store, clock, attempt, oversight, self._schedule, self._settling, self._stock, self.trouble
+        )
         self._reading = Reading(self, store, clock, self._schedule, self._stock)
         self._probes = Probes(
             self, store, clock, self._attempts, oversight, self._schedule, self._settling, self._stock
@@ -346,7 +350,7 @@ class Dispatcher:
                     del courier.sending[delivery.id]
                     self._stock.drop(courier, held)
         except Unavailable as error:  # it could not be taken: the store is asked for it again
-            journal.store_trouble(str(error))
+            self.trouble.failed(str(error))
             courier.look()
             self.pause(courier, 1.0)
         finally:
@@ -434,7 +438,7 @@ class Dispatcher:
         try:
             moved = await self._store.set_back(back, now)
         except Unavailable as error:
-            journal.store_trouble(str(error))
+            self.trouble.failed(str(error))
             self._schedule.set_back_again()
             return
         journal.clock_set_back(back.total_seconds(), moved)

@@ -334,7 +334,7 @@ def store_migrating(held: int, to: int) -> None:
 
 
 def store_trouble(reason: str) -> None:
-    """The store cannot write."""
+    """The store cannot write, or be read."""
     _log.error("store_trouble", reason=reason)
 
 

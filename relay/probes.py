@@ -6,7 +6,6 @@ import contextlib
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from relay import journal
 from relay.attempts import Attempts
 from relay.clock import Clock
 from relay.courier import Courier, size_of
@@ -116,7 +115,7 @@ class Probes:
                 finally:
                     self._stock.drop(courier, size)
         except Unavailable as error:
-            journal.store_trouble(str(error))
+            self._dispatcher.trouble.failed(str(error))
             self._schedule.expect(self._clock.now() + timedelta(seconds=1), courier.name)
         finally:
             if self._shared is not None:

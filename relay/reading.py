@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay import journal
 from relay.clock import Clock
 from relay.courier import Courier, Queue
 from relay.routing import Route
@@ -39,7 +38,7 @@ class Reading:
                 if queue.behind and courier.route is not None:
                     await self._fill(courier, courier.route, queue)
         except Unavailable as error:
-            journal.store_trouble(str(error))
+            self._dispatcher.trouble.failed(str(error))
             courier.look()
             self._dispatcher.pause(courier, 1.0)
         finally:

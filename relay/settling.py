@@ -13,6 +13,7 @@ from relay.delivery import HeldReason
 from relay.oversight import Oversight
 from relay.routing import Route
 from relay.store import Store, Unavailable
+from relay.trouble import Trouble
 
 _ORDER_AGAIN = 0.5  # seconds between tries to put what waits in order
 
@@ -20,7 +21,9 @@ _ORDER_AGAIN = 0.5  # seconds between tries to put what waits in order
 class Settling:
     """Knows whether there is anything to be settled. `couriers` are the dispatcher's own."""
 
-    def __init__(self, store: Store, clock: Clock, oversight: Oversight, couriers: Mapping[str, Courier]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, oversight: Oversight, couriers: Mapping[str, Courier], trouble: Trouble
+    ) -> None:
         self.needed = asyncio.Event()
         self.disabled: Collection[str] = ()
         self._store = store
@@ -28,6 +31,7 @@ class Settling:
         self._clock = clock
         self._oversight = oversight
         self._couriers = couriers
+        self._trouble = trouble
         self._left: set[str] = set()  # routes that went away: other relays may still send for them
         self._settling = asyncio.Lock()
 
@@ -48,7 +52,7 @@ class Settling:
                 return
             except Unavailable as error:
                 # Nothing may be sent out of its order: better late.
-                journal.store_trouble(str(error))
+                self._trouble.failed(str(error))
                 await self._clock.sleep(_ORDER_AGAIN)
 
     async def settle(self) -> Collection[str] | None:
@@ -68,7 +72,7 @@ class Settling:
             except Unavailable as error:
                 self.needed.set()
                 self._left |= left
-                journal.store_trouble(str(error))
+                self._trouble.failed(str(error))
                 return None
         journal.held(settled.held)
         journal.released(settled.released)

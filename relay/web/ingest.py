@@ -26,13 +26,12 @@ from relay.pipeline import Accepted, Pipeline
 from relay.runtime import Runtime
 from relay.source import RateLimited, Rejected, Source
 from relay.store import Store, Unavailable
+from relay.trouble import Seldom
 from relay.web.body import at_hand, read, too_large
 from relay.web.peer import client_address
 from relay.web.refusal import Refusal
 from relay.web.swift import Answer, Asked, Wrapped
 
-_SILENCE = 60.0
-_NUMBER = re.compile("[0-9]+")
 _LONGEST_HOST = 255  # characters of what is remembered
 _HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
@@ -62,7 +61,7 @@ class Ingest:
         self._failures = FailuresByAddress(now=clock.monotonic)
         self._budget = ByteBudget(most_bytes)
         self.closing = False
-        self._silent_until: dict[str, float] = {}
+        self._not_stored = Seldom(clock)
         self.follow(runtime())
 
     def follow(self, runtime: Runtime) -> None:
@@ -141,7 +140,8 @@ class Ingest:
             case Malformed():
                 return Refusal(400, "malformed_body", str(error), detail=str(error))
             case _:
-                self._say_not_stored(source.name, str(error))
+                if self._not_stored.may_say(str(error)):
+                    journal.not_stored(source.name, str(error))
                 return Refusal(503, "unavailable", None, retry_after=5)
 
     def _taken_in(self, source: Source, accepted: Accepted) -> Answer:
@@ -156,14 +156,6 @@ class Ingest:
             self._offer(accepted.added)
         shown = {"id": accepted.id, "routes": accepted.routes, "duplicate": accepted.duplicate}
         return _answer(source.respond, shown)
-
-    def _say_not_stored(self, source: str, reason: str) -> None:
-        """Once a minute for each reason: a full disk must not be filled with complaints about it."""
-        now, cause = self._clock.monotonic(), _NUMBER.sub("", reason)  # how much is left differs from one to the next
-        if now >= self._silent_until.get(cause, now):
-            self._silent_until = {known: until for known, until in self._silent_until.items() if until > now}
-            self._silent_until[cause] = now + _SILENCE
-            journal.not_stored(source, reason)
 
     def _no_source(self, request: Asked, path: str) -> Answer:
         if path == "/health":
