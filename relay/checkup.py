@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 from relay.address import parse_address
 from relay.fields import Unresolved
 from relay.immutable import immutable
+from relay.space import little
 from relay.wireschema import NOWHERE
 
 if TYPE_CHECKING:
     from relay.schema import Config
     from relay.shared import Server
+    from relay.space import Space
     from relay.survey import Fault, Overdue
 
 EXPIRES_SOON = timedelta(days=14)
 LONG_OVERDUE = timedelta(minutes=5)
-LITTLE_DISK = 256 << 20
-NO_DISK = 32 << 20
 FAR = 0.05
 """Seconds to a database and back: senders wait for several of them."""
 _LOOKUP = 5.0  # seconds for all names together
@@ -215,12 +215,12 @@ def clock(now: datetime, newest: datetime | None, wall: float, steady: float) ->
     return ok("clock", "not behind what is stored, and steady")
 
 
-def disk(free: int) -> Check:
+def disk(found: Space) -> Check:
     """Whether there is room."""
-    left = f"{free >> 20} MiB left"
-    if free < NO_DISK:
+    left = f"{found.free >> 20} MiB left"
+    if found.lacking:
         return failed("disk", f"{left}: events are refused: make room")
-    return warning("disk", f"{left}: make room") if free < LITTLE_DISK else ok("disk", left)
+    return warning("disk", f"{left}: make room") if little(found.free) else ok("disk", left)
 
 
 # --- a database -------------------------------------------------------------------------------------------------------

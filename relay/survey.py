@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from relay.immutable import immutable
+from relay.space import Space
 
 
 class CannotCopy(Exception):
@@ -71,7 +72,7 @@ class Surveyor(Protocol):
         """When the last thing in it came into being."""
         ...
 
-    def free_bytes(self) -> int | None:
+    def space(self) -> Space | None:
         """What is left on its disk; None where that is another machine's."""
         ...
 

@@ -161,8 +161,8 @@ def _store(loaded: Loaded, now: datetime, running: bool, moved: Progress) -> Gen
                 return None
             running = running or bool(said.alive)
         with surveyed(section.url) as survey:
-            if (free := survey.free_bytes()) is not None:
-                yield checkup.disk(free)
+            if (space := survey.space()) is not None:
+                yield checkup.disk(space)
             yield from _queue(survey, loaded, now, running, moved)
             return survey.newest()
     except Unusable as error:

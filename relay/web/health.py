@@ -15,13 +15,13 @@ from relay.listening import Listening
 from relay.metrics import Gauges
 from relay.oversight import Oversight
 from relay.reload import Reloader
+from relay.space import little
 from relay.store import Counts, Store, StoreStatus, Unavailable
 from relay.web import shape
 
 _STUCK = 30.0
 _LEAST = 15.0  # seconds: a dispatcher with nothing to do looks around every 5
 _OVERDUE = timedelta(minutes=5)
-_LITTLE_DISK = 256 << 20
 _REFRESH = 1.0  # seconds for which the store's figures are good enough
 
 
@@ -90,7 +90,7 @@ class Health:
         free = store.free_bytes if store is not None else None
         degraded = {
             "reload": None if last.ok else f"the last reload failed: {last.error}",
-            "disk": f"{free >> 20} MiB left" if free is not None and free < _LITTLE_DISK else None,
+            "disk": f"{free >> 20} MiB left" if free is not None and little(free) else None,
             "routes": self._unwell(),
             "sources": self._silent(),
             "overdue": self._overdue(store.oldest_by_route, now) if store is not None else None,

@@ -24,6 +24,7 @@ import pytest
 from relay import checkup
 from relay.checkup import Verdict
 from relay.ids import Ids
+from relay.space import Space
 from relay.stores.sqlite.survey import Survey
 from relay.survey import Overdue
 from tests.certificates import write_certificate
@@ -33,6 +34,8 @@ from tests.cli.test_daemon_verbs import at_terminal, sent_id
 from tests.cli.test_prefixes import ONE
 from tests.fakes import until
 from tests.harness import RelayProcess, relay_here, relay_process, write_config
+from tests.torture.disk import small_disk
+from tests.torture.row import Skipped
 
 TEXT = """
 server: {{listen: "127.0.0.1:{}"}}
@@ -420,7 +423,34 @@ def test_a_clock_that_is_set_meanwhile_is_noticed() -> None:
     ("free", "verdict"), [(1 << 30, Verdict.OK), (100 << 20, Verdict.WARNING), (1 << 20, Verdict.FAILED)]
 )
 def test_a_disk_that_fills_up_is_noticed(free: int, verdict: Verdict) -> None:
-    assert checkup.disk(free).verdict is verdict
+    assert checkup.disk(Space(free, 32 << 20)).verdict is verdict
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 12 MiB."""
+    try:
+        with small_disk(tmp_path, 12 << 20) as path:
+            yield path
+    except Skipped as why:
+        pytest.skip(str(why))
+
+
+def test_on_a_small_disk_events_are_refused_where_it_is_said_and_nowhere_else(tmp_path: Path, small: Path) -> None:
+    text = f"store: {{url: 'sqlite:{small}/relay.db'}}\n{TEXT.format(*free_ports(3))}"
+    with serving(write_config(tmp_path, text)) as relay:
+        send(relay.config, "nobody's")
+        found = checks(run("doctor", "--json", "--config", relay.config))
+        assert (found["disk"]["verdict"], "refused" in found["disk"]["detail"]) == ("warning", False)
+        assert found["daemon"]["detail"].startswith("degraded: disk: ")
+        with contextlib.suppress(OSError):
+            (small / "other").write_bytes(b"x" * (12 << 20))
+        os.truncate(small / "other", (small / "other").stat().st_size - (1 << 20))
+        body = relay.config.parent / "body.json"
+        while run("send", "open", "--file", body, "--config", relay.config).code == 0:
+            continue  # relay looks once a second
+        disk = checks(run("doctor", "--json", "--config", relay.config))["disk"]
+        assert (disk["verdict"], "events are refused" in disk["detail"]) == ("failed", True)
 
 
 def test_what_is_overdue_fails_only_where_it_might_be_sent(copied: Path) -> None:

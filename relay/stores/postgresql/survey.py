@@ -136,7 +136,7 @@ class Survey:
         with self._reading():
             return _moment(schema.last_id(self._connection) or None)
 
-    def free_bytes(self) -> None:
+    def space(self) -> None:
         return None  # of the server's disk nothing is known
 
     def faults(self, thorough: bool, progress: Progress) -> list[Fault]:

@@ -22,6 +22,7 @@ import orjson
 from relay.clock import parse_rfc3339, to_ms
 from relay.delivery import Delivery
 from relay.ids import DeliveryId, Ids
+from relay.space import space
 from relay.store import StoreStatus, Unavailable
 from relay.stores._sql import reader, rows
 from relay.stores.sqlite import copying
@@ -170,16 +171,7 @@ def status(
         oldest_pending=oldest_pending,
         oldest_due=min(first_due.values(), default=None),
         size_bytes=size,
-        free_bytes=free_bytes(path),
+        free_bytes=space(path).free,
         oldest_by_route=first_due,
         location=str(path),
     )
-
-
-def free_bytes(path: Path) -> int:
-    """What is left on the disk for somebody without privileges; 0 when it cannot be told."""
-    try:
-        disk = os.statvfs(path.parent)
-    except OSError:
-        return 0
-    return disk.f_bavail * disk.f_frsize

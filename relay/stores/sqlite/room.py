@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from relay.clock import Clock
+from relay.space import space
 from relay.stores.sqlite.connection import Replaced, explain, identity
 
-LOW_WATER = 32 << 20
-_LEAST = 3 << 19  # one and a half of the largest body that is usual
 _EVERY = 1.0  # seconds between looks
 _AFTER = 1 << 20  # bytes of events, which may come faster
 
@@ -37,21 +35,10 @@ class Room:
         self._looked, self._unseen = now, 0
         replaced = identity(self._path) != self._file
         self.trouble = explain(Replaced()) if replaced else None
-        free, mark = _space(self._path)
+        found = space(self._path)
         self.lacking = (
-            f"no space: {free >> 20} MiB are left on the disk of {self._path}, {mark >> 20} MiB are kept for results"
-            if free < mark
+            f"no space: {found.free >> 20} MiB are left on the disk of {self._path},"
+            f" {found.kept >> 20} MiB are kept for results"
+            if found.lacking
             else None
         )
-
-
-def _space(path: Path) -> tuple[int, int]:
-    """Free bytes, and how many must stay free so that the results of what was taken in can still be written.
-
-    On a small disk an eighth of it, so that it can be used at all.
-    """
-    try:
-        disk = os.statvfs(path.parent)
-    except OSError:
-        return 0, 0  # the writer will say what is wrong
-    return disk.f_bavail * disk.f_frsize, max(_LEAST, min(LOW_WATER, disk.f_blocks * disk.f_frsize // 8))

@@ -20,11 +20,11 @@ from typing import Any, Self
 
 from relay.clock import from_ms, to_ms
 from relay.ids import EVENT, Ids, moment_ms
+from relay.space import Space, space
 from relay.store import Unavailable
 from relay.stores._sql import tables
 from relay.stores._sql.laws import AT_ONCE, CHECKSUMS, LAWS, OVERDUE, ROTTEN, UP_TO, Law
 from relay.stores.sqlite import copying, opening, schema
-from relay.stores.sqlite.reader import free_bytes
 from relay.survey import Fault, Figures, Overdue, Progress
 
 _EXAMPLES = 5
@@ -65,7 +65,7 @@ class Survey:
             size_bytes=_size(self._path),
             log_bytes=_size(self._path.with_name(self._path.name + "-wal")),
             unused_bytes=self._pragma("freelist_count") * self._pragma("page_size"),
-            free_bytes=free_bytes(self._path),
+            free_bytes=space(self._path).free,
             oldest=_moment(oldest),
             newest=_moment(newest),
             location=str(self._path),
@@ -75,8 +75,8 @@ class Survey:
         with self._reading():
             return _moment(schema.last_id(self._connection) or None)
 
-    def free_bytes(self) -> int:
-        return free_bytes(self._path)
+    def space(self) -> Space:
+        return space(self._path)
 
     def faults(self, thorough: bool, progress: Progress) -> list[Fault]:
         steps: list[Callable[[], Fault | None]] = [lambda: self._damage(thorough), self._loose_ends]
