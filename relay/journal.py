@@ -93,31 +93,36 @@ def _written(moment: datetime) -> str:
 def configure(level: str, form: str) -> None:
     """Set level (`debug info warning error`) and form (`auto json console`); may be called again at reload."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    global _log, _before  # noqa: PLW0603 - bound once per configuration
+    global _log, _before, _render  # noqa: PLW0603 - bound once per configuration
     _before = systemd.priority("info").encode() if not console and LEVELS[level] <= LEVELS["info"] else None
-    _log = Log(LEVELS[level], _for_people() if console else _for_programs)
+    _render = _for_people() if console else _for_programs
+    _log = Log(LEVELS[level], _write)
     # aiohttp and asyncio speak through the standard library: only their complaints are of interest.
     logging.basicConfig(level=logging.ERROR, handlers=[_Bridge()], force=True)
 
 
-def _for_programs(line: dict[str, Any]) -> None:
-    outlet.write(systemd.priority(line["level"]).encode() + logline.as_json(line) + b"\n")
+def _write(line: dict[str, Any]) -> None:
+    outlet.write(_render(line))
 
 
-def _for_people() -> Callable[[dict[str, Any]], None]:
+def _for_programs(line: dict[str, Any]) -> bytes:
+    return systemd.priority(line["level"]).encode() + logline.as_json(line) + b"\n"
+
+
+def _for_people() -> Callable[[dict[str, Any]], bytes]:
     """Aligned, and coloured on a terminal: structlog's own form, and only where it is wanted is it imported."""
     with lean.not_found("rich"):
         from structlog.dev import ConsoleRenderer
     render = ConsoleRenderer(colors=sys.stderr.isatty())
 
-    def write(line: dict[str, Any]) -> None:
+    def for_people(line: dict[str, Any]) -> bytes:
         before = systemd.priority(line["level"])  # journald takes each line's priority off its front
         logline.for_terminal(line)
         text = str(render(None, line["level"], line))
         shown = "".join(f"{before}{each}\n" for each in text.split("\n"))
-        outlet.write(shown.encode("utf-8", "backslashreplace"))
+        return shown.encode("utf-8", "backslashreplace")
 
-    return write
+    return for_people
 
 
 class _Bridge(logging.Handler):
@@ -131,7 +136,8 @@ class _Bridge(logging.Handler):
             _log.error("library", logger=record.name, message=record.getMessage())
 
 
-_log = Log(LEVELS["info"], _for_programs)
+_log = Log(LEVELS["info"], _write)
+_render: Callable[[dict[str, Any]], bytes] = _for_programs
 _before: bytes | None = None  # what `_say` puts before a line; None where lines are not so simple
 
 
@@ -361,6 +367,15 @@ def peer_ended(name: str) -> None:
 def store_recovered() -> None:
     """The store writes again."""
     _log.info("store_recovered")
+
+
+def log_lines_lost(count: int) -> bytes:
+    """So many lines could not be written, and are missing before the one that follows: for `outlet`, which knows when
+    that is. Whatever `log.level` is, for they were of that level or above."""
+    return _render(_headed("error", "log_lines_lost", {"count": count}))
+
+
+outlet.missing = log_lines_lost
 
 
 def manual(action: str, who: str, **facts: object) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import json
 import logging
+import os
 import sys
 import threading
 import time
 import tracemalloc
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,15 +74,106 @@ def test_a_clock_that_fails_does_not_end_the_log(monkeypatch: pytest.MonkeyPatch
 
 def test_what_cannot_be_written_is_counted_and_the_next_line_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    outlet = Outlet()
-    outlet.write(b"lost\n")
-    outlet.drain(10)
-    assert outlet.dropped == 1
-    written = Written(1)
+    outlet = counting()
+    for _ in range(2):
+        outlet.write(b"lost\n")
+        outlet.drain(10)
+    assert outlet.dropped == 2
+    written = Written(2)
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(buffer=written))
     outlet.write(b"line\n")
     assert written.there.wait(10)
-    assert written.getvalue() == b"line\n"
+    assert written.getvalue() == b"2 missing\nline\n"
+
+
+def counting() -> Outlet:
+    """One that says in its own way how many lines are missing."""
+    outlet = Outlet()
+    outlet.missing = lambda count: b"%d missing\n" % count
+    return outlet
+
+
+def test_where_a_disk_had_no_room_a_line_says_how_many_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Written(4)
+    outlet = counting()
+    outlet.write(b"before\n")
+    with Path("/dev/full").open("wb") as full:
+        outlet.drain(10)
+        monkeypatch.setattr(sys, "stderr", SimpleNamespace(buffer=full))
+        for number in range(3):
+            outlet.write(b"%d\n" % number)
+            outlet.drain(10)
+        monkeypatch.setattr(sys, "stderr", SimpleNamespace(buffer=written))
+        for number in range(3, 6):
+            outlet.write(b"%d\n" % number)
+        assert written.there.wait(10)
+    assert written.getvalue() == b"3 missing\n3\n4\n5\n", "of what was lost nothing is kept in a buffer"
+    assert outlet.dropped == 3
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_a_line_of_which_half_was_written_is_completed_before_what_follows(
+    monkeypatch: pytest.MonkeyPatch, buffering: int
+) -> None:
+    reads, writes = os.pipe()
+    size = fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writes, False)
+    lines = [b"%05d%s\n" % (number, b"x" * 994) for number in range(20)]
+    outlet = counting()
+    with open(reads, "rb"), open(writes, "wb", buffering) as writer:
+        monkeypatch.setattr(sys, "stderr", SimpleNamespace(buffer=writer))
+        outlet._put(lines)
+        assert outlet.dropped == 20 - -(-size // 1000)
+        read = os.read(reads, size)
+        outlet._put([b"a\n"])
+        read += os.read(reads, size)
+        outlet._put([b"b\n"])
+        read += os.read(reads, size)
+        whole = 20 - outlet.dropped
+        assert read == b"".join(lines[:whole]) + b"%d missing\na\nb\n" % outlet.dropped
+
+
+def test_lines_for_which_there_was_no_room_are_missing_where_they_would_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Written):
+        def write(self, data: object) -> int:
+            writing.set()
+            assert goes_on.wait(10)
+            return super().write(data)
+
+    writing, goes_on = threading.Event(), threading.Event()
+    written = Slow(6)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(buffer=written))
+    monkeypatch.setattr(Outlet, "_MOST_LINES", 3)
+    outlet = counting()
+    outlet.write(b"first\n")
+    assert writing.wait(10)
+    for number in range(8):
+        outlet.write(b"%d\n" % number)
+    goes_on.set()
+    outlet.drain(10)
+    outlet.write(b"last\n")
+    assert written.there.wait(10)
+    assert written.getvalue() == b"first\n0\n1\n2\n5 missing\nlast\n"
+    assert outlet.dropped == 5
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_how_many_lines_are_missing_is_a_line_like_others_at_every_level(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    for name in ("_log", "_before", "_render"):  # as they were, afterwards
+        monkeypatch.setattr(journal, name, getattr(journal, name))
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    journal.configure("error", form)
+    line = journal.outlet.missing(7)
+    assert line.endswith(b"\n")
+    if form == "json":
+        assert json.loads(line) | {"timestamp": ""} == {
+            "count": 7, "event": "log_lines_lost", "level": "error", "timestamp": "",
+        }  # fmt: skip
+    else:
+        assert b"log_lines_lost" in line
+        assert b"count=7" in line
 
 
 def test_a_line_has_its_facts_and_then_what_every_line_has() -> None:

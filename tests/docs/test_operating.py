@@ -73,6 +73,9 @@ def journal_lines() -> dict[str, set[str]]:
         event = text_of(call.args[0]) if call.args else None
         if isinstance(logs, ast.Name) and logs.id in ("_log", "_say", "log") and event is not None:
             found[event] = {keyword.arg for keyword in call.keywords if keyword.arg} - {"exc_info"}
+        elif isinstance(logs, ast.Name) and logs.id == "_headed" and text_of(call.args[1]) is not None:
+            assert isinstance(call.args[2], ast.Dict)
+            found[str(text_of(call.args[1]))] = {str(text_of(key)) for key in call.args[2].keys}
     for node in ast.walk(ast.parse((CODE / "journal.py").read_text())):  # those of the hot path
         if isinstance(node, ast.Dict):
             named = {text_of(key): value for key, value in zip(node.keys, node.values, strict=True)}
