@@ -13,13 +13,17 @@ from typing import Literal
 
 import orjson
 
+from relay.clock import from_ms
 from relay.event import Event
+from relay.ids import DeliveryId, EventId, moment_ms
 from relay.immutable import immutable
 
 MOST_DEBOUNCED = 10_000
 """Events of one debounce window: past it the window closes and the next event opens another."""
 MOST_BYTES = 8 << 20
 """Bodies of one batch."""
+
+_AT_ONCE = 1000  # milliseconds between the id of an event and that of what is owed for it as it comes
 
 BY = ("source", "type", "event", "environment", "branch", "locale", "model", "stage", "action", "entry_id")
 """The fields of a description by which windows can be split."""
@@ -71,10 +75,24 @@ class Grouping:
         }
         return orjson.dumps([self.kind, *(values[name] for name in self.by)]).decode()
 
-    def due(self, opened: datetime, now: datetime) -> datetime:
-        """When a window is due that was opened at `opened` and took its last event `now`."""
+    def due(self, opened: datetime, now: datetime, before: datetime | None = None) -> datetime:
+        """When a window is due that was opened at `opened` and took its last event `now`; it was due `before`.
+
+        One that was opened later than now was so by another clock: whatever that is worth, it waits no longer for it.
+        """
         closes = now if self.most == 1 else min(opened + self.longest, now + self.wait)
-        return closes + self.delay
+        due = closes + self.delay
+        return min(due, before) if before is not None and opened > now else due
+
+
+def opened_at(carrier: DeliveryId, event: EventId, received: datetime) -> datetime:
+    """When a window was opened: by its first event, which was received then.
+
+    Ids never go back, as the clock may: while it is behind what is stored they say later than it was. But where the
+    event is an old one that was owed again, only they say when that was.
+    """
+    owed = moment_ms(carrier)
+    return received if owed - moment_ms(event) < _AT_ONCE else from_ms(owed)
 
 
 def debounce(wait: timedelta, max_wait: timedelta, by: Sequence[str], delay: timedelta) -> Grouping:

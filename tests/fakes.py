@@ -34,6 +34,9 @@ class ManualClock:
     def monotonic(self) -> float:
         return self._monotonic
 
+    def passed(self) -> float:
+        return self._monotonic
+
     async def sleep(self, seconds: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._count += 1
@@ -44,6 +47,10 @@ class ManualClock:
         """Let time pass."""
         self._now += timedelta(seconds=seconds)
         self.tick(seconds)
+
+    def step(self, by: timedelta) -> None:
+        """Somebody sets the wall clock."""
+        self._now += by
 
     def tick(self, seconds: float) -> None:
         """Let time pass while the wall clock stands still, as if it were set back meanwhile."""

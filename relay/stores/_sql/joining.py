@@ -12,7 +12,7 @@ from datetime import datetime
 
 from relay.clock import from_ms, to_ms
 from relay.delivery import Added, Code, Delivery, Mark, Owed, State
-from relay.ids import EventId, moment_ms
+from relay.ids import EventId
 from relay.immutable import immutable
 from relay.lane import Supersedes
 from relay.stores._sql import lanes, repeats, rows
@@ -20,10 +20,11 @@ from relay.stores._sql.connection import LOCK, Connection
 from relay.stores._sql.deltas import Deltas, shift
 from relay.stores._sql.rows import Row
 from relay.stores._sql.shapes import Shapes
-from relay.window import MOST_BYTES
+from relay.window import MOST_BYTES, opened_at
 
 _CARRIER = (
-    "SELECT id, events, bytes, due FROM delivery INDEXED BY delivery_window"  # noqa: S608 - our own words
+    "SELECT id, events, bytes, due, event_id, (SELECT received_at FROM event WHERE event.id = delivery.event_id)"  # noqa: S608
+    " FROM delivery INDEXED BY delivery_window"
     f' WHERE route = ? AND "window" = ? AND open = 1 {LOCK}'
 )
 
@@ -274,18 +275,21 @@ class Joining(ABC):
         found = self._connection.execute(_CARRIER, (delivery.route, owed.window)).fetchone()
         if found is None:
             return False
-        carrier, events, held, before = found
+        carrier, events, held, before, first, received = found
         now = delivery.event.received_at
-        closing = "UPDATE delivery SET events = ?, bytes = ?, due = ?, first_due = ?, open = ? WHERE id = ?"
+        closing = (
+            "UPDATE delivery SET events = ?, bytes = ?, due = ?, first_due = ?, open = ?, updated_at = ? WHERE id = ?"
+        )
         at_once = min(before, to_ms(now + grouping.delay))
         if grouping.kind == "batch" and held + size > MOST_BYTES:
-            self._connection.execute(closing, (events, held, at_once, at_once, 0, carrier))
+            self._connection.execute(closing, (events, held, at_once, at_once, 0, to_ms(now), carrier))
             outcome.later.append((delivery.route, from_ms(at_once)))
             return False
         self._insert(owed, event, State.MERGED, into=carrier)
         full = events + 1 >= grouping.most
-        due = at_once if full else to_ms(grouping.due(from_ms(moment_ms(carrier)), now))
-        self._connection.execute(closing, (events + 1, held + size, due, due, int(not full), carrier))
+        opened = opened_at(carrier, first, from_ms(received))
+        due = at_once if full else to_ms(grouping.due(opened, now, from_ms(before)))
+        self._connection.execute(closing, (events + 1, held + size, due, due, int(not full), to_ms(now), carrier))
         outcome.later.append((delivery.route, from_ms(due)))
         return True
 

@@ -22,7 +22,7 @@ from relay.pace import Minute
 from relay.store import Counts, DeliveryDetail, LogQuery, Page, Pruned
 from relay.stores._sql import clauses, prunable, rows, search
 from relay.stores._sql.tables import UNFINISHED_LANE
-from relay.window import MOST_DEBOUNCED, Collected, kind_of
+from relay.window import MOST_DEBOUNCED, Collected, kind_of, opened_at
 
 QUERY_SECONDS = 5.0
 """For which a query may go on."""
@@ -73,7 +73,10 @@ _OPEN = """
         UNION SELECT id FROM delivery INDEXED BY delivery_hand WHERE held_reason = 'hand'
     ) found ORDER BY id LIMIT 1000
 """
-_WINDOWS = f"SELECT id, route, due, state, event_id FROM delivery WHERE id IN ({_OPEN}) ORDER BY id"  # noqa: S608
+_WINDOWS = (
+    "SELECT id, route, due, state, event_id, (SELECT received_at FROM event WHERE event.id = delivery.event_id)"  # noqa: S608
+    f" FROM delivery WHERE id IN ({_OPEN}) ORDER BY id"
+)
 _MERGED_INTO_WINDOWS = f"SELECT merged_into, event_id FROM delivery WHERE merged_into IN ({_OPEN}) ORDER BY id"  # noqa: S608
 # Told by the indexes alone.
 _PENDING_OF = "SELECT id FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND route = ?"
@@ -173,12 +176,12 @@ class Reader(ABC):
             Window(
                 id=DeliveryId(number),
                 route=route,
-                opened_at=from_ms(moment_ms(number)),
+                opened_at=opened_at(DeliveryId(number), EventId(event), from_ms(received)),
                 due_at=from_ms(due),
                 held=state == State.HELD,
                 events=(EventId(event), *events.get(number, ())),
             )
-            for number, route, due, state, event in carriers
+            for number, route, due, state, event, received in carriers
         ]
 
     async def held(self, route: str) -> dict[str, int]:

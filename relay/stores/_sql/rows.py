@@ -152,9 +152,12 @@ DELIVERY_COLUMNS = 'id, event_id, route, shape, entry_id, due, first_due, attemp
 
 
 def delivery_row(delivery: Delivery, shape: int, received: int | None = None) -> Row:
-    """A row of `delivery` as it is born; `received` is when its event was, where that is known in milliseconds."""
+    """A row of `delivery` as it is born; `received` is when its event was, or was replayed, where that is known in
+    milliseconds."""
     event, due, first_due = delivery.event, delivery.due, delivery.first_due
-    due_ms = received if received is not None and due is event.received_at else to_ms(due)
+    if received is None:
+        received = to_ms(event.received_at)
+    due_ms = received if due is event.received_at else to_ms(due)
     return (
         delivery.id,
         event.id,
@@ -166,7 +169,7 @@ def delivery_row(delivery: Delivery, shape: int, received: int | None = None) ->
         delivery.attempts,
         delivery.tries,
         delivery.trigger._value_,
-        moment_ms(delivery.id),
+        received,  # not what its id says: that never goes back, as the clock may
     )
 
 
