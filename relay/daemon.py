@@ -20,7 +20,7 @@ from time import monotonic
 
 from relay import __version__, ceilings, handover, heap, journal, systemd
 from relay.client import HttpTransport, Transport
-from relay.clock import Clock, SystemClock, rfc3339
+from relay.clock import Clock, SystemClock, from_ms, rfc3339
 from relay.dispatcher import Dispatcher
 from relay.effective import shown_store
 from relay.following import Followers
@@ -39,6 +39,7 @@ from relay.retention import Retention
 from relay.runtime import Runtime
 from relay.schema import same_address
 from relay.startup import Impatient, Stopped, patience
+from relay.steps import BEHIND, KNOWN, Steps
 from relay.store import Store, Unavailable
 from relay.stores import open_store
 from relay.trouble import Trouble
@@ -173,6 +174,11 @@ async def running(
         journal.store_opened(kept.backend, kept.version, kept.location, kept.pending, kept.held)
         for note in store.notes():
             journal.store_warning(note)
+        steps = Steps(clock, newest := from_ms(store.ids.newest_ms))
+        if (behind := newest - clock.now()) >= BEHIND:
+            journal.clock_set_back(behind.total_seconds(), await store.set_back_unseen(clock.now()))
+        if store.shared is None:
+            steps.restore((await store.states(KNOWN)).get(KNOWN))
         metrics = Metrics()
         for minute in await store.pace(clock.now() - HOUR):
             metrics.pace.seed(minute)
@@ -187,10 +193,10 @@ async def running(
         listening = Listening(store, clock, notices)
         await listening.restore()
         stack.push_async_callback(listening.save)
-        pipeline = Pipeline(store, transport, clock, metrics, oversight)
+        pipeline = Pipeline(store, transport, clock, metrics, oversight, steps)
         most = ceilings.bodies()
         dispatcher = await stack.enter_async_context(
-            Dispatcher(store, clock, pipeline.attempt, oversight, most_bytes=most)
+            Dispatcher(store, clock, pipeline.attempt, oversight, most_bytes=most, steps=steps)
         )
         health = Health(store, dispatcher, reloader, clock, oversight, listening)
         metrics.watch(health.gauges)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Self
 
 from relay import journal, waiting
@@ -25,6 +25,7 @@ from relay.reading import Reading
 from relay.routing import Route
 from relay.schedule import Schedule
 from relay.settling import Settling
+from relay.steps import KNOWN, Steps
 from relay.stock import Stock
 from relay.store import Store, Unavailable
 from relay.trouble import Trouble
@@ -50,7 +51,9 @@ class Dispatcher:
         oversight: Oversight,
         drain: timedelta = timedelta(seconds=20),
         most_bytes: int = 64 << 20,
+        steps: Steps | None = None,
     ) -> None:
+        self._steps = Steps(clock) if steps is None else steps
         self._stock = Stock(most_bytes, self.pump)
         self._store = store
         self._clock = clock
@@ -406,7 +409,7 @@ class Dispatcher:
         look_at = self._clock.monotonic() + _LOOK_EVERYWHERE
         while True:
             now = self._schedule.begin()
-            await self._notice_the_clock(now)
+            await self._notice_the_clock()
             for name in self._schedule.due(now):
                 self.look(name)
             if self._clock.monotonic() >= look_at:
@@ -430,17 +433,24 @@ class Dispatcher:
             self.look(name)
         return released is not None
 
-    async def _notice_the_clock(self, now: datetime) -> None:
-        """Move what waits for its time where the wall clock was set back."""
-        back = self._schedule.set_back(now)
-        if back is None:
+    async def _notice_the_clock(self) -> None:
+        """Say that the wall clock was set, and move what waits for its time where it was set back."""
+        self._steps.look()
+        ahead, back = self._steps.said(), self._steps.back
+        if ahead:
+            journal.clock_set_ahead(ahead.total_seconds())
+        if back is None and not ahead:
             return
         try:
-            moved = await self._store.set_back(back, now)
+            if self._store.shared is None:
+                await self._store.save_states(KNOWN, {KNOWN: self._steps.saved()})
+            if back is None:
+                return
+            moved = await self._store.set_back(back)
         except Unavailable as error:
             self.trouble.failed(str(error))
-            self._schedule.set_back_again()
             return
-        journal.clock_set_back(back.total_seconds(), moved)
+        self._steps.seen_to(back)
+        journal.clock_set_back(back.by.total_seconds(), moved)
         self._schedule.clear()
         self._look_everywhere()

@@ -64,6 +64,11 @@ class Ids:
             self._last = moment | self._random.getrandbits(_COUNTER_BITS - 1) // self._step * self._step + self._slot
         return self._last
 
+    @property
+    def newest_ms(self) -> int:
+        """When the highest id was drawn that is known of: never earlier than anything that is stored."""
+        return moment_ms(self._last)
+
     def take_slot(self, slot: int) -> None:
         """Draw from another slot from now on, 0 to 255."""
         self._slot, self._step = slot, _SLOTS

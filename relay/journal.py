@@ -260,6 +260,11 @@ def clock_set_back(seconds: float, deliveries: int) -> None:
     _log.warning("clock_set_back", seconds=round(seconds), deliveries=deliveries)
 
 
+def clock_set_ahead(seconds: float) -> None:
+    """The wall clock went ahead of time itself: what waits is not as old as it seems."""
+    _log.warning("clock_set_ahead", seconds=round(seconds))
+
+
 def route_turned(route: str, state: str, reason: str | None) -> None:
     """A route sends from now on, or does not, and why."""
     log = _log.info if state == "healthy" else _log.warning

@@ -48,6 +48,7 @@ from relay.oversight import Oversight
 from relay.pattern import Subject
 from relay.routing import Route, Routing
 from relay.source import Ignored, Source
+from relay.steps import BEHIND, Steps
 from relay.store import Store
 
 _CORRUPT = Failure(Code.CORRUPT_BODY, "the stored body no longer fits its checksum")
@@ -78,7 +79,9 @@ class Pipeline:
         clock: Clock,
         metrics: Metrics,
         oversight: Oversight,
+        steps: Steps | None = None,
     ) -> None:
+        self._steps = Steps(clock) if steps is None else steps
         self._store = store
         self._transport = transport
         self._clock = clock
@@ -144,7 +147,7 @@ class Pipeline:
         now = self._clock.now()
         text = self._store.ids.text
         ids = text(DELIVERY, delivery.id), text(EVENT, delivery.event.id)
-        hindrance = expired(delivery, route.max_age, now) if delivery.event.sha256 else _CORRUPT
+        hindrance = self._expired(delivery, route.max_age, now) if delivery.event.sha256 else _CORRUPT
         attempt: Attempt | None = None
         outcome: Outcome
         if hindrance is not None:
@@ -159,6 +162,18 @@ class Pipeline:
         journal.attempted(delivery, ids, result, outcome)
         self._metrics.attempted(result, outcome)
         return result
+
+    def _expired(self, delivery: Delivery, max_age: timedelta | None, now: datetime) -> Failure | None:
+        """Why it is too old to be sent, by the time that has really passed as far as it is known."""
+        if (failure := expired(delivery, max_age, now)) is None:
+            return None
+        self._steps.look()  # it may have been this moment
+        skipped = self._steps.skipped(delivery.first_due, delivery.event.received_at)
+        if self._store.shared is not None:
+            ahead = self._store.shared.ahead()
+            if ahead >= BEHIND:  # others say when it became due by theirs
+                skipped = max(skipped, ahead)
+        return expired(delivery, max_age, now - skipped) and failure
 
     async def _send(
         self, route: Route, delivery: Delivery, ids: tuple[str, str], now: datetime

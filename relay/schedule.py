@@ -1,15 +1,14 @@
-"""When each route is to be looked at next, and what becomes of that when somebody sets the clock."""
+"""When each route is to be looked at next."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from relay.clock import Clock
 
 _POLL = 5.0  # seconds; also how late a jump of the wall clock is noticed
-_SET_BACK = timedelta(seconds=30)  # less is what clocks are put right by
 
 
 class Schedule:
@@ -20,8 +19,6 @@ class Schedule:
         self._due: list[tuple[datetime, str]] = []
         self._next: dict[str, datetime] = {}  # by route: the one moment it is to be looked at next
         self._woken = asyncio.Event()
-        self._seen = clock.now(), clock.monotonic()  # the two clocks, when they were last looked at
-        self._seen_before = self._seen
 
     def expect(self, due: datetime, route: str) -> None:
         """Look at a route again when something of it becomes due."""
@@ -64,15 +61,3 @@ class Schedule:
                 await self._woken.wait()
         except TimeoutError:
             pass
-
-    def set_back(self, now: datetime) -> timedelta | None:
-        """By how much the wall clock was set back since this was asked last, if by much: whatever waits for its time
-        would be put off, a day for a day."""
-        known, at = self._seen_before = self._seen
-        self._seen = now, self._clock.monotonic()
-        back = known + timedelta(seconds=self._seen[1] - at) - now
-        return None if back < _SET_BACK else back
-
-    def set_back_again(self) -> None:
-        """Nothing could be done about it: say it once more the next time."""
-        self._seen = self._seen_before

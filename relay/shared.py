@@ -68,6 +68,10 @@ class Shared(Protocol):
         """The processes that live, this one included."""
         ...
 
+    def ahead(self) -> timedelta:
+        """By how much the clock here is ahead of the one that all can ask, as of a few seconds ago."""
+        ...
+
     async def leave(self, routes: Collection[str], keeping: Collection[DeliveryId]) -> None:
         """This process does not send for these routes any more: what it has in hand of them is anybody's, but for what
         it is `keeping`. Raises Unavailable."""

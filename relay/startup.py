@@ -20,7 +20,7 @@ class Impatient:
     """A clock by which nobody waits any longer when relay is told to end: what is waited for is not needed then."""
 
     def __init__(self, clock: Clock, stop: asyncio.Event) -> None:
-        self.now, self.now_ms, self.monotonic = clock.now, clock.now_ms, clock.monotonic
+        self.now, self.now_ms, self.monotonic, self.passed = clock.now, clock.now_ms, clock.monotonic, clock.passed
         self._stop = stop
 
     async def sleep(self, seconds: float) -> None:

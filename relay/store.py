@@ -29,6 +29,7 @@ from relay.lane import Order
 from relay.memory import CLAIMED
 from relay.pace import Minute
 from relay.shared import Shared
+from relay.steps import SetBack
 
 STALLED = 30.0
 """Seconds in which a commit ends on any disk that works."""
@@ -312,9 +313,15 @@ class Store(LogReader, Protocol):
         pending, due as before. What is held by hand stays so."""
         ...
 
-    async def set_back(self, by: timedelta, now: datetime) -> int:
-        """The clock was set back to `now`: what would wait for that much longer is due as much earlier. Returns how
-        many deliveries."""
+    async def set_back(self, step: SetBack) -> int:
+        """The clock was set back: what would wait for that much longer is due as much earlier, and repeats are known no
+        longer than they were to be. Open windows take no more events: how long they have been open shows no longer.
+        Returns how many deliveries were moved."""
+        ...
+
+    async def set_back_unseen(self, now: datetime) -> int:
+        """The same where that was before this process began: what was set when the clock said more than `now` is taken
+        to have been set now. Returns how many deliveries were moved."""
         ...
 
     async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:

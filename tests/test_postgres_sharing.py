@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -29,6 +29,7 @@ from relay.peers import Peers
 from relay.routing import Route
 from relay.runtime import build
 from relay.sourcehealth import SourceHealth
+from relay.steps import SetBack
 from relay.store import Unavailable, WrongState
 from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_reader, open_url, opening, schema
 from relay.stores.postgresql.ahead import Ahead
@@ -1047,3 +1048,25 @@ async def test_a_server_that_takes_no_writes_is_waited_for_and_may_be_looked_at(
     reader = await open_reader(url)
     assert await reader.delivery(delivery.id) is not None
     await reader.close()
+
+
+# -- clocks ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_relay_whose_clock_alone_was_set_back_moves_nothing_of_others(start: Start) -> None:
+    first, second = await two(start)
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    [delivery] = await second.add("www")
+    await second.store.record(again(delivery, now + 3 * hour))
+    await until(lambda: "www" in first.counts())
+    due = await second.store.next_due("www", now)
+    for moved in (first.store.set_back(SetBack(now - hour, hour)), first.store.set_back_unseen(now - 99 * hour)):
+        assert await moved == 0
+    assert await second.store.next_due("www", now) == due
+    assert await first.store.set_back(SetBack(now, hour)) == 1, "the database's went back as well"
+
+
+async def test_a_relay_knows_how_far_its_clock_is_ahead_of_the_databases(start: Start) -> None:
+    first, _ = await two(start)
+    first.clock.step(datetime.now(UTC) + timedelta(hours=1) - first.clock.now())
+    await until(lambda: first.shared_store.shared.ahead() > timedelta(minutes=59))

@@ -16,6 +16,7 @@ from relay.metrics import Gauges
 from relay.oversight import Oversight
 from relay.reload import Reloader
 from relay.space import little
+from relay.steps import BEHIND
 from relay.store import Counts, Store, StoreStatus, Unavailable
 from relay.web import shape
 
@@ -96,7 +97,14 @@ class Health:
             "overdue": self._overdue(store.oldest_by_route, now) if store is not None else None,
         }
         # Works as somebody set it up, and may still surprise: it is told, and counts for nothing.
-        remarkable = {"listen": "; ".join(self._reloader.handed_over.differences(runtime.config)) or None}
+        behind = from_ms(self._store.ids.newest_ms) - now
+        remarkable = {
+            "listen": "; ".join(self._reloader.handed_over.differences(runtime.config)) or None,
+            "clock": f"it is {round(behind.total_seconds())} s behind the newest entry of the store: set it, by NTP if"
+            " possible"
+            if behind >= BEHIND
+            else None,
+        }
         status = "failing" if any(failing.values()) else "degraded" if any(degraded.values()) else "ok"
         return {
             "status": status,

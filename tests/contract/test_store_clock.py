@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from relay.delivery import Mark
+from relay.steps import SetBack
 from relay.window import Grouping, batch, debounce
-from tests.contract.desk import SECOND, Desk
+from tests.contract.desk import SECOND, Desk, again
 from tests.fakes import NOON
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 DEBOUNCE = debounce(10 * SECOND, 25 * SECOND, (), timedelta())
 BATCH = batch(99, 25 * SECOND, timedelta())
+MARK = Mark(b"entry 7", b"v1", 60 * SECOND)
+
+
+async def set_back(desk: Desk, by: timedelta, seen: bool) -> int:
+    """Somebody sets the clock back, while a relay runs or while none does."""
+    desk.clock.step(-by)
+    if seen:
+        return await desk.store.set_back(SetBack(desk.clock.now(), by))
+    await desk.reopen()
+    return await desk.store.set_back_unseen(desk.clock.now())
 
 
 @pytest.mark.parametrize("grouping", [DEBOUNCE, BATCH])
@@ -49,6 +62,17 @@ async def test_a_window_of_a_replayed_event_is_open_from_when_that_was_replayed(
     assert found.due_at == desk.clock.now() + 10 * SECOND
 
 
+@pytest.mark.parametrize("seen", [True, False])
+async def test_a_window_that_was_open_goes_out_in_time_and_takes_no_more(desk: Desk, seen: bool) -> None:
+    desk.groupings["www"] = DEBOUNCE
+    carrier = await desk.tell()
+    assert await set_back(desk, HOUR, seen) == 1
+    assert await desk.store.windows() == []
+    other = await desk.tell()
+    desk.wait(10)
+    assert await desk.claimed() == [carrier.id, other.id]
+
+
 async def test_a_window_that_another_clock_opened_ahead_of_this_one_waits_for_its_event_alone(desk: Desk) -> None:
     desk.groupings["www"] = DEBOUNCE
     carrier = await desk.tell()
@@ -61,6 +85,48 @@ async def test_a_window_that_another_clock_opened_ahead_of_this_one_waits_for_it
     assert (found.id, found.due_at) == (carrier.id, began + 10 * SECOND)
 
 
+async def test_what_was_set_before_relay_began_by_a_clock_that_was_ahead_is_moved_once(desk: Desk) -> None:
+    soon, late = (await desk.add("www"))[0], (await desk.add("www"))[0]
+    await desk.store.record(again(soon, NOON + 60 * SECOND))
+    await desk.store.record(again(late, NOON + 2 * HOUR))
+    before = NOON - DAY  # it is taken for NOON and a second, when they were recorded
+    assert await set_back(desk, DAY, seen=False) == 2
+    assert await desk.store.next_due("www", before) == before + 59 * SECOND
+    assert await desk.store.next_due("www", before + 59 * SECOND) == before + 2 * HOUR - SECOND
+    desk.wait(30)
+    assert await desk.store.set_back_unseen(desk.clock.now()) == 0
+    assert await desk.store.next_due("www", before) == before + 59 * SECOND
+
+
+async def test_a_step_ahead_and_back_leaves_all_as_it_was(desk: Desk) -> None:
+    [waits, due] = await desk.add("www", "due")
+    await desk.store.record(again(waits, NOON + 2 * HOUR))
+    desk.clock.step(HOUR)
+    since = desk.clock.now()
+    [later] = await desk.add("www")
+    await desk.store.record(replace(again(later, since + 60 * SECOND), at=since))
+    desk.clock.step(-HOUR)
+    back = SetBack(desk.clock.now(), HOUR, undone=HOUR, since=since)
+    assert await desk.store.set_back(back) == 1, "only what came in between"
+    assert await desk.store.next_due("www", NOON) == NOON + 60 * SECOND
+    assert await desk.store.next_due("www", NOON + 60 * SECOND) == NOON + 2 * HOUR
+    [found] = await desk.claim("due")
+    assert (found.id, found.due, found.first_due) == (due.id, NOON, NOON)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+async def test_max_age_stands_still_for_what_is_held_though_the_clock_is_set_back(desk: Desk, seen: bool) -> None:
+    [delivery] = await desk.add("www")
+    desk.wait(60)
+    await desk.pause()
+    await set_back(desk, HOUR, seen)
+    desk.wait(2 * 3600)
+    await desk.resume()
+    [found] = await desk.claim()
+    assert found.id == delivery.id
+    assert timedelta() <= desk.clock.now() - found.first_due <= 60 * SECOND
+
+
 async def test_what_is_born_held_while_the_clock_is_behind_stands_still_as_well(desk: Desk) -> None:
     await desk.tell(route="other")
     await desk.pause()
@@ -70,3 +136,19 @@ async def test_what_is_born_held_while_the_clock_is_behind_stands_still_as_well(
     await desk.resume()
     [found] = await desk.claim()
     assert found.first_due == desk.clock.now()
+
+
+@pytest.mark.parametrize("seen", [True, False])
+async def test_a_repeat_is_known_no_longer_than_it_was_to_be(desk: Desk, seen: bool) -> None:
+    async def repeated() -> bool:
+        event = desk.about()
+        return (await desk.store.add(event, [desk.owed(event)], MARK)).duplicate
+
+    assert not await repeated()
+    await set_back(desk, DAY, seen)
+    desk.wait(59)
+    assert await repeated()
+    await set_back(desk, timedelta(), seen)  # a restart more changes nothing
+    assert await repeated()
+    desk.wait(1)
+    assert not await repeated()

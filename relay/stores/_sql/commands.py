@@ -304,13 +304,57 @@ def mark_taken(connection: Connection, deltas: Deltas, deliveries: Sequence[Deli
     )
 
 
-def set_back(connection: Connection, deltas: Deltas, deliveries: Sequence[int], by: int, now: int) -> int:
-    """See Store.set_back."""
-    return connection.executemany(
-        "UPDATE delivery SET due = due - ?1, first_due = first_due - ?1"
-        " WHERE id = ?2 AND due > ?3 AND state IN ('pending', 'held')",
-        [(by, number, now) for number in deliveries],
-    ).rowcount
+@immutable
+class SetBack:
+    """See Store.set_back and Store.set_back_unseen: by how much is to be moved what the clock was said to be."""
+
+    now: int
+    by: int
+    """What was set from `since` on."""
+    rest: int
+    """What was set before it."""
+    since: int
+    unseen: bool = False
+    """By how much nobody has seen: each by as much as it was set later than `now`."""
+
+    def _by(self, said: str) -> str:
+        """By how much, of what was set when the clock said that."""
+        if self.unseen:
+            return f"CASE WHEN {said} > {self.now} THEN {said} - {self.now} ELSE 0 END"
+        return f"CASE WHEN {said} >= {self.since} THEN {self.by} ELSE {self.rest} END"
+
+    def deliveries(self, connection: Connection, deltas: Deltas, some: Sequence[int]) -> int:
+        """Returns how many of them are due earlier."""
+        by, now, number = self._by("updated_at"), self.now, [(each,) for each in some]
+        moved = connection.executemany(
+            f"UPDATE delivery SET due = due - {by} WHERE id = ?"  # noqa: S608 - our own numbers
+            f" AND due > {now} AND {by} > 0 AND state IN ('pending', 'held')",
+            number,
+        ).rowcount
+        connection.executemany(
+            f"UPDATE delivery SET open = 0, first_due = CASE WHEN first_due > {now} THEN first_due - {by}"  # noqa: S608
+            f" ELSE first_due END, held_at = CASE WHEN held_at > {now} THEN held_at - {by} ELSE held_at END,"
+            f" updated_at = CASE WHEN updated_at > {now} THEN {now} ELSE updated_at END WHERE id = ?"
+            f" AND (open = 1 OR first_due > {now} OR held_at > {now} OR updated_at > {now})"
+            " AND state IN ('pending', 'held')",
+            number,
+        )
+        return moved
+
+    def seen(self, connection: Connection, deltas: Deltas, after: bytes) -> bytes | None:
+        """Some of what repeats are known by, with keys that come after this one; the last key, or None at the end."""
+        found = connection.execute("SELECT key FROM seen WHERE key > ? ORDER BY key LIMIT ?", (after, AT_ONCE))
+        keys = [row[0] for row in found.fetchall()]
+        if not keys:
+            return None
+        # Of an event that is gone nothing is a repeat. What was moved at an earlier start ends before its event came.
+        received = "coalesce((SELECT received_at FROM event WHERE event.id = seen.event_id), 0)"
+        once = f" AND until > {received}" if self.unseen else ""
+        connection.execute(
+            f"UPDATE seen SET until = until - {self._by(received)} WHERE key > ? AND key <= ?{once}",  # noqa: S608
+            (after, keys[-1]),
+        )
+        return bytes(keys[-1])
 
 
 def flush(connection: Connection, deltas: Deltas, ids: Ids, delivery: DeliveryId, now: int, kept: str | None) -> str:

@@ -29,6 +29,7 @@ from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order, lane, supersedes
 from relay.pace import Minute
+from relay.steps import SetBack
 from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Moved, Page, Pruned, Retried, Settled
 from relay.stores._sql import commands, lanes, rows
 from relay.stores._sql.changes import Changed
@@ -113,14 +114,25 @@ class SqlStore:
         """Routes that other processes send for: not this one's business where it does not know them."""
         return frozenset()
 
-    async def set_back(self, by: timedelta, now: datetime) -> int:
-        moved, moment, ms = 0, to_ms(now), round(by.total_seconds() * 1000)
+    async def set_back(self, step: SetBack) -> int:
+        by, undone = (round(part.total_seconds() * 1000) for part in (step.by, step.undone))
+        since = 0 if step.since is None else to_ms(step.since)
+        return await self._set_back(commands.SetBack(to_ms(step.now), by, by - undone, since))
+
+    async def set_back_unseen(self, now: datetime) -> int:
+        return await self._set_back(commands.SetBack(to_ms(now), 0, 0, 0, unseen=True))
+
+    async def _set_back(self, step: commands.SetBack) -> int:
+        moved = 0
         async with self._settling:
             for route in list(self.counts()):
                 found = await self._logs.unfinished(route)
                 for start in range(0, len(found), commands.AT_ONCE):
                     some = found[start : start + commands.AT_ONCE]
-                    moved += await self._writer.call(partial(commands.set_back, deliveries=some, by=ms, now=moment))
+                    moved += await self._writer.call(partial(step.deliveries, some=some))
+            key: bytes | None = b""
+            while key is not None:
+                key = await self._writer.call(partial(step.seen, after=key), about=())
         return moved
 
     async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:

@@ -60,7 +60,12 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _RENEW = (
     "UPDATE process SET expires = clock_timestamp() + make_interval(secs => $2), stale = $3, following = $4,"
-    " routes = $5 WHERE id = $1"
+    " routes = $5 WHERE id = $1 RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+)
+_ENTER = (
+    "INSERT INTO process (id, slot, name, version, started_at, expires, routes, following)"
+    " VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7, $8)"
+    " RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 )
 _FOLLOW = "WITH said AS (UPDATE process SET following = $2 WHERE id = $1) SELECT pg_notify($3, 'look')"
 # All at one moment: no id may be counted whose row is not seen.
@@ -133,6 +138,8 @@ class Membership:
         """Whether another process wants to hear what changes."""
         self.stale = 0
         """Results that came too late to be recorded: somebody else had taken over."""
+        self.ahead_ms = 0
+        """By how much the clock here is ahead of the database's, when it was last asked."""
         self.routes: Sequence[str] = ()
         self.following = False
         self.trouble: str | None = None
@@ -176,15 +183,17 @@ class Membership:
             slot = next(free, None)
             if slot is None:
                 raise Unavailable(f"{_SLOTS} relays share the database already")
-            connection.execute(
-                "INSERT INTO process (id, slot, name, version, started_at, expires, routes, following)"
-                " VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7, $8)",
-                [number, slot, self._name, __version__, self._started, LEASE, _json(self.routes), self.following],
-            )
+            values = [number, slot, self._name, __version__, self._started, LEASE, _json(self.routes), self.following]
+            self._compare(connection.execute(_ENTER, values).fetchone())
             connection.execute("SELECT pg_notify($1, 'look')", [CHANNEL])  # so that all know of it at once
         self.id, self.slot, self.mine = number, slot, (*self.mine, number)
         self._good_until = began + LEASE - _MARGIN
         self._look(connection)
+
+    def _compare(self, answered: Sequence[Any] | None) -> None:
+        """The clock with the database's, which has just said what it says."""
+        assert answered is not None
+        self.ahead_ms = to_ms(self._clock.now()) - int(answered[0])
 
     def rejoin(self, gone: int) -> None:
         """Another id, in place of one whose row is gone; whoever notices first does it. Raises psycopg.Error."""
@@ -279,9 +288,12 @@ class Membership:
 
     def _beat(self, connection: Connection) -> None:
         number, began = self.id, _seconds()
-        if not connection.execute(_RENEW, [number, LEASE, self.stale, self.following, _json(self.routes)]).rowcount:
+        values = [number, LEASE, self.stale, self.following, _json(self.routes)]
+        renewed = connection.execute(_RENEW, values).fetchone()
+        if renewed is None:
             self.rejoin(number)
             return
+        self._compare(renewed)
         if self.id == number:
             self._good_until = began + LEASE - _MARGIN
         self._look(connection)

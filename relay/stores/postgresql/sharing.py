@@ -43,6 +43,9 @@ class Sharing:
     def members(self) -> Sequence[Member]:
         return self._member.members
 
+    def ahead(self) -> timedelta:
+        return timedelta(milliseconds=self._member.ahead_ms)
+
     async def leave(self, routes: Collection[str], keeping: Collection[DeliveryId]) -> None:
         mine = list(self._member.mine)
 

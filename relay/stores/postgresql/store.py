@@ -13,13 +13,14 @@ from typing import Any
 
 import orjson
 
-from relay.clock import Clock, to_ms
+from relay.clock import Clock, from_ms, to_ms
 from relay.delivery import Added, Delivery, HeldReason, LogItem, Mark, Owed
 from relay.event import Event
 from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order
 from relay.memory import CLAIMED
+from relay.steps import BEHIND, SetBack
 from relay.store import STALLED, Haste, Pruned, Settled, StoreStatus, Unavailable, quickly
 from relay.stores._sql import reader as reading
 from relay.stores._sql import rows
@@ -46,6 +47,7 @@ _IN_OTHER_HANDS = """
     SELECT id FROM delivery
     WHERE id = ANY($1) AND owner IS NOT NULL AND owner <> ALL($2) AND (owner > $3 OR owner = ANY($4))
 """
+_NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _SAVE = """
     INSERT INTO known AS k (kind, name, data, writer, at)
     SELECT $1, v.name, v.data, $4, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
@@ -120,9 +122,22 @@ class PostgresStore(SqlStore):
         values = [list(deliveries), list(mine), living.upto, list(living.ids)]
         return [row[0] for row in connection.bulk(_IN_OTHER_HANDS, values)]
 
-    async def set_back(self, by: timedelta, now: datetime) -> int:
+    async def set_back(self, step: SetBack) -> int:
         # Each of them may notice it of its own clock.
-        return await super().set_back(by, now) if await self.shared.errand("clock", _CLOCK) else 0
+        if await self._alone_behind(step.now) or not await self.shared.errand("clock", _CLOCK):
+            return 0
+        return await super().set_back(step)
+
+    async def set_back_unseen(self, now: datetime) -> int:
+        return 0 if await self._alone_behind(now) else await super().set_back_unseen(now)
+
+    async def _alone_behind(self, now: datetime) -> bool:
+        """Whether it is only the clock of this process that is behind, as far as the database knows: what others have
+        set is not to be moved by it."""
+        if all(each.me for each in self._member.members):
+            return False
+        [(moment,)] = await self._logs.ask(_NOW, [])
+        return bool(from_ms(moment) - now >= BEHIND)
 
     async def take(self, delivery: Delivery, now: datetime) -> Delivery | None:
         about = () if delivery.lane is None else ((delivery.route, delivery.lane),)
