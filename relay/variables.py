@@ -16,8 +16,8 @@ class Variable:
 
     name: str
     meaning: str
-    masked: bool = False
-    """Whether even what the config was made of does not hold the value."""
+    lack: str | None = None
+    """Why the value cannot be taken from what the config was made of, where it cannot."""
 
     @property
     def reference(self) -> str:
@@ -32,7 +32,7 @@ class Variables:
         self._taken = taken or set()
         self.made: list[Variable] = []
 
-    def new(self, name: str, meaning: str, masked: bool = False) -> str:
+    def new(self, name: str, meaning: str, lack: str | None = None) -> str:
         """A reference to a new variable, named after `name`."""
         base = _ODD.sub("_", name.upper()).strip("_")
         if not base[:1].isalpha():
@@ -42,5 +42,5 @@ class Variables:
             number += 1
             found = f"{base}_{number}"
         self._taken.add(found)
-        self.made.append(Variable(found, meaning, masked))
+        self.made.append(Variable(found, meaning, lack))
         return self.made[-1].reference

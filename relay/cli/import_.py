@@ -41,5 +41,5 @@ def command(system: str, file: BinaryIO) -> None:
     for note in imported.notes:
         term.complain(note)
     for variable in imported.variables.made:
-        where = "the export does not hold it" if variable.masked else "take it from the export"
+        where = variable.lack or "take it from the export"
         term.complain(f"to be set: {variable.name}, {variable.meaning} ({where})")

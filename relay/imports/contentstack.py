@@ -17,7 +17,7 @@ from typing import Any
 
 from relay import yamltext
 from relay.imports import channels
-from relay.imports.destination import NotAnExport, WebhookDestination, one_line, plain_text
+from relay.imports.destination import NOT_HELD, NotAnExport, WebhookDestination, one_line, plain_text
 from relay.variables import Variables
 
 __all__ = ["SOURCE", "Imported", "NotAnExport", "read"]
@@ -101,7 +101,7 @@ class _Reading:
         self.result = Imported()
         self._names: set[str] = set()
         chosen = "a token of your choice, by which Contentstack proves itself to relay"
-        self.result.variables.new("CONTENTSTACK_TOKEN", chosen, masked=True)
+        self.result.variables.new("CONTENTSTACK_TOKEN", chosen, NOT_HELD)
 
     def webhook(self, place: str, webhook: dict[str, Any]) -> None:
         """One webhook: a route for each of its destinations."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -18,15 +18,23 @@ from relay.variables import Variables
 from relay.wireschema import parsed_url
 from relay.yamltext import literal, reference
 
+NOT_HELD = "the export does not hold it"
+
 _MASK = re.compile(r"\*{3,}|•{3,}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _CREDENTIALS = re.compile(r"(?:basic|bearer|token|digest|hmac|key)\s+\S{4,}", re.IGNORECASE)
+_BEARER = re.compile(r"bearer\s+(\S.*)", re.IGNORECASE)
 _LONG_WORD = re.compile(r"[A-Za-z0-9+/_=.~-]{16,}")
 _RANDOM = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9]{16,}",
     re.IGNORECASE,
 )
+_INSTEAD = {
+    "basic": "http_basic_auth is given",
+    "bearer": "its authentication is Bearer",
+    "oauth2": "its authentication is OAuth2",
+}
 _HOOKS_BESIDE = ("discordapp.com", "webhook.office.com")  # other hosts of the services that presets know
 
 
@@ -52,15 +60,20 @@ class WebhookDestination:
 
     def secret(self, part: str, meaning: str, value: object) -> str:
         """A reference in the place of a value that is nobody's business."""
-        text = plain_text(value)
-        masked = not text or _MASK.search(text) is not None
-        return self._variables.new(f"{self._name}_{part}", f"{meaning} of route {self._name}", masked)
+        return self._variable(part, meaning, NOT_HELD if _hidden(plain_text(value)) else None)
+
+    def _variable(self, part: str, meaning: str, lack: str | None) -> str:
+        return self._variables.new(f"{self._name}_{part}", f"{meaning} of route {self._name}", lack)
 
     def to(self, destination: dict[str, Any]) -> dict[str, Any]:
         """Its `to`."""
-        auth = self._auth(destination)
+        given = self._listed(destination.get("custom_header"))
+        auth = self._auth(destination, given)
         url, user = self._url(destination["target_url"], "URL")
-        if user is not None and auth is None:
+        if user is not None and auth is not None:
+            self.remark(f"left out: the user name and password in the target_url, because {_INSTEAD[auth['type']]}")
+        elif user is not None:
+            self.remark("the target_url held a user name and a password: they are in auth")
             name, password = map(unquote, user)
             # Without a password it is a token.
             odd = _hidden(name) or ":" in name or not password
@@ -70,7 +83,7 @@ class WebhookDestination:
                 "password": self.secret("PASSWORD", "the password", password),
             }
         to: dict[str, Any] = {"url": url}
-        headers = dict(self._headers(destination.get("custom_header"), auth is not None))
+        headers = dict(self._headers(given, auth is not None))
         if headers:
             to["headers"] = headers
         if auth is not None:
@@ -94,17 +107,18 @@ class WebhookDestination:
         user, _, host = authority.rpartition("@")
         if hashed:
             self.remark(f"the {what} had a fragment (#…), which no server sees: it is left out")
-        odd = not host or any(ord(c) <= 32 or ord(c) == 127 for c in host + path) or _MASK.search(host) is not None
-        if scheme.lower() not in ("http", "https") or odd or not _parses(f"{scheme}://{host}{path}"):
-            self.remark(f"the {what} is no URL that relay could send to")
-            return self.secret(part, f"the {what}", None), None
+        masked = _MASK.search(host) is not None
+        odd = not host or any(ord(c) <= 32 or ord(c) == 127 for c in host + path)
+        if scheme.lower() not in ("http", "https") or odd or masked or not _parses(f"{scheme}://{host}{path}"):
+            unusable = "no URL that relay could send to"
+            self.remark(f"the {what} is {unusable}")
+            return self._variable(part, f"the {what}", NOT_HELD if masked else f"in the export it is {unusable}"), None
         held = user.strip(":") != ""
-        if held:
-            self.remark(f"the {what} held a user name and a password: they are in auth")
         name, _, password = user.partition(":")
         if _is_hook(f"{scheme}://{host}{path}"):
             self.remark(f"whoever knows the {what} can call it: it is a variable")
-            return self.secret(part, f"the {what}", text), (name, password) if held else None
+            meaning = f"the {what} without its user name and password" if held else f"the {what}"
+            return self.secret(part, meaning, text), (name, password) if held else None
         path, asked, query = path.partition("?")
         pairs = [pair.partition("=") for pair in query.split("&")] if asked else []
         said = "&".join(
@@ -114,7 +128,7 @@ class WebhookDestination:
         made = literal(f"{scheme.lower()}://{host}{path}{asked}") + said
         return reference(made) if "${" in said or "${" in made else made, (name, password) if held else None
 
-    def _auth(self, destination: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _auth(self, destination: Mapping[str, Any], headers: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
         kind = plain_text(destination.get("authentication_type")).casefold()
         user, password = plain_text(destination.get("http_basic_auth")), destination.get("http_basic_password")
         if kind == "basic" or (not kind and user):
@@ -127,10 +141,10 @@ class WebhookDestination:
                 "password": self.secret("PASSWORD", "the password", password),
             }
         if kind == "bearer":
-            return {
-                "type": "bearer",
-                "token": self.secret("TOKEN", "the bearer token", destination.get("bearer_token")),
-            }
+            token, meaning = plain_text(destination.get("bearer_token")), "the bearer token"
+            if not token and (token := _bearer(headers)):
+                meaning = "the bearer token in the header Authorization"
+            return {"type": "bearer", "token": self.secret("TOKEN", meaning, token)}
         if kind == "oauth2":
             return self._oauth(destination)
         if kind not in ("", "none"):
@@ -176,18 +190,20 @@ class WebhookDestination:
             self.remark("not translated: its request_query_parameters")
         return []
 
-    def _headers(self, value: object, authorized: bool) -> Iterator[tuple[str, str]]:
+    def _listed(self, value: object) -> list[tuple[str, str]]:
+        """Its headers, but for what the form leaves behind."""
         if isinstance(value, dict):
             value = [{"header_name": name, "value": text} for name, text in value.items()]
         if value is not None and not isinstance(value, list):
             raise NotAnExport(f"route {self._name}: expected custom_header to be a list")
+        if not all(isinstance(item, dict) for item in value or []):
+            raise NotAnExport(f"route {self._name}: expected custom_header to be a list of objects")
+        said = [(plain_text(item.get("header_name")), plain_text(item.get("value"))) for item in value or []]
+        return [(name.strip(), text.strip()) for name, text in said if name.strip() and text.strip()]
+
+    def _headers(self, given: Iterable[tuple[str, str]], authorized: bool) -> Iterator[tuple[str, str]]:
         seen: set[str] = set()
-        for item in value or []:
-            if not isinstance(item, dict):
-                raise NotAnExport(f"route {self._name}: expected custom_header to be a list of objects")
-            name, text = plain_text(item.get("header_name")).strip(), plain_text(item.get("value")).strip()
-            if not name or not text:
-                continue
+        for name, text in given:
             reason = _unsendable(name, text, authorized) or ("it is given twice" if name.lower() in seen else None)
             if reason is not None:
                 self.remark(f"left out: the header {one_line(name)[:40]}, because {reason}")
@@ -210,6 +226,12 @@ def _unsendable(name: str, value: str, authorized: bool) -> str | None:
     if lower == "authorization" and authorized:
         return "auth writes it"
     return None
+
+
+def _bearer(headers: Iterable[tuple[str, str]]) -> str:
+    """The bearer token that a header holds, or nothing."""
+    found = (_BEARER.fullmatch(value) for name, value in headers if name.lower() == "authorization")
+    return next((match[1] for match in found if match is not None), "")
 
 
 def _telling(name: str, value: str) -> bool:

@@ -185,6 +185,57 @@ def test_each_way_of_authentication(tmp_path: Path, given: dict[str, Any], auth:
     assert "hush-hush" not in ended.out + ended.err
 
 
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"http_basic_auth": "bob", "http_basic_password": "hush-hush"}, "http_basic_auth is given"),
+        ({"authentication_type": "Bearer", "bearer_token": "hush-hush"}, "its authentication is Bearer"),
+    ],
+)
+def test_the_user_of_a_url_is_left_out_where_another_authentication_is_given(
+    tmp_path: Path, given: dict[str, Any], reason: str
+) -> None:
+    ended, config = imported(tmp_path, webhook(to(target_url="https://ann:hush-hush@example.com/h", **given)))
+    assert config["routes"][0]["to"]["url"] == "https://example.com/h"
+    assert config["routes"][0]["to"]["auth"].get("username") in (None, "bob")
+    said = f"left out: the user name and password in the target_url, because {reason}\n"
+    assert f"relay: route rebuild: {said}" in ended.err
+    assert f"  # {said}" in ended.out
+    assert "they are in auth" not in ended.out + ended.err
+    assert "hush-hush" not in ended.out + ended.err
+
+
+def test_the_user_of_a_token_url_is_not_said_to_be_in_auth(tmp_path: Path) -> None:
+    auth = {
+        "authentication_type": "OAuth2",
+        "access_token_url": "https://ann:hush@auth.example.com/t",
+        "client_id": "x",
+    }
+    ended, _ = imported(tmp_path, webhook(to(**auth)))
+    assert "relay: route rebuild: not translated: the user name in its access_token_url\n" in ended.err
+    assert "they are in auth" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    ("header", "listed"),
+    [
+        (
+            "Bearer hu$sh-hush",
+            "the bearer token in the header Authorization of route rebuild (take it from the export)",
+        ),
+        ("Bearer ****", "the bearer token in the header Authorization of route rebuild (the export does not hold it)"),
+        ("Basic hu$sh-hush", "the bearer token of route rebuild (the export does not hold it)"),
+    ],
+)
+def test_a_bearer_token_may_be_in_the_header_only(tmp_path: Path, header: str, listed: str) -> None:
+    headers = [{"header_name": "authorization", "value": header}]
+    ended, config = imported(tmp_path, webhook(to(authentication_type="Bearer", custom_header=headers)))
+    assert config["routes"][0]["to"]["auth"] == {"type": "bearer", "token": "${REBUILD_TOKEN}"}
+    assert "headers" not in config["routes"][0]["to"]
+    assert f"to be set: REBUILD_TOKEN, {listed}\n" in ended.err
+    assert "sh-hush" not in ended.out + ended.err
+
+
 def test_what_import_has_listed_is_enough_after_export_too(tmp_path: Path) -> None:
     auth = {
         "authentication_type": "OAuth2",
@@ -276,12 +327,31 @@ def test_the_url_of_a_hook_is_a_secret_and_becomes_a_variable(tmp_path: Path, ur
     assert run("check", tmp_path / "config.yaml", environ=environ).code == 0
 
 
-def test_a_url_that_is_none_becomes_a_variable(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("url", "lack"),
+    [
+        ("ftp://ex ample/", "in the export it is no URL that relay could send to"),
+        ("ftp://x", "in the export it is no URL that relay could send to"),
+        ("https://****.example.com/", "the export does not hold it"),
+    ],
+)
+def test_a_url_that_is_none_becomes_a_variable(tmp_path: Path, url: str, lack: str) -> None:
     path = tmp_path / "export.json"
-    path.write_text(json.dumps(webhook(to(target_url="ftp://ex ample/"))))
+    path.write_text(json.dumps(webhook(to(target_url=url))))
     ended = run("import", "contentstack", path)
     assert 'url: "${REBUILD_URL}"' in ended.out
     assert "the target_url is no URL that relay could send to" in ended.err
+    assert f"to be set: REBUILD_URL, the target_url of route rebuild ({lack})\n" in ended.err
+
+
+def test_the_url_of_a_hook_is_to_be_set_without_its_user(tmp_path: Path) -> None:
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(webhook(to(target_url="https://ann:hush@hooks.slack.com/services/T00/B00/x"))))
+    ended = run("import", "contentstack", path)
+    assert 'url: "${REBUILD_URL}"' in ended.out
+    assert "username: ann" in ended.out
+    said = "the target_url without its user name and password of route rebuild (take it from the export)"
+    assert f"to be set: REBUILD_URL, {said}\n" in ended.err
 
 
 def test_headers_are_taken_over_but_empty_ones_and_secrets(tmp_path: Path) -> None:
