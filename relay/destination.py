@@ -15,7 +15,7 @@ from yarl import URL
 from relay import __version__
 from relay.delivery import Code, Delivered, Delivery, Failure, Outcome, Refused, Request, Response, Retryable
 from relay.delivery import Unsendable as Unsendable
-from relay.event import Event
+from relay.event import TESTED, Change, Event
 from relay.immutable import immutable
 from relay.jsontext import Malformed
 from relay.masking import is_harmless, may_echo, without_proofs, without_secrets
@@ -170,6 +170,8 @@ class Destination:
     """For a destination whose method and URL depend on the event; raises Unsendable."""
     show: Callable[[URL], str] | None = None
     """How a URL that `aim` gives is shown."""
+    tested: Change = TESTED
+    """What a test event says of itself."""
     long: bool = False
     """Rendering may take long enough to hold up others: it is not to be done on the event loop."""
     _hidden: frozenset[str] = field(init=False, repr=False, compare=False)

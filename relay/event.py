@@ -97,6 +97,9 @@ class Change:
         return {"model": self.model, "stage": self.stage, "action": self.action, "entry_id": self.entry_id}
 
 
+TESTED = Change(action="test")
+
+
 @immutable
 class Description:
     """An event in the one vocabulary of all senders. There is always at least one change."""

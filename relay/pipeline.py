@@ -39,7 +39,7 @@ from relay.delivery import (
     Trigger,
 )
 from relay.destination import Destination, Outbound, Unsendable, expired
-from relay.event import Change, Description, Event, Inbound, event_from_json
+from relay.event import Description, Event, Inbound, event_from_json
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId
 from relay.immutable import immutable
 from relay.metrics import Metrics
@@ -262,7 +262,7 @@ def _test_event(route: Route, now: datetime) -> Event:
         source="relay",
         type="generic",
         received_at=now,
-        description=Description("relay.test", (Change(action="test"),)),
+        description=Description("relay.test", (route.destination.tested,)),
         headers=(("Content-Type", "application/json"),),
         body=body,
         sha256=sha256(body).digest(),

@@ -22,7 +22,7 @@ from yarl import URL
 from relay import authschema, fields
 from relay.authschema import Auth
 from relay.destination import Target
-from relay.event import Event
+from relay.event import Change, Event
 from relay.fields import SecretText, Unresolved, misplaced
 from relay.payload import failed
 from relay.payloadschema import Jmespath, Made
@@ -116,6 +116,9 @@ class HookPreset(Preset):
 UPSERTED = ("publish", "update", "create")
 DELETED = ("unpublish", "delete")
 
+NOBODYS = "relay-test-5f0c2d9e"  # no entry has it by chance
+"""The id of a document that is in no index."""
+
 # The entry as its sender shows it; what a sender only names becomes what is known of it.
 _ENTRY = (
     "body.entry || body.media || body.data.entry || body.data.asset || body.data || "
@@ -156,6 +159,11 @@ class IndexPreset(Preset):
     @property
     def payload(self) -> str | Made | None:
         return Jmespath(jmespath=self.document)
+
+    @property
+    def tested(self) -> Change:
+        # To delete what is not there changes nothing, and takes the URL, the index and a key that may write there.
+        return Change(action="delete", entry_id=NOBODYS)
 
     def aim(self) -> Callable[[Event], Target] | None:
         def aim(event: Event) -> Target:

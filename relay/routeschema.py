@@ -18,7 +18,7 @@ from yarl import URL
 from relay import fields, query, signing, window
 from relay.authschema import Auth
 from relay.destination import Target
-from relay.event import Event
+from relay.event import TESTED, Change, Event
 from relay.fields import (
     Duration,
     HeaderName,
@@ -167,6 +167,11 @@ class To(Section):
     def aim(self) -> Callable[[Event], Target] | None:
         """The request that each event is to come to, where they differ."""
         return None
+
+    @property
+    def tested(self) -> Change:
+        """What a test event says of itself: what does no harm here."""
+        return TESTED
 
     def checked(self, payload: Payload) -> Payload:
         """The payload, refused where the destination is known to refuse it."""

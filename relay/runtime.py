@@ -187,6 +187,7 @@ def _destination(section: RouteSection, config: Config, redact: Redactor, wires:
         exchange=exchange,
         aim=to.aim(),
         show=to.show,
+        tested=to.tested,
         long=section.apart,
     )
 

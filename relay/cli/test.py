@@ -26,7 +26,8 @@ def command(
     """Send a test event to the destinations of routes, and show what they answer. Nothing of it is kept.
 
     The event says of itself that it is a test (action: test); a destination that does not look at it does what it
-    does for any other, so a build hook builds. Paused and disabled routes can be tested too.
+    does for any other, so a build hook builds. A search index is asked to delete a document that is not there. Paused
+    and disabled routes can be tested too.
 
     \b
     Examples:

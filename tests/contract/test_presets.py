@@ -30,7 +30,7 @@ from relay.destination import Destination, Outbound
 from relay.event import Description, Event, Inbound
 from relay.ids import DeliveryId, EventId
 from relay.payload import FORM
-from relay.preset import DELETED, UPSERTED, HookPreset, IndexPreset
+from relay.preset import DELETED, NOBODYS, UPSERTED, HookPreset, IndexPreset
 from relay.retryschema import RETRY_PRESETS
 from relay.routing import Route
 from relay.runtime import Runtime, build
@@ -978,6 +978,24 @@ async def test_indices_follow_what_is_published_and_unpublished_and_their_key_is
                 ),
             }
             assert KEY not in json.dumps(list(logged.values()))
+
+
+@pytest.mark.parametrize("name", INDICES)
+async def test_a_test_of_an_index_deletes_what_is_not_there_with_the_routes_own_key(name: str, tmp_path: Path) -> None:
+    async with sink() as service:
+        given = {**to(name), "url": service.url, "headers": {"X-Team": "www"}}
+        text = written(json.loads(config(given, match={"action": ["publish", "unpublish"]})))
+        async with relay_here(tmp_path, text) as relay:
+            async with relay.session.post(f"{relay.admin}/routes/out/test") as answer:
+                made = await answer.json()
+        [received] = service.received
+    assert (made["error"], made["response"]["status"]) == (None, 200)
+    deleted = rendered(built(given, FREELY), saying(action="delete", entry_id=NOBODYS))
+    assert (received.method, received.path, received.body) == ("DELETE", deleted.url.raw_path_qs, b"")
+    assert received.headers["X-Relay-Event"] == "relay.test"
+    assert received.headers["X-Team"] == "www"
+    for header, value in own_headers(deleted).items():
+        assert received.headers[header] == value
 
 
 async def test_an_odd_entry_id_arrives_as_it_was_quoted(tmp_path: Path) -> None:
