@@ -133,14 +133,14 @@ async def test_what_repeats_may_be_known_by_is_forgotten_in_time(desk: Desk, dat
 
 
 async def test_how_much_was_pruned_is_kept(desk: Desk, database: Database) -> None:
-    newest = 0
     for _ in range(2):
-        newest = (await ended(desk, "www", "search"))[0].event.id
+        newest = (await ended(desk, "www", "search"))[1]
         desk.wait(2 * DAY.total_seconds())
         await prune(desk)
     kept = dict(database.sql("SELECT key, value FROM relay.meta"))
     assert (kept["pruned_events"], kept["pruned_deliveries"]) == ("2", "4")
-    assert kept[tables.PRUNED_UP_TO] == str(newest)
+    assert kept[tables.PRUNED_UP_TO] == str(newest.event.id)
+    assert kept[tables.PRUNED_DELIVERIES_UP_TO] == str(newest.id)
 
 
 async def test_a_shape_goes_only_when_no_relay_can_know_it_any_more(

@@ -14,8 +14,10 @@ from relay.delivery import Delivery, HeldReason, Mark, Rejection
 from relay.ids import RejectionId
 from relay.lane import Order
 from relay.store import Haste, LogQuery, Pruned, WrongState
-from relay.stores._sql import prunable
+from relay.stores import surveyed
+from relay.stores._sql import prunable, tables
 from relay.window import debounce
+from tests.contract.conftest import Backend
 from tests.contract.desk import SECOND, Desk, again, delivered, failed
 from tests.fakes import NOON
 
@@ -316,3 +318,82 @@ async def test_more_is_counted_than_is_looked_at_at_once(desk: Desk, monkeypatch
     assert (await prune(desk, 5 * DAY, DAY)).bodies == 6
     await end(desk, *await desk.add("www"))
     assert await prune(desk) == Pruned(events=6, deliveries=6)
+
+
+# --- what else must hold afterwards -----------------------------------------------------------------------------------
+
+
+def faults(backend: Backend) -> dict[str, int]:
+    """What `relay db check` finds."""
+    with surveyed(backend.url) as survey:
+        return {fault.name: fault.count for fault in survey.faults(True, lambda done, total: None)}
+
+
+async def merged_into_a_newer_one(desk: Desk) -> tuple[Delivery, Delivery]:
+    """What an old event was owed: by a route where it was merged into a newer one, which was delivered, and by another
+    one, where it is still to be sent."""
+    await desk.follow(index=Order.LATEST)
+    event = desk.about()
+    owed = [desk.owed(event, "index"), desk.owed(event, "www")]
+    await desk.store.add(event, owed)
+    newer = await desk.tell(desk.about(), "index")
+    await end(desk, newer)
+    old, beside = (each.delivery for each in owed)
+    assert await desk.carrier(old) == newer.id
+    return old, beside
+
+
+async def test_a_carrier_that_was_pruned_is_not_missed(desk: Desk, backend: Backend) -> None:
+    _, beside = await merged_into_a_newer_one(desk)
+    desk.wait(2 * DAY.total_seconds())
+    await desk.store.record(replace(failed(beside), at=desk.clock.now()))
+    desk.wait(1.5 * DAY.total_seconds())
+    assert (await prune(desk, 3 * DAY)).events == 1, "the newer event alone"
+    assert faults(backend) == {}
+
+
+async def test_a_carrier_that_was_replayed_and_pruned_is_not_missed(desk: Desk, backend: Backend) -> None:
+    """It is newer than any event that was pruned."""
+    await desk.follow(index=Order.LATEST)
+    first = desk.about()
+    owed = [desk.owed(first, "index"), desk.owed(first, "www")]
+    second = desk.about()
+    await desk.store.add(first, owed)
+    newer = await desk.tell(second, "index")
+    await end(desk, newer)
+    await desk.tell(desk.about(entry="8"), "other")
+    desk.wait(DAY.total_seconds())
+    again = await desk.replay(second, "index")
+    replayed = await desk.replay(first, "index")
+    await end(desk, again)
+    assert await desk.carrier(replayed) == again.id
+    desk.wait(2 * DAY.total_seconds())
+    await desk.store.record(replace(failed(owed[1].delivery), at=desk.clock.now()))
+    desk.wait(1.5 * DAY.total_seconds())
+    assert (await prune(desk, 3 * DAY)).events == 1, "the newer event alone"
+    assert faults(backend) == {}
+
+
+async def test_a_carrier_that_is_lost_is_missed(desk: Desk, backend: Backend) -> None:
+    await ended(desk, "www")
+    desk.wait(2 * DAY.total_seconds())
+    assert (await prune(desk)).events == 1
+    old, _ = await merged_into_a_newer_one(desk)
+    assert faults(backend) == {}
+    await desk.damage(f"DELETE FROM delivery WHERE id = {await desk.carrier(old)}")
+    assert faults(backend)["merged"] == 1
+
+
+async def test_what_an_older_relay_pruned_is_not_missed_and_what_is_lost_since_is(desk: Desk, backend: Backend) -> None:
+    """It wrote down no more than the newest event."""
+    _, beside = await merged_into_a_newer_one(desk)
+    desk.wait(2 * DAY.total_seconds())
+    assert (await prune(desk)).events == 1
+    await desk.damage(f"DELETE FROM meta WHERE key = '{tables.PRUNED_DELIVERIES_UP_TO}'")
+    assert faults(backend) == {}
+    await end(desk, beside)
+    await desk.store.prune(desk.clock.now(), DAY, FOR_EVER)
+    assert faults(backend) == {}
+    old, _ = await merged_into_a_newer_one(desk)
+    await desk.damage(f"DELETE FROM delivery WHERE id = {await desk.carrier(old)}")
+    assert faults(backend)["merged"] == 1

@@ -17,13 +17,16 @@ class Law(NamedTuple):
     sql: str
 
 
-# What was pruned is older than anything finished that is still here, unless something of the same event keeps it: a
-# delivery that is said to be merged into one newer than that lost it otherwise.
-_PRUNED_BEFORE = """
-    SELECT d.id FROM delivery d WHERE d.state IN ('delivered', 'failed', 'cancelled') AND NOT EXISTS
-        (SELECT 1 FROM delivery o WHERE o.event_id = d.event_id AND o.state IN ('pending', 'held'))
-    ORDER BY d.id LIMIT 1
-"""
+_NEWEST = (1 << 63) - 1  # of all ids that there can be
+# A carrier may be pruned before what was merged into it: something else of that event may have ended later. One that is
+# newer than all that was pruned was not. Where an older relay has pruned and none since, nobody knows how far.
+_PRUNED_UP_TO = f"""
+    coalesce(
+        (SELECT CAST(value AS BIGINT) FROM meta WHERE key = '{tables.PRUNED_DELIVERIES_UP_TO}'),
+        (SELECT {_NEWEST} FROM meta WHERE key = '{tables.PRUNED_UP_TO}'),
+        0
+    )
+"""  # noqa: S608 - our own words
 LAWS = (
     Law(
         "conservation",
@@ -44,7 +47,7 @@ LAWS = (
         DELIVERY,
         "SELECT d.id FROM delivery d WHERE d.merged_into IS NOT NULL"  # noqa: S608 - our own words
         " AND NOT EXISTS (SELECT 1 FROM delivery c WHERE c.id = d.merged_into)"
-        f" AND d.merged_into > coalesce(({_PRUNED_BEFORE}), 0)",
+        f" AND d.merged_into > {_PRUNED_UP_TO}",
     ),
     Law(
         "carriers",

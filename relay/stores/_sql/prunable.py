@@ -18,7 +18,7 @@ from typing import Any
 
 from relay.clock import to_ms
 from relay.store import Pruned
-from relay.stores._sql import rows
+from relay.stores._sql import rows, tables
 
 Ask = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
 
@@ -72,6 +72,13 @@ _BODIES_THAT_GO = f"""
     WITH found AS MATERIALIZED ({_bodies(kept("these.id", there=f"NOT {_goes('c.event_id')}"))})
     SELECT max(id), count(*) FILTER (WHERE NOT kept AND NOT {_goes("found.id")}) FROM found
 """  # noqa: S608
+
+
+SO_FAR = (
+    f"INSERT INTO meta (key, value) SELECT '{tables.PRUNED_DELIVERIES_UP_TO}', ? FROM meta"  # noqa: S608
+    f" WHERE key = '{tables.PRUNED_UP_TO}' ON CONFLICT (key) DO NOTHING"
+)
+"""An older relay did not write down which deliveries it had pruned: none that was newer than this."""
 
 
 async def count(

@@ -29,6 +29,9 @@ ASIDE = "state = 'failed' OR state = 'cancelled' OR state = 'merged'"
 PRUNED_UP_TO = "pruned_up_to"
 """In `meta`: the newest event that was pruned. Of older ones it is not known any more what came after them."""
 
+PRUNED_DELIVERIES_UP_TO = "pruned_deliveries_up_to"
+"""In `meta`: the newest delivery that was pruned. No newer one may be missing."""
+
 MOST_SHAPES = 4096
 """Past these, deliveries have shape 0: names that senders make up (a title as an event's name) must not grow a table
 that every search reads."""

@@ -30,7 +30,7 @@ import psycopg
 from relay.clock import to_ms
 from relay.store import Haste, Pruned, Unavailable, quickly
 from relay.stores._sql import prunable, rows
-from relay.stores._sql.tables import MOST_SHAPES, PRUNED_UP_TO
+from relay.stores._sql.tables import MOST_SHAPES, PRUNED_DELIVERIES_UP_TO, PRUNED_UP_TO
 from relay.stores.postgresql.connection import connect_async, explain
 from relay.stores.postgresql.dialect import translated
 
@@ -62,6 +62,7 @@ _SETTINGS = "SELECT " + ", ".join(
 )
 
 _EVENTS, _BODIES = translated(prunable.EVENTS), translated(prunable.BODIES)
+_SO_FAR = translated(prunable.SO_FAR)
 _LOCK_EVENTS = "SELECT id FROM event WHERE id = ANY ($1) FOR UPDATE SKIP LOCKED"
 _LOCK_DELIVERIES = "SELECT id, event_id, merged_into FROM delivery WHERE event_id = ANY ($1) FOR UPDATE SKIP LOCKED"
 _LOCK_CARRIERS = "SELECT id FROM delivery WHERE id = ANY ($1) FOR UPDATE SKIP LOCKED"
@@ -167,6 +168,7 @@ class _Pruning:
         """Remove what is older; how much that was."""
         self._now = now
         self._walks = 2 if bodies < retention else 1
+        await self._connection.execute(_SO_FAR, [str(rows.first_id(now))])
         await self._walk(_EVENTS, _remove, now - retention)
         if bodies < retention:
             await self._walk(_BODIES, _remove_bodies, now - bodies)
@@ -258,6 +260,8 @@ async def _remove(connection: _Connection, events: list[int], deliveries: list[i
     await connection.execute(_COUNT, ["pruned_events", str(len(events))])
     await connection.execute(_COUNT, ["pruned_deliveries", str(len(deliveries))])
     await connection.execute(_UP_TO, [PRUNED_UP_TO, str(max(events))])
+    if deliveries:
+        await connection.execute(_UP_TO, [PRUNED_DELIVERIES_UP_TO, str(max(deliveries))])
     return Pruned(events=len(events), deliveries=len(deliveries))
 
 

@@ -20,7 +20,7 @@ from relay.stores._sql import prunable, rows
 from relay.stores._sql.connection import Command, Connection
 from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.prunable import Ask
-from relay.stores._sql.tables import PRUNED_UP_TO
+from relay.stores._sql.tables import PRUNED_DELIVERIES_UP_TO, PRUNED_UP_TO
 from relay.stores._sql.writer import Writer
 from relay.stores.sqlite.tempo import Tempo
 
@@ -32,6 +32,7 @@ _RESERVE = 1024  # pages that stay free, or a tenth of the file: new events take
 
 _STILL = f"SELECT value FROM json_each(?1) WHERE NOT {prunable.kept('value')}"  # noqa: S608
 _OF_DELIVERIES = "IN (SELECT id FROM delivery WHERE event_id IN (SELECT value FROM json_each(?)))"
+_NEWEST = "SELECT max(id) FROM delivery WHERE event_id IN (SELECT value FROM json_each(?))"
 _UP_TO = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = max(value + 0, excluded.value + 0)"
 _COUNT = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = value + excluded.value"
 
@@ -52,6 +53,9 @@ class Pruning:
     async def run(self, now: datetime, retention: timedelta, bodies: timedelta) -> Pruned:
         """Remove what is older; how much that was."""
         self._tempo.walks = 2 if bodies < retention else 1
+        if self._going_on:
+            so_far = str(rows.first_id(now))
+            await self._writer.call(lambda connection, deltas: connection.execute(prunable.SO_FAR, (so_far,)).rowcount)
         await self._walk(prunable.EVENTS, _remove, now - retention)
         if bodies < retention:
             await self._walk(prunable.BODIES, _remove_bodies, now - bodies)
@@ -132,6 +136,7 @@ def _remove(connection: Connection, events: list[int]) -> Pruned:
     some = (_json(events),)
     connection.execute("DELETE FROM body WHERE event_id IN (SELECT value FROM json_each(?))", some)
     connection.execute(f"DELETE FROM attempt WHERE delivery_id {_OF_DELIVERIES}", some)  # noqa: S608
+    newest = connection.execute(_NEWEST, some).fetchone()[0]
     deliveries = connection.execute(
         "DELETE FROM delivery WHERE event_id IN (SELECT value FROM json_each(?))", some
     ).rowcount
@@ -140,6 +145,8 @@ def _remove(connection: Connection, events: list[int]) -> Pruned:
     connection.executemany(_COUNT, (("pruned_events", len(events)), ("pruned_deliveries", deliveries)))
     if events:
         connection.execute(_UP_TO, (PRUNED_UP_TO, max(events)))
+    if newest is not None:
+        connection.execute(_UP_TO, (PRUNED_DELIVERIES_UP_TO, newest))
     return Pruned(events=len(events), deliveries=deliveries)
 
 
