@@ -71,7 +71,7 @@ def _delivery(answer: dict[str, Any], paint: Paint) -> list[str]:
     if answer.get("waits_for"):
         lines.append(f"  waits for  {_value(answer['waits_for'])}")
     if answer.get("merged"):
-        lines.append(f"  sent for  {', '.join(answer['merged'])}")
+        lines.append(f"  carries  {', '.join(answer['merged'])}")
     lines += ["", paint("attempts", "bold") + ("" if answer["attempts"] else ": none yet")]
     for made in answer["attempts"]:
         lines += _attempt(made, "  ", paint)

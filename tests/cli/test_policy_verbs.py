@@ -361,7 +361,7 @@ def test_windows_are_listed_held_and_flushed(world: World) -> None:
     assert world.run("windows", "cancel", "--all").out == ""
     assert "is no open window" in complaint(world.run("windows", "cancel", found), 1)
     shown = world.run("show", found).out
-    assert "sent for  evt_" in shown
+    assert "carries  evt_" in shown
 
 
 def test_a_window_is_dropped(world: World) -> None:

@@ -256,6 +256,45 @@ async def test_a_merged_delivery_is_told_by_what_became_of_its_carrier(tmp_path:
         assert "together with others" in said
 
 
+async def test_what_is_merged_is_said_to_be_sent_only_once_it_was(tmp_path: Path) -> None:
+    mood: dict[str, int] = {}
+    async with relay_and_sink(tmp_path, f"{ROUTES[2]}, {NEVER_AGAIN}", answer=answers(mood)) as (running, _):
+
+        async def merged() -> tuple[str, str]:
+            """A delivery that is merged, and its carrier."""
+            for number in ("8", "9"):
+                await running.post("/in/any", body(action="collect", model="page", id=number))
+            [item, *_] = await running.logs_when(lambda found: found and found[0]["merged_into"], "?status=merged")
+            return item["id"], item["merged_into"]
+
+        async def told_of(delivery: str, carrier: str, words: str) -> None:
+            said = " ".join((await browse(running, f"/ui/logs/{delivery}")).said.split())
+            assert f"None of its own: {words} {carrier[:18]}" in said
+            for path in ("/ui/logs", f"/ui/logs/{delivery}", "/ui/routes/slow"):
+                assert "sent with" not in (await browse(running, path)).said.replace("it was sent with", ""), path
+
+        async def ended(carrier: str, status: str) -> None:
+            await running.logs_when(
+                lambda found: [item for item in found if item["id"] == carrier], f"?status={status}"
+            )
+
+        delivery, carrier = await merged()
+        await told_of(delivery, carrier, "it goes out with")
+        await running.ask("POST", f"/windows/{carrier}/hold")
+        await told_of(delivery, carrier, "it is held with")
+        await running.ask("POST", f"/windows/{carrier}/cancel")
+        await told_of(delivery, carrier, "it was cancelled with")
+        assert "merged into another one" in (await browse(running, "/ui/logs")).said
+        text = await running.session.get(f"{running.admin}/logs/{carrier}?format=text")
+        assert "  carries  evt_" in await text.text()
+        for status, words in (("delivered", "it was sent with"), ("failed", "it failed with")):
+            delivery, carrier = await merged()
+            mood["/slow"] = 200 if status == "delivered" else 500
+            await running.ask("POST", f"/windows/{carrier}/flush")
+            await ended(carrier, status)
+            await told_of(delivery, carrier, words)
+
+
 # -- did it go out ---------------------------------------------------------------------------------------------------
 
 NEWSROOM = """

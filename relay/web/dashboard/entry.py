@@ -14,10 +14,11 @@ from typing import NamedTuple
 from aiohttp import web
 
 from relay.delivery import LogItem, State
-from relay.ids import DeliveryId, EventId
+from relay.ids import EventId
 from relay.immutable import immutable
 from relay.store import LogQuery, Store
 from relay.web import logquery
+from relay.web.dashboard import carrier
 from relay.web.dashboard.logs import given_filters, query_of
 from relay.web.dashboard.page import Visit
 
@@ -177,7 +178,7 @@ async def _happenings(store: Store, items: Sequence[LogItem], entry_id: str) -> 
     carriers: dict[str, LogItem | None] = {}
     for item in items:
         if item.merged_into is not None and item.merged_into not in carriers and len(carriers) < _MOST_CARRIERS:
-            carriers[item.merged_into] = await _last_carrier(store, item.merged_into)
+            carriers[item.merged_into] = await carrier.last(store, item.merged_into)
     found: dict[str, Happening] = {}
     for item in items:
         happening = found.setdefault(item.event_id or item.id, Happening(item))
@@ -199,20 +200,6 @@ async def _changes(store: Store, happening: Happening, entry_id: str) -> list[tu
     changes = stored.description["changes"] if stored is not None else ()
     about = [(change["model"], change["action"]) for change in changes if change["entry_id"] == entry_id]
     return list(dict.fromkeys(about))
-
-
-async def _last_carrier(store: Store, id_text: str) -> LogItem | None:
-    """The delivery that carries it in the end: under `order: latest` one may be merged into the next."""
-    item = None
-    for _ in range(10):
-        found = await store.delivery(DeliveryId(store.ids.number(id_text)[1]))
-        if found is None:
-            return item
-        item = found.item
-        if item.merged_into is None:
-            return item
-        id_text = item.merged_into
-    return item
 
 
 # -- how it stands ---------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from relay.secret import redact_bytes
 from relay.store import DeliveryDetail
 from relay.waiting import Cause
 from relay.web import read
-from relay.web.dashboard import bodies
+from relay.web.dashboard import bodies, carrier
 from relay.web.dashboard.page import HEADERS, Visit
 from relay.web.read import NotFound
 
@@ -86,9 +86,13 @@ async def _delivery(visit: Visit, found: DeliveryDetail) -> web.Response:
     windows = {window.id for window in await store.windows()} if item.status in _CANCELLABLE else set()
     waits = read.waits(found, visit.now, visit.desk.waits_here)
     known = visit.desk.reloader.runtime.routing.routes
+    carrying = await carrier.last(store, item.merged_into) if item.merged_into is not None else None
     return visit.respond(
         "delivery.html",
         item=item,
+        carrier_id=carrying.id if carrying is not None else item.merged_into,
+        carrier_status=carrying.status if carrying is not None else None,
+        shares=carrier.shared(carrying),
         exchanges=exchanges,
         attempts_count=len(found.attempts),
         merged=[store.ids.text(EVENT, event) for event in found.merged[:_MOST_MERGED]],

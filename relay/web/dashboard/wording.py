@@ -158,7 +158,7 @@ def result(item: LogItem) -> str:
     elif item.code is not None:
         said.append(str(item.code))
     elif item.merged_into is not None:
-        said.append("sent with another one")
+        said.append("merged into another one")  # what became of that one is not looked up for each row
     elif item.status == "unmatched":
         said.append("no route wanted it")
     if item.duration_ms is not None:

@@ -180,7 +180,7 @@
       if (item.code && !known.includes(String(item.code))) said.push(item.code);
       said.push(known);
     } else if (item.code) said.push(item.code);
-    else if (item.merged_into) said.push('sent with another one');
+    else if (item.merged_into) said.push('merged into another one');
     else if (item.status === 'unmatched') said.push('no route wanted it');
     if (item.duration_ms != null) said.push(`${item.duration_ms.toLocaleString('en')} ms`);
     if (item.attempts > 1) said.push(`${item.attempts} attempts`);
