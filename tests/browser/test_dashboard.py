@@ -402,7 +402,7 @@ def test_all_of_it_works_without_scripts(driver: Chrome, stage: Stage) -> None:
     try:
         driver.get(f"{stage.url}/ui/logs/{found['delivery']}")
         one(driver, "form[action$='/replay'] button").click()
-        until(driver, lambda: "Sent again to" in one(driver, "main").text)
+        until(driver, lambda: "New deliveries to" in one(driver, "main").text)
         driver.get(stage.url + "/ui/logs?status=&route=chat&since=")
         assert found["entry"] in one(driver, "#log").text
     finally:

@@ -21,7 +21,7 @@ from yarl import URL
 
 from relay.store import Unavailable
 from relay.web import logquery
-from tests.daemon.test_admin import NEVER_AGAIN, OPERATE, READ, TOKENS, bearer, body, relay_and_sink
+from tests.daemon.test_admin import LATER, NEVER_AGAIN, OPERATE, READ, TOKENS, bearer, body, relay_and_sink
 from tests.fakes import ManualClock
 from tests.harness import LISTEN, PATIENCE, Answer, Relay, relay_here, sink
 
@@ -677,12 +677,38 @@ async def test_retrying_all_asks_first_with_the_number(tmp_path: Path) -> None:
     async with relay_and_sink(tmp_path, *ROUTES, answer=answers(mood)) as (running, _):
         await everything(running)
         page = await browse(running, "/ui/retry?route=bad&status=failed")
-        assert "2 failed deliveries would be tried again now." in " ".join(page.said.split())
+        assert "2 failed deliveries would be tried again." in " ".join(page.said.split())
         assert page.actions == ["/logs/retry?route=bad"]
         mood.clear()
-        _, page = await follow(running, await press(running, page.actions[0], "/ui/retry?route=bad"))
-        assert "2 deliveries will be tried again now." in page.said
+        where, page = await follow(running, await press(running, page.actions[0], "/ui/retry?route=bad"))
+        assert where.startswith("/ui/logs?route=bad&status=pending%2Cheld%2Cdelivered%2Cfailed&told=")
+        assert "2 deliveries will be tried again." in page.said
         await running.logs_when(lambda items: len(items) == 2, "?status=delivered&route=bad")
+
+
+async def test_retrying_all_says_what_is_held_and_shows_it(tmp_path: Path) -> None:
+    also = f"name: also, match: {{action: publish}}, to: {{url: SINK/bad}}, {NEVER_AGAIN}"
+    async with relay_and_sink(tmp_path, ROUTES[1], also, answer=answers({"/bad": 500})) as (running, _):
+        for number in ("7", "8"):
+            await running.post("/in/any", body(action="publish", id=number))
+        await running.logs_when(lambda items: len(items) == 4, "?status=failed")
+        await running.ask("POST", "/routes/bad/pause")
+        page = await browse(running, "/ui/retry")
+        said = " ".join(page.said.split())
+        assert "4 failed deliveries would be tried again." in said
+        assert "2 of them would be held until their route is resumed." in said
+        page = await browse(running, "/ui/retry?route=bad&code=500")
+        assert "2 failed deliveries would be held until their route is resumed." in " ".join(page.said.split())
+        answer = await press(running, page.actions[0], "/ui/retry?route=bad&code=500")
+        where, page = await follow(running, answer)
+        assert where.startswith("/ui/logs?route=bad&code=500&status=held&told=")
+        assert "2 deliveries are held until their route is resumed." in page.said
+        assert "tried again" not in page.said
+        rows = [row.get("class") for row in page.all("tr") if (row.get("id") or "").startswith("row-")]
+        assert rows == ["is-held", "is-held"]
+        await running.ask("POST", "/routes/also/pause")
+        _, page = await follow(running, await press(running, "/logs/retry?all=1", "/ui/retry"))
+        assert "2 deliveries are held until their route may send." in page.said
 
 
 # -- what buttons do -------------------------------------------------------------------------------------------------
@@ -710,11 +736,45 @@ async def test_buttons_lead_back_to_their_page_and_say_what_was_done(tmp_path: P
             f"?event_id={ids['failed event']}&route=bad",
         )
         where, page = await follow(running, await press(running, f"/events/{again['event_id']}/replay", failed))
-        assert "Sent again to good, bad." in page.said
+        assert "New deliveries to good, bad." in page.said
         window = (await running.get("/windows"))["items"][0]["id"]
         for action, said in (("hold", "The window is held"), ("flush", "The window is sent now.")):
             _, page = await follow(running, await press(running, f"/windows/{window}/{action}", "/ui/windows"))
             assert said in page.said
+
+
+async def test_what_a_paused_route_does_not_send_is_not_said_to_be_sent(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, *ROUTES, answer=answers({"/bad": 500})) as (running, _):
+        ids = await everything(running)
+        await running.ask("POST", "/routes/pause")
+        [window] = (await running.get("/windows"))["items"]
+        _, page = await follow(running, await press(running, f"/windows/{window['id']}/flush", "/ui/windows"))
+        assert "The window is closed, and held until its route is resumed." in page.said
+        _, page = await follow(running, await press(running, f"/events/{ids['failed event']}/replay"))
+        held = "(held until its route is resumed)"
+        assert f"New deliveries to good {held}, bad {held}." in page.said
+        assert "receipt ill" in [attrs.get("class") for attrs in page.all("div")]
+        _, page = await follow(running, await press(running, f"/logs/{ids['failed']}/retry"))
+        assert "It is held until its route is resumed." in page.said
+
+
+async def test_what_an_unhealthy_route_does_not_send_yet_is_said_to_wait(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, SICK, answer=answers({"/www": 503}), clock=ManualClock()) as (running, _):
+        _, event = await running.post("/in/any", body(action="publish", model="post", id="7"))
+        await running.logs_when(lambda items: items and items[0]["attempts"] == 1)
+        _, page = await follow(running, await press(running, f"/events/{event['id']}/replay"))
+        assert "A new delivery to www (waits for its route to answer)." in page.said
+
+
+async def test_what_is_retried_behind_another_one_is_said_to_wait(tmp_path: Path) -> None:
+    ordered = f"name: www, to: {{url: SINK/www}}, order: route, {LATER}"
+    async with relay_and_sink(tmp_path, ordered, answer=answers({"/www": 503})) as (running, _):
+        for number in ("7", "8"):
+            await running.post("/in/any", body(action="publish", model="post", id=number))
+        items = await running.logs_when(lambda found: sum(item["attempts"] for item in found) == 1, "?status=pending")
+        first, second = sorted(item["id"] for item in items)
+        _, page = await follow(running, await press(running, f"/logs/{second}/retry"))
+        assert f"It is due, but waits: {first} goes before it in its lane (order)." in page.said
 
 
 async def test_an_action_that_fails_is_a_page_with_the_same_status_and_the_way_back(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from relay.store import LogQuery
 from relay.web import logquery
 from relay.web.dashboard.navigation import TOLD, by_a_person
 from relay.web.dashboard.page import HEADERS, Visit
+from relay.web.dashboard.receipt import held_by
 
 _PAGE = 50
 _MOST = 200
@@ -118,9 +120,13 @@ async def retry(visit: Visit) -> web.Response:
     # Looked for as a page of the log is: a count of millions would have the writer work for whoever opens this.
     query = replace(query, status=(State.FAILED.value,), limit=logquery.MOST, before=None)
     found = await visit.desk.store.search(query)
+    routes = Counter(item.route or "" for item in found.items)
+    kept = [name for name in routes if visit.desk.holds(name)]
     return visit.respond(
         "retry.html",
         count=len(found.items),
+        held=sum(routes[name] for name in kept),
+        held_words=held_by(visit.desk.kept(name) for name in kept),
         more=found.next is not None,
         given=given,
         action=f"/logs/retry?{urlencode(spelt(given) or {'all': '1'})}",

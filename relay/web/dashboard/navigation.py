@@ -62,8 +62,8 @@ def came_from(request: web.Request) -> str | None:
     return referrer.path + (f"?{urlencode(pairs)}" if pairs else "")
 
 
-def back(request: web.Request) -> str:
-    """Where a person goes on after an action."""
+def back(request: web.Request, said: dict[str, Any]) -> str:
+    """Where a person goes on after an action, which answered with `said`."""
     found = came_from(request)
     if found is not None and not found.startswith("/ui/retry"):
         return found
@@ -72,10 +72,20 @@ def back(request: web.Request) -> str:
         case ["logs" | "events", id_text, _]:
             return f"/ui/logs/{id_text}"
         case ["logs", "retry"]:
-            return "/ui/logs?status=pending"
+            return _retried(request, said)
         case ["windows", *_]:
             return "/ui/windows"
     return "/"
+
+
+def _retried(request: web.Request, said: dict[str, Any]) -> str:
+    """The log of what was retried: by the filters that chose it, in the states that it may be in by now. How it went
+    before, which `code` and `q` may be about, the next attempt changes."""
+    all_held = said.get("held", 0) == said.get("count") != 0
+    states = ("held",) if all_held else ("pending", "held", "delivered", "failed")
+    gone = ("status", "all") if all_held else ("status", "all", "code", "q")
+    filters = {name: value for name, value in request.query.items() if name not in gone}
+    return f"/ui/logs?{urlencode({**filters, 'status': ','.join(states)}, errors='replace')}"
 
 
 def _ours(path: str) -> bool:

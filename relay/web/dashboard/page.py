@@ -72,7 +72,7 @@ def environment() -> Environment:
     for filtering in (
         wording.cut, wording.when, wording.clock, wording.due, wording.timed, wording.short, wording.number,
         wording.size, wording.count, wording.address, wording.lines, wording.what, wording.result, wording.span,
-        wording.iso,
+        wording.iso, wording.held,
     ):  # fmt: skip
         made.filters[filtering.__name__] = filtering
     made.globals |= {"static": static_url, "all_statuses": ",".join(logquery.STATUSES)}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from relay.delivery import HeldReason, State
+from relay.health import RouteState
 from relay.immutable import immutable
-from relay.web.dashboard.wording import count
+from relay.web.dashboard.wording import count, held
+from relay.web.desk import Desk
 
 _MOST = 100
 _LONGEST_BODY = 4000
@@ -47,22 +50,19 @@ class Receipts:
         return self._kept.get(name) if name is not None else None
 
 
-def of(path: str, said: dict[str, Any]) -> Receipt:
-    """What the answer to an action comes to in words."""
+def of(path: str, asked: Mapping[str, str], said: dict[str, Any], desk: Desk) -> Receipt:
+    """What the answer to an action comes to in words; `asked` is the query of its URL."""
     match path.strip("/").split("/"):
         case ["logs", "retry"]:
-            passed = said.get("passed_over") or 0
-            more = f" {count(passed, 'delivery')} passed over: an order forbids to send them again." if passed else ""
-            return Receipt(f"{count(said['count'], 'delivery')} will be tried again now.{more}")
+            return _retried_all(said, [desk.kept(name) for name in asked.get("route", "").split(",") if name])
         case ["logs", _, "retry"]:
-            held = (said.get("delivery") or {}).get("status") == "held"
-            return Receipt("It is held: its route may not send." if held else "It is tried again now.", not held)
+            return _retried(said, desk)
         case ["logs", _, "cancel"]:
             return Receipt("The delivery was cancelled.")
         case ["events", _, "replay"]:
-            return Receipt(f"Sent again to {', '.join(said['routes'])}.", links=said.get("deliveries", ()))
+            return _replayed(said, desk)
         case ["windows", _, "flush"]:
-            return Receipt("The window is sent now.")
+            return _flushed(said, desk)
         case ["windows", _, "hold"]:
             return Receipt("The window is held: it takes events until it is sent by hand.")
         case ["windows", _, "cancel"]:
@@ -79,6 +79,64 @@ def of(path: str, said: dict[str, Any]) -> Receipt:
         case ["routes", name, "test"]:
             return _tested(name, said)
     return Receipt("Done.")
+
+
+def _retried_all(said: dict[str, Any], kept: Sequence[HeldReason | None]) -> Receipt:
+    """`kept` is what keeps the routes that were named, if any were."""
+    back, passed = said.get("held") or 0, said.get("passed_over") or 0
+    again = said["count"] - back
+    told = []
+    if again or not back:
+        told.append(f"{count(again, 'delivery')} will be tried again.")
+    if back:
+        told.append(f"{count(back, 'delivery')} {'is' if back == 1 else 'are'} {held_by(kept)}.")
+    if passed:
+        told.append(
+            f"{count(passed, 'delivery')} passed over: an order forbids to send them again, or their body is not kept."
+        )
+    return Receipt(" ".join(told), not back)
+
+
+def held_by(kept: Iterable[HeldReason | None]) -> str:
+    """The words for what is held of several routes, by what keeps them: the reason where they have it in common."""
+    reasons = {reason for reason in kept if reason is not None}
+    return held(reasons.pop(), "their route") if len(reasons) == 1 else held(None, "their route")
+
+
+def _retried(said: dict[str, Any], desk: Desk) -> Receipt:
+    delivery, waits = said.get("delivery") or {}, said.get("waits_for")
+    if delivery.get("status") == State.HELD:
+        return Receipt(f"It is {held(desk.kept(delivery['route']))}.", well=False)
+    return Receipt("It is tried again now." if waits is None else f"It is due, but waits: {waits['message']}.")
+
+
+def _replayed(said: dict[str, Any], desk: Desk) -> Receipt:
+    """What its deliveries wait for is told by their routes: of what is not sent at once, one may wait for its lane and
+    another be part of a window by now."""
+    named = [name + _keeps(name, desk) for name in said["routes"]]
+    well = all(desk.kept(name) is None for name in said["routes"])
+    return Receipt(
+        f"{'New deliveries' if len(named) > 1 else 'A new delivery'} to {', '.join(named)}.",
+        well,
+        links=said.get("deliveries", ()),
+    )
+
+
+def _keeps(route: str, desk: Desk) -> str:
+    kept = desk.kept(route)
+    if kept is not None:
+        return f" ({held(kept)})"
+    return " (waits for its route to answer)" if desk.oversight.state(route) is RouteState.UNHEALTHY else ""
+
+
+def _flushed(said: dict[str, Any], desk: Desk) -> Receipt:
+    delivery = said.get("delivery") or {}
+    route = delivery.get("route") or ""
+    if delivery.get("status") == State.HELD:
+        return Receipt(f"The window is closed, and {held(desk.kept(route))}.", well=False)
+    if delivery.get("status") == State.PENDING and desk.oversight.state(route) is RouteState.UNHEALTHY:
+        return Receipt("The window is closed, and waits for its route to answer.")
+    return Receipt("The window is sent now.")
 
 
 def _tested(name: str, said: dict[str, Any]) -> Receipt:

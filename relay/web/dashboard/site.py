@@ -54,8 +54,8 @@ class Site:
         """In place of a JSON answer: the page that the action was asked for on, or one that says what is wrong."""
         if answered.status >= 400:
             return self._error(request, answered, said)
-        where = navigation.back(request)
-        name = self._receipts.keep(receipt.of(request.path, said))
+        where = navigation.back(request, said)
+        name = self._receipts.keep(receipt.of(request.path, request.query, said, self._desk))
         target = f"{where}{'&' if '?' in where else '?'}{urlencode({navigation.TOLD: name})}"
         return web.Response(status=303, headers={**HEADERS, "Location": target})
 

@@ -12,7 +12,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from relay.clock import rfc3339
-from relay.delivery import LogItem
+from relay.delivery import HeldReason, LogItem
 
 _ID_SHOWN = 18  # the prefix, the time and the counter: what follows is the same for all ids of a store
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
@@ -135,6 +135,18 @@ def address(text: object) -> str:
 def lines(text: str) -> Markup:
     """Foreign text of several lines."""
     return escape(visible(text, keep="\n\t"))
+
+
+def held(reason: str | None, whose: str = "its route") -> str:
+    """How long something is kept back, and by what: `held until its route is resumed`."""
+    match reason:
+        case HeldReason.PAUSED:
+            return f"held until {whose} is resumed"
+        case HeldReason.DISABLED:
+            return f"held while {whose} is disabled"
+        case HeldReason.REMOVED:
+            return f"held: {whose} is no longer in the config"
+    return f"held until {whose} may send"
 
 
 def what(item: LogItem) -> str:
