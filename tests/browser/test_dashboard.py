@@ -78,6 +78,10 @@ def one(driver: Chrome, css: str) -> WebElement:
     return driver.find_element(By.CSS_SELECTOR, css)
 
 
+def _reads(driver: Chrome, css: str, text: str) -> bool:
+    return one(driver, css).text.strip() == text
+
+
 def press(driver: Chrome, css: str) -> None:
     """Press a button and wait for the next page."""
     before = one(driver, "html")
@@ -354,6 +358,34 @@ def test_live_rows_say_what_they_wait_for(driver: Chrome, tmp_path: Path) -> Non
     finally:
         driver.get("about:blank")
         ward.stop()
+
+
+def test_live_rows_say_why_they_are_held_and_what_they_are_part_of(driver: Chrome, stage: Stage) -> None:
+    driver.get(stage.url + "/ui/logs?route=archive,chat")
+    until(driver, lambda: one(driver, "#live").text == "Live")
+    first, second = entry_id(), entry_id()
+    stage.shop(model="article", action="archive", id=first)
+    stage.shop(model="article", action="archive", id=second)
+    [window] = stage.logs(f"?entry_id={first}", bool)
+    [merged] = stage.logs(f"?entry_id={second}", bool)
+    stage.do(stage.relay.ask("POST", f"/windows/{window['id']}/hold"))
+    stage.do(stage.relay.ask("POST", "/routes/chat/pause"))
+    try:
+        entry = entry_id()
+        stage.shop(event="article.publish", model="article", action="publish", id=entry)
+        [held] = stage.logs(f"?entry_id={entry}&route=chat&status=held", bool)
+        rows = {
+            held["id"]: "held until its route is resumed",
+            window["id"]: "held by hand: Send now sends it",
+            merged["id"]: "merged into another one",
+        }
+        for _ in ("live", "anew"):
+            for id_text, words in rows.items():
+                until(driver, partial(_reads, driver, f"#row-{id_text} .c-result", words))
+            driver.refresh()
+    finally:
+        stage.do(stage.relay.ask("POST", "/routes/chat/resume"))
+        stage.do(stage.relay.ask("POST", f"/windows/{window['id']}/cancel"))
 
 
 def test_every_page_fits_a_phone(driver: Chrome, stage: Stage) -> None:

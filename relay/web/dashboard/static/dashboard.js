@@ -227,6 +227,34 @@
     } catch { /* the stream says that the connection is lost */ }
   }
 
+  // Why something is held the stream does not say: the page itself does, with as many rows as there are here.
+  let asked = 0;
+  let asking = 0;
+
+  function reasons() {
+    if (!asking) asking = setTimeout(reason, Math.max(200, asked + 3000 - Date.now()));
+  }
+
+  async function reason() {
+    asking = 0;
+    const open = [...document.querySelectorAll('.next[data-held]')];
+    if (!open.length || document.hidden) return;
+    asked = Date.now();
+    for (const next of open) delete next.dataset.held;
+    try {
+      const page = new URL(location.href);
+      page.searchParams.set('limit', body.dataset.most);
+      const answer = await fetch(page, { headers: { Accept: 'text/html' } });
+      if (!answer.ok) return;
+      const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');  // inert: nothing in it runs
+      for (const next of open) {
+        const row = next.closest('tr');
+        const said = row && row.matches('.is-held') && fresh.querySelector(`#${CSS.escape(row.id)}.is-held .next`);
+        if (said) next.replaceChildren(...[...said.childNodes].map((one) => document.importNode(one, true)));
+      }
+    } catch { /* the stream says that the connection is lost */ }
+  }
+
   function fill(row, item) {
     const find = (selector) => row.querySelector(selector);
     const page = `/ui/logs/${encodeURIComponent(item.id)}`;
@@ -250,6 +278,10 @@
       label(next);
       setTimeout(learn);
     } else delete next.dataset.due;
+    if (item.status === 'held') {
+      next.dataset.held = '';
+      reasons();
+    } else delete next.dataset.held;
     find('.c-when').replaceChildren(timed(item.created_at, 'ago'));
     const id = find('.id a');
     id.href = page;
