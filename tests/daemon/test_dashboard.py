@@ -512,6 +512,39 @@ async def test_the_entries_that_changed_last_are_listed_for_who_knows_no_id(tmp_
         assert "update page" in page.said
 
 
+async def changes(running: Relay, entries: int) -> None:
+    for number in range(entries):
+        await running.post("/in/news", body(action="publish", model="article", id=f"E-{number}"))
+
+
+def listed(page: Page) -> list[str]:
+    return [link["href"] or "" for link in page.all("a") if (link.get("href") or "").startswith("/ui/entries?")]
+
+
+async def test_many_routes_make_the_list_of_what_changed_last_no_shorter(tmp_path: Path) -> None:
+    many = (f"name: r-{number}, match: {{action: publish}}, to: {{url: SINK/x}}" for number in range(12))
+    async with newsroom(tmp_path, *many) as running:
+        await changes(running, 41)
+        page = await browse(running, "/ui/entries")
+        assert listed(page) == [f"/ui/entries?entry_id=E-{number}" for number in range(40, 10, -1)]
+        assert "These are the 30 that changed last" in page.said
+
+
+async def test_where_the_list_of_what_changed_last_ends_too_early_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.web.dashboard.entry._STEP", 5)
+    monkeypatch.setattr("relay.web.dashboard.entry._MOST_STEPS", 2)
+    many = (f"name: r-{number}, match: {{action: publish}}, to: {{url: SINK/x}}" for number in range(3))
+    async with newsroom(tmp_path, *many) as running:
+        await changes(running, 2)
+        assert "These are" not in (await browse(running, "/ui/entries")).said
+        await changes(running, 6)
+        page = await browse(running, "/ui/entries")
+        assert len(listed(page)) in (3, 4)
+        assert "These are all of the newest 10 rows of the log" in page.said
+
+
 # -- what deliveries wait for ------------------------------------------------------------------------------------------
 
 SICK = "name: www, to: {url: SINK/www}, unhealthy_after: 1, retry: {policy: fixed, every: 1s, attempts: 9, jitter: 0}"

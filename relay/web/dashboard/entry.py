@@ -26,7 +26,8 @@ _MOST = 200
 _MOST_CARRIERS = 50
 _MOST_CHANGES = 50
 _MOST_VERDICTS = 20
-_NEWEST = 100
+_STEP = 200
+_MOST_STEPS = 10
 _MOST_ENTRIES = 30
 _ALL = tuple(logquery.STATUSES)
 _NARROWING = ("entry_id", "model", "source", "cursor")
@@ -126,6 +127,16 @@ class Changed:
     """How often, in what was looked at."""
 
 
+@immutable
+class Newest:
+    """The entries that changed last, and whether that is all of them."""
+
+    entries: list[Changed]
+    more: bool = False
+    looked_at: int | None = None
+    """How much of the log was, where that was not enough to find as many as are listed."""
+
+
 async def page(visit: Visit) -> web.Response:
     """`/ui/entries`."""
     given = given_filters(visit.request)
@@ -135,7 +146,7 @@ async def page(visit: Visit) -> web.Response:
     store = visit.desk.store
     happenings: list[Happening] = []
     verdicts: list[Verdict] = []
-    newest: list[Changed] = []
+    newest = Newest([])
     more = None
     if "entry_id" in given:
         # An entry's id is looked for as it is: a comma in it makes no list.
@@ -149,7 +160,7 @@ async def page(visit: Visit) -> web.Response:
         if happenings and "cursor" not in given:
             verdicts = await _verdicts(store, query, happenings)
     else:
-        newest = _changed((await store.search(LogQuery(status=_ALL, limit=_NEWEST))).items)
+        newest = await _newest(store)
     return visit.respond(
         "entry.html",
         given=given,
@@ -161,6 +172,20 @@ async def page(visit: Visit) -> web.Response:
     )
 
 
+async def _newest(store: Store) -> Newest:
+    """The more routes an event goes by, the less of the log is about other entries: so it is looked at step by step,
+    until there are enough, and no further than a page may take."""
+    items: list[LogItem] = []
+    before: int | None = None
+    for _ in range(_MOST_STEPS):
+        found = await store.search(LogQuery(status=_ALL, limit=_STEP, before=before))
+        items += found.items
+        entries, before = _changed(items), found.next
+        if before is None or len(entries) > _MOST_ENTRIES:
+            return Newest(entries[:_MOST_ENTRIES], len(entries) > _MOST_ENTRIES)
+    return Newest(entries, True, len(items))
+
+
 def _changed(items: Iterable[LogItem]) -> list[Changed]:
     """The entries that changed last, each once."""
     events: dict[str, dict[str, LogItem]] = {}
@@ -168,7 +193,7 @@ def _changed(items: Iterable[LogItem]) -> list[Changed]:
         if item.entry_id and item.event_id and item.action != "test":
             events.setdefault(item.entry_id, {}).setdefault(item.event_id, item)
     found = [Changed(max(of.values(), key=lambda item: item.event_id or ""), len(of)) for of in events.values()]
-    return sorted(found, key=lambda changed: changed.item.event_id or "", reverse=True)[:_MOST_ENTRIES]
+    return sorted(found, key=lambda changed: changed.item.event_id or "", reverse=True)
 
 
 # -- what happened ---------------------------------------------------------------------------------------------------
