@@ -164,8 +164,22 @@ def test_a_route_is_paused_with_a_reason_and_resumed(driver: Chrome, stage: Stag
 def test_a_test_of_a_route_shows_what_its_destination_answers(driver: Chrome, stage: Stage) -> None:
     stage.mood.statuses["/chat"] = 418
     driver.get(stage.url + "/ui/routes/chat")
-    press(driver, "form[action='/routes/chat/test'] button")
-    assert "The test of chat failed: HTTP 418" in said(driver)
+    one(driver, "form[action='/routes/chat/test'] button").click()
+    driver.switch_to.alert.accept()
+    says(driver, "The test of chat failed: HTTP 418")
+
+
+def test_a_test_asks_first_for_it_may_start_a_build(driver: Chrome, stage: Stage) -> None:
+    before = len(stage.sink.received)
+    for path in ("/", "/ui/routes/archive"):
+        driver.get(stage.url + path)
+        one(driver, "form[action='/routes/archive/test'] button").click()
+        asked = driver.switch_to.alert
+        assert "Send a test event by archive now?" in asked.text
+        assert "a build hook starts a build" in asked.text
+        asked.dismiss()
+    assert "The test of" not in said(driver)
+    assert [received for received in stage.sink.received[before:] if received.path == "/archive"] == []
 
 
 def test_a_window_is_sent_now(driver: Chrome, stage: Stage) -> None:
