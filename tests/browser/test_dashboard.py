@@ -351,6 +351,46 @@ def test_what_is_long_pushes_nothing_out_of_sight(driver: Chrome, stage: Stage) 
     assert min(width for width in widths if width) > 60, widths
 
 
+NAMED = """
+  - {name: p-netlify-www-production, match: {action: visit}, to: {url: SINK/p}}
+  - {name: a-name-that-is-longer-than-any-column-could-be-and-goes-on, match: {action: visit}, to: {url: SINK/p}}
+"""
+
+
+def test_names_of_routes_break_only_where_they_must(driver: Chrome, tmp_path: Path) -> None:
+    named = Stage(tmp_path, CONFIG + NAMED).start()
+    reason = "+".join(["a freeze of all content until the newsroom has moved"] * 3).replace(" ", "+")
+    try:
+        named.do(named.relay.ask("POST", f"/routes/chat/pause?reason={reason}"))
+        for width, most in ((1100, 1), (1280, 1), (800, 2)):
+            wide(driver, width)
+            driver.get(named.url)
+            lines = driver.execute_script(
+                "return [...document.querySelectorAll('#routes tbody th a')].map(name => {"
+                " const range = document.createRange(); range.selectNodeContents(name);"
+                " return [name.textContent, range.getClientRects().length]; })"
+            )
+            long = [name for name, number in lines if number > most]
+            assert long == [name for name, _ in lines if len(name) > 40], (width, lines)
+            room = driver.execute_script(
+                "const around = document.querySelector('#routes').parentNode;"
+                " return [around.scrollWidth, around.clientWidth]"
+            )
+            assert room[0] <= room[1] + 1, (width, room)
+    finally:
+        driver.get("about:blank")
+        named.stop()
+
+
+def test_that_a_page_is_live_is_a_word_on_a_phone_too(driver: Chrome, stage: Stage) -> None:
+    wide(driver, 390)
+    driver.get(stage.url)
+    until(driver, lambda: one(driver, "#live").text == "Live")
+    mark, search = one(driver, "#live"), one(driver, ".find")
+    assert int(driver.execute_script("return parseInt(getComputedStyle(arguments[0]).fontSize)", mark)) >= 12
+    assert search.rect["y"] <= mark.rect["y"] <= search.rect["y"] + search.rect["height"]  # not on a line of its own
+
+
 SICK = """
   - name: sick
     match: {action: visit}
