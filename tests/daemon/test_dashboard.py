@@ -786,7 +786,7 @@ async def test_what_a_paused_route_does_not_send_is_not_said_to_be_sent(tmp_path
         _, page = await follow(running, await press(running, f"/events/{ids['failed event']}/replay"))
         held = "(held until its route is resumed)"
         assert f"New deliveries to good {held}, bad {held}." in page.said
-        assert "receipt ill" in [attrs.get("class") for attrs in page.all("div")]
+        assert "receipt looks-held" in [attrs.get("class") for attrs in page.all("div")]
         _, page = await follow(running, await press(running, f"/logs/{ids['failed']}/retry"))
         assert "It is held until its route is resumed." in page.said
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from relay.delivery import HeldReason, State
 from relay.health import RouteState
@@ -22,7 +22,8 @@ class Receipt:
     """One thing that was done."""
 
     text: str
-    well: bool = True
+    look: Literal["delivered", "held", "failed"] = "delivered"
+    """The state that it looks like: done, done and kept back, or gone wrong."""
     links: Sequence[str] = ()
     """Ids of what came of it."""
     lines: Sequence[tuple[str, str]] = ()
@@ -94,7 +95,7 @@ def _retried_all(said: dict[str, Any], kept: Sequence[HeldReason | None]) -> Rec
         told.append(
             f"{count(passed, 'delivery')} passed over: an order forbids to send them again, or their body is not kept."
         )
-    return Receipt(" ".join(told), not back)
+    return Receipt(" ".join(told), "held" if back else "delivered")
 
 
 def held_by(kept: Iterable[HeldReason | None]) -> str:
@@ -106,7 +107,7 @@ def held_by(kept: Iterable[HeldReason | None]) -> str:
 def _retried(said: dict[str, Any], desk: Desk) -> Receipt:
     delivery, waits = said.get("delivery") or {}, said.get("waits_for")
     if delivery.get("status") == State.HELD:
-        return Receipt(f"It is {held(desk.kept(delivery['route']))}.", well=False)
+        return Receipt(f"It is {held(desk.kept(delivery['route']))}.", "held")
     return Receipt("It is tried again now." if waits is None else f"It is due, but waits: {waits['message']}.")
 
 
@@ -114,10 +115,10 @@ def _replayed(said: dict[str, Any], desk: Desk) -> Receipt:
     """What its deliveries wait for is told by their routes: of what is not sent at once, one may wait for its lane and
     another be part of a window by now."""
     named = [name + _keeps(name, desk) for name in said["routes"]]
-    well = all(desk.kept(name) is None for name in said["routes"])
+    look: Literal["delivered", "held"] = "held" if any(map(desk.kept, said["routes"])) else "delivered"
     return Receipt(
         f"{'New deliveries' if len(named) > 1 else 'A new delivery'} to {', '.join(named)}.",
-        well,
+        look,
         links=said.get("deliveries", ()),
     )
 
@@ -133,7 +134,7 @@ def _flushed(said: dict[str, Any], desk: Desk) -> Receipt:
     delivery = said.get("delivery") or {}
     route = delivery.get("route") or ""
     if delivery.get("status") == State.HELD:
-        return Receipt(f"The window is closed, and {held(desk.kept(route))}.", well=False)
+        return Receipt(f"The window is closed, and {held(desk.kept(route))}.", "held")
     if delivery.get("status") == State.PENDING and desk.oversight.state(route) is RouteState.UNHEALTHY:
         return Receipt("The window is closed, and waits for its route to answer.")
     return Receipt("The window is sent now.")
@@ -152,4 +153,4 @@ def _tested(name: str, said: dict[str, Any]) -> Receipt:
     else:
         text = f"The test of {name} went well."
     body = (response or {}).get("body") or ""
-    return Receipt(text, error is None, lines=lines, body=body[:_LONGEST_BODY])
+    return Receipt(text, "delivered" if error is None else "failed", lines=lines, body=body[:_LONGEST_BODY])
