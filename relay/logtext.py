@@ -72,7 +72,8 @@ def _delivery(answer: dict[str, Any], paint: Paint) -> list[str]:
         lines.append(f"  waits for  {_value(answer['waits_for'])}")
     if answer.get("merged"):
         lines.append(f"  carries  {', '.join(answer['merged'])}")
-    lines += ["", paint("attempts", "bold") + ("" if answer["attempts"] else ": none yet")]
+    none = ": none yet" if answer["delivery"]["status"] in ("pending", "held") else ": none"
+    lines += ["", paint("attempts", "bold") + ("" if answer["attempts"] else none)]
     for made in answer["attempts"]:
         lines += _attempt(made, "  ", paint)
     return [*lines, ""]

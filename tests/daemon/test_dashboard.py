@@ -286,7 +286,10 @@ async def test_what_is_merged_is_said_to_be_sent_only_once_it_was(tmp_path: Path
         await told_of(delivery, carrier, "it was cancelled with")
         assert "merged into another one" in (await browse(running, "/ui/logs")).said
         text = await running.session.get(f"{running.admin}/logs/{carrier}?format=text")
-        assert "  carries  evt_" in await text.text()
+        shown = await text.text()
+        assert "  carries  evt_" in shown
+        assert "none yet" not in shown
+        assert "None yet" not in (await browse(running, f"/ui/logs/{carrier}")).said
         for status, words in (("delivered", "it was sent with"), ("failed", "it failed with")):
             delivery, carrier = await merged()
             mood["/slow"] = 200 if status == "delivered" else 500
