@@ -313,6 +313,10 @@ class Store(LogReader, Protocol):
         pending, due as before. What is held by hand stays so."""
         ...
 
+    async def held(self, routes: Collection[str]) -> Mapping[str, int]:
+        """How many deliveries of each of these routes are held for its sake, asked of the store. Raises Unavailable."""
+        ...
+
     async def set_back(self, step: SetBack) -> int:
         """The clock was set back: what would wait for that much longer is due as much earlier, and repeats are known no
         longer than they were to be. Open windows take no more events: how long they have been open shows no longer.

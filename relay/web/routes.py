@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
 from relay import journal
-from relay.store import Counts, Unavailable
+from relay.store import Unavailable
 from relay.web import shape
 from relay.web.answer import WHO, Conflict, answer
 from relay.web.desk import Desk
@@ -79,7 +79,7 @@ RESUME = Operation(
     "resumeRoute",
     "routes",
     "Resumes a route and releases what was held for it.",
-    {200: gives("What it changed, and how many deliveries were released.", ref("ResumedRoute"))},
+    {200: gives("What it changed, and how many fewer deliveries are held than before.", ref("ResumedRoute"))},
     (503,),
     _CANNOT_KEEP,
     names=(_NAME,),
@@ -174,7 +174,7 @@ class Routes:
                 journal.manual("pause", who, route=name, reason=reason)
             return changed
 
-        changed, _ = await self._turn(names, pause)
+        changed = await self._turn(names, pause)
         return [{"route": self._desk.health.route(name), "changed": changed[name]} for name in names]
 
     async def _resume(self, request: web.Request) -> web.Response:
@@ -199,17 +199,26 @@ class Routes:
                 journal.manual("resume", who, route=name)
             return changed
 
-        changed, released = await self._turn([*names, *gone], resume)
+        every = [*names, *gone]
+        before: Mapping[str, int] = {}
+        with suppress(Unavailable):  # which does not keep anybody from resuming
+            before = await self._desk.store.held(every)
+        changed = await self._turn(every, resume)
+        # Others may have released part of it, and a pause that came after it has held it again.
+        after = await self._desk.store.held(every)
         return [
-            {"route": self._desk.health.route(name), "changed": changed[name], "released": released[name]}
+            {
+                "route": self._desk.health.route(name),
+                "changed": changed[name],
+                "released": max(0, before.get(name, 0) - after[name]),
+            }
             for name in names
         ]
 
-    async def _turn(self, names: Sequence[str], turn: Callable[[str], bool]) -> tuple[dict[str, bool], dict[str, int]]:
-        """Pause or resume routes, have it written down and obeyed; which of them that changed, and how many deliveries
-        of each are held no more. Raises Unavailable where it holds only until relay is started anew."""
+    async def _turn(self, names: Sequence[str], turn: Callable[[str], bool]) -> dict[str, bool]:
+        """Pause or resume routes, have it written down and obeyed; which of them that changed. Raises Unavailable where
+        it holds only until relay is started anew."""
         desk = self._desk
-        before = {name: self._held(name) for name in names}
         with suppress(Unavailable):  # another relay may just have turned them
             await desk.oversight.refresh(names)
         changed = {name: turn(name) for name in names}
@@ -217,10 +226,7 @@ class Routes:
         await desk.dispatcher.obey()
         if not written:
             raise Unavailable("done, but the store cannot write it down: a restart may undo it, so ask again")
-        return changed, {name: max(0, before[name] - self._held(name)) for name in names}
-
-    def _held(self, name: str) -> int:
-        return self._desk.store.counts().get(name, Counts()).held
+        return changed
 
     # -- test and move -----------------------------------------------------------------------------------------------
 

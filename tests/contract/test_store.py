@@ -272,6 +272,15 @@ async def test_a_large_backlog_is_settled_whole(desk: Desk) -> None:
     assert desk.counts() == {"www": (5000, 0)}
 
 
+async def test_the_store_is_asked_what_is_held_for_the_sake_of_its_route(desk: Desk) -> None:
+    await desk.add("www", "search", "old")
+    await desk.add("www")
+    await desk.store.settle(["search"], {"www": HeldReason.PAUSED})
+    assert await desk.store.held(["www"]) == {"www": 2}
+    assert await desk.store.held(["www", "search", "none"]) == {"www": 2, "search": 0, "none": 0}
+    assert await desk.store.held([]) == {}
+
+
 # -- retry -----------------------------------------------------------------------------------------------------------
 
 

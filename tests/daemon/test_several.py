@@ -17,7 +17,7 @@ import pytest
 
 from relay import health
 from relay.peers import Peers
-from relay.stores.postgresql import membership
+from relay.stores.postgresql import membership, store
 from relay.stores.postgresql.ahead import Ahead
 from tests.daemon.test_stream import following
 from tests.harness import Received, Relay, sink
@@ -90,6 +90,23 @@ async def test_pausing_at_one_relay_stops_all_and_resuming_at_another_starts_the
             await all_say(relays, "healthy")
             await done(relays[2], posted)
             assert sorted(numbers(destination.received)) == list(range(posted))
+
+
+async def test_how_many_a_resume_releases_is_asked_of_the_store(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another relay took in is counted here only now and then: here just while it is released."""
+    monkeypatch.setattr(store, "BEAT", 3600.0)
+    async with sink() as destination:
+        text = routes(f"name: r, to: {{url: '{destination.url}'}}")
+        async with several_here(tmp_path, database.url, text, count=2) as [one, other]:
+            assert (await one.ask("POST", "/routes/r/pause"))[0] == 200
+            for number in range(6):
+                await post(one, number)
+            assert other.running is not None
+            other.running.store._writing.recount = True  # type: ignore[attr-defined]
+            status, answer = await other.ask("POST", "/routes/r/resume")
+            assert (status, answer["changed"], answer["released"]) == (200, True, 6)
 
 
 async def test_a_dead_destination_is_unhealthy_for_all_who_probe_it_one_by_one_and_tell_of_it_once(

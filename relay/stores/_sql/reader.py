@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import orjson
 
 from relay.clock import from_ms, to_ms
-from relay.delivery import Attempt, Delivery, LogItem, Rejection, State, StoredEvent, Window
+from relay.delivery import Attempt, Delivery, HeldReason, LogItem, Rejection, State, StoredEvent, Window
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids, moment_ms
 from relay.pace import Minute
 from relay.store import Counts, DeliveryDetail, LogQuery, Page, Pruned
@@ -84,6 +84,10 @@ _HELD_OF = "SELECT id FROM delivery INDEXED BY delivery_held WHERE state = 'held
 _HELD_BY_REASON = (
     "SELECT held_reason, count(*) FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND route = ?"
     " GROUP BY held_reason"
+)
+_HELD_BY_ROUTE = (
+    "SELECT route, count(*) FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND held_reason <> 'hand'"
+    " GROUP BY route"
 )
 _COUNTED = 50_000
 _EVENTS_BY_MINUTE = f"""
@@ -187,6 +191,13 @@ class Reader(ABC):
     async def held(self, route: str) -> dict[str, int]:
         """How many deliveries of a route are held, by why."""
         return dict(await self.ask(_HELD_BY_REASON, (route,)))
+
+    async def held_for(self, routes: Collection[str]) -> dict[str, int]:
+        """How many deliveries are held for the sake of their routes: of these, and maybe of others."""
+        if len(routes) != 1:
+            return dict(await self.ask(_HELD_BY_ROUTE))
+        [route] = routes
+        return {route: sum([number for why, number in (await self.held(route)).items() if why != HeldReason.HAND])}
 
     async def states(self, kind: str) -> dict[str, dict[str, Any]]:
         """See Store.states."""

@@ -260,6 +260,10 @@ class SqlStore:
     async def windows(self) -> list[Window]:
         return await self._logs.windows()
 
+    async def held(self, routes: Collection[str]) -> Mapping[str, int]:
+        found = await self._logs.held_for(routes)
+        return {route: found.get(route, 0) for route in routes}
+
     async def states(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
         return await self._logs.states(kind)
 
