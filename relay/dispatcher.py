@@ -170,7 +170,7 @@ class Dispatcher:
         """Others may have what is ready here: all of it is left to the store. What is being sent goes on."""
         for courier in self._couriers.values():
             self._stock.forget(courier)
-        self._look_everywhere()
+        self.settle()  # and what is disabled here nobody has held meanwhile
 
     def settle(self) -> None:
         """What waits may be of routes that nobody sends for any more: to be looked at soon."""

@@ -230,6 +230,13 @@ class Oversight:
         await self._hear_again()
         return True
 
+    async def said(self) -> bool:
+        """Whether the store knows how every route has turned; what it may not know yet is saved first."""
+        under_way = {name for name, number in self._saving.items() if number}
+        self._changed |= under_way
+        self._turned |= under_way
+        return not self._turned or await self.save()
+
     async def _hear_again(self) -> None:
         """Ask for what was passed over while this relay was saving its own. Where the store cannot say, it is asked
         again the next time: nobody tells it twice."""

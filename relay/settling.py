@@ -33,7 +33,6 @@ class Settling:
         self._couriers = couriers
         self._trouble = trouble
         self._left: set[str] = set()  # routes that went away: other relays may still send for them
-        self._settling = asyncio.Lock()
 
     def soon(self) -> None:
         """What waits may be of routes that nobody sends for any more."""
@@ -56,24 +55,25 @@ class Settling:
                 await self._clock.sleep(_ORDER_AGAIN)
 
     async def settle(self) -> Collection[str] | None:
-        """Hold and release what is to be. Returns the routes of which something was released; None where the store
-        could not do it: then it is still needed."""
-        async with self._settling:
-            self.needed.clear()
-            left, self._left = self._left, set()
+        """Hold and release what is to be. Returns the routes of which something was released here; None where the store
+        could not do it: then it is still needed. May be called while it is under way: who knows better goes on."""
+        self.needed.clear()
+        left, self._left = self._left, set()
+        try:
+            if self._shared is not None and not await self._oversight.said():
+                raise Unavailable("how routes are doing cannot be saved: by that all relays settle")
             sending = {name for name, courier in self._couriers.items() if courier.route is not None}
             paused = {name for name in sending if self._oversight.paused(name)}
             kept = dict.fromkeys(self.disabled, HeldReason.DISABLED) | dict.fromkeys(paused, HeldReason.PAUSED)
-            try:
-                settled = await self._store.settle(sending - paused, kept)
-                if self._shared is not None and left - sending:
-                    known = [number for courier in self._couriers.values() for number in courier.known]
-                    await self._shared.leave(left - sending, known)
-            except Unavailable as error:
-                self.needed.set()
-                self._left |= left
-                self._trouble.failed(str(error))
-                return None
+            settled = await self._store.settle(sending - paused, kept)
+            if self._shared is not None and left - sending:
+                known = [number for courier in self._couriers.values() for number in courier.known]
+                await self._shared.leave(left - sending, known)
+        except Unavailable as error:
+            self.needed.set()
+            self._left |= left
+            self._trouble.failed(str(error))
+            return None
         journal.held(settled.held)
         journal.released(settled.released)
         return settled.released

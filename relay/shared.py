@@ -23,6 +23,9 @@ class Member:
     stale: int
     """How many results of its attempts came too late: another process had taken over."""
     routes: Sequence[str]
+    """Those in its config."""
+    disabled: Sequence[str] = ()
+    """Of these."""
 
 
 class Told(Protocol):

@@ -310,7 +310,11 @@ class Store(LogReader, Protocol):
     async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
         """Bring the queue in line with what routes there are: pending deliveries of routes that are not active become
         held, for the reason in `kept`, else `removed`; those held for such a reason whose route is active again become
-        pending, due as before. What is held by hand stays so."""
+        pending, due as before. What is held by hand stays so.
+
+        It ends, whatever comes or others do meanwhile, and at once where it is called again with something else: that
+        call does it all. Where several processes share the store, what all of them want of a route decides, and who
+        has saved its pause last (docs/scaling.md)."""
         ...
 
     async def held(self, routes: Collection[str]) -> Mapping[str, int]:

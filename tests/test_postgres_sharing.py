@@ -19,7 +19,7 @@ from relay.clock import SystemClock, to_ms
 from relay.config import load
 from relay.delivery import Code, Delivered, Delivery, Failure, LogItem, Mark, Result, Retryable, State
 from relay.dispatcher import Dispatcher
-from relay.health import RouteHealth, RouteState
+from relay.health import PausedBy, RouteHealth, RouteState
 from relay.ids import DeliveryId
 from relay.lane import Order
 from relay.listening import Listening
@@ -707,7 +707,7 @@ async def test_what_is_heard_by_asking_is_obeyed(start: Start, monkeypatch: pyte
         sent.append(delivery.id)
         return delivered(delivery)
 
-    here.pause("www", "by hand")
+    here.pause("www", "it fails", PausedBy.FAILURES)
     async with Dispatcher(first.store, first.clock, attempt, here) as dispatcher:
         listening = Listening(first.store, first.clock, notices)
         peers = Peers(first.shared_store.shared, dispatcher, here, listening, notices)
@@ -715,6 +715,7 @@ async def test_what_is_heard_by_asking_is_obeyed(start: Start, monkeypatch: pyte
         [delivery] = await first.add("www")
         await dispatcher.obey()
         assert await first.state(delivery) == "held"
+        here.pause("www", "by hand")
         with monkeypatch.context() as late:
             overtaken(first, second, here, late)
             assert await here.save()

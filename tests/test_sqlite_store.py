@@ -28,7 +28,7 @@ from relay.runtime import build
 from relay.store import Locked, LogQuery, Unavailable, Unusable, WrongState
 from relay.stores import lacking
 from relay.stores import open_store as open_by_url
-from relay.stores._sql import commands, committing, joining, lanes, writer
+from relay.stores._sql import commands, committing, joining, lanes, settling, writer
 from relay.stores._sql import reader as queries
 from relay.stores._sql.changes import Changed
 from relay.stores._sql.connection import Connection
@@ -678,7 +678,13 @@ async def test_a_query_that_takes_too_long_is_cut_off(desk: Desk, monkeypatch: p
         (joining._DELIVERIES_OF, (1,)),
         (commands._REMOVED, ("www", 500)),
         (commands._STILL_TO_BE_SENT, (1,)),
-        (commands._ROUTES.format(state="held"), ()),
+        (settling._PENDING, ()),
+        (settling._HELD, ()),
+        (settling._HOLD, ("paused", 0, "www", 5, 500)),
+        (settling._RENAME, ("paused", "www", "removed", 5, 500)),
+        (settling._RELEASE, (0, "www", "paused", 5, 500)),
+        (queries._HELD_BY_ROUTE, ()),
+        (queries._PENDING_NUMBER, ("www",)),
         (queries._FIRST_DUE, ()),
         (queries._OLDEST_PENDING, ()),
         ("SELECT route, count(*) FROM delivery WHERE state = 'held' GROUP BY route", ()),

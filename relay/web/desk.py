@@ -81,7 +81,7 @@ class Desk:
     async def look(self, routes: Iterable[str]) -> None:
         """Something of these routes became due: it is sent, or, where a route may not send, held."""
         routes = sorted(routes)
-        if any(self.kept(route) is not None for route in routes):
+        if any(self.kept(route) is not None or self.holds(route) for route in routes):
             await self.dispatcher.obey()
         for route in routes:
             self.dispatcher.look(route)
@@ -106,11 +106,15 @@ class Desk:
                 return None
 
     def holds(self, route: str) -> bool:
-        """Whether what waits of a route is held. One that is not in this config another relay may send for."""
+        """Whether what waits of a route is held. One that is not in this config another relay may send for, and one
+        that this relay sends for may be disabled at another."""
         why, shared = self.kept(route), self.store.shared
-        if why is not HeldReason.REMOVED or shared is None:
+        others = [each for each in shared.members() if not each.me] if shared is not None else []
+        if any(route in each.disabled for each in others):
+            return True
+        if why is not HeldReason.REMOVED:
             return why is not None
-        return not any(route in each.routes for each in shared.members() if not each.me)
+        return not any(route in each.routes for each in others)
 
     # -- what is answered --------------------------------------------------------------------------------------------
 

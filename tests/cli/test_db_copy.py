@@ -252,6 +252,7 @@ def plain(items: Sequence[LogItem]) -> list[Any]:
 async def test_a_store_goes_on_where_it_was_copied(both: tuple[Store, Store, ManualClock]) -> None:
     old, new, clock = both
     assert new.counts() == old.counts() != {}
+    await new.save_states("route", {"www": {"state": "healthy"}})  # it was paused
     await new.settle(list(new.counts()), {})
     await old.settle(list(old.counts()), {})
     for route in old.counts():

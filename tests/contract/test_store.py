@@ -15,7 +15,7 @@ from relay.clock import to_ms
 from relay.delivery import Code, Failure, HeldReason, Rejection, Result, State, Trigger
 from relay.event import Change, Description
 from relay.ids import DELIVERY, EVENT, REJECTION, DeliveryId, EventId
-from relay.store import Counts, LogQuery, Unavailable, WrongState
+from relay.store import Counts, LogQuery, Settled, Unavailable, WrongState
 from tests.contract.desk import SECOND, Desk, again, attempt, delivered, failed
 from tests.fakes import NOON
 
@@ -269,6 +269,23 @@ async def test_a_large_backlog_is_settled_whole(desk: Desk) -> None:
     assert (await desk.store.settle([], {})).held == {"www": 5000}
     assert desk.counts() == {"www": (0, 5000)}
     assert (await desk.store.settle(["www"], {})).released == {"www": 5000}
+    assert desk.counts() == {"www": (5000, 0)}
+
+
+async def test_a_newer_settling_takes_the_place_of_one_that_is_under_way(desk: Desk) -> None:
+    event = desk.event()
+    await desk.put(event, [desk.owe(event) for _ in range(5000)])
+    begun: list[asyncio.Task[Settled]] = []
+    loop = asyncio.get_running_loop()
+
+    def committed(seconds: float) -> None:
+        if not begun and desk.counts()["www"][1]:
+            begun.append(loop.create_task(desk.store.settle(["www"], {})))
+
+    desk.store.on_commit(committed)
+    before = await desk.store.settle([], {})
+    assert 0 < before.held["www"] < 5000
+    assert (await begun[0]).released == before.held
     assert desk.counts() == {"www": (5000, 0)}
 
 

@@ -1,4 +1,4 @@
-"""What people and configs do to the queue: each runs in the writer's next transaction, and fails alone."""
+"""What people do to the queue: each runs in the writer's next transaction, and fails alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from relay.clock import Clock, to_ms
-from relay.delivery import HeldReason, State, Trigger
+from relay.delivery import State, Trigger
 from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids
 from relay.immutable import immutable
 from relay.lane import Order, Supersedes, supersedes
@@ -17,23 +16,8 @@ from relay.store import Retried, WrongState
 from relay.stores._sql import lanes, rows, tables
 from relay.stores._sql.connection import LOCK, Connection
 from relay.stores._sql.deltas import Deltas, shift
+from relay.stores._sql.settling import AT_ONCE
 from relay.stores._sql.shapes import Shapes
-
-AT_ONCE = 500  # deliveries held or released in one transaction: milliseconds, also when each lies on a page of its own
-
-FOR_ITS_ROUTE = (HeldReason.REMOVED, HeldReason.DISABLED, HeldReason.PAUSED)
-"""Why a delivery is held that is released with its route."""
-
-# One look into a partial index for each route, however many deliveries it has.
-_ROUTES = """
-    WITH RECURSIVE found(route) AS (
-        SELECT min(route) FROM delivery WHERE state = '{state}'
-        UNION ALL
-        SELECT (SELECT min(route) FROM delivery WHERE state = '{state}' AND route > found.route)
-        FROM found WHERE found.route IS NOT NULL
-    )
-    SELECT route FROM found WHERE route IS NOT NULL
-"""
 
 _REMOVED = (
     f"SELECT d.id, d.lane, d.shape, {rows.event_columns('e')} FROM delivery d JOIN event e ON e.id = d.event_id"  # noqa: S608
@@ -60,80 +44,6 @@ _WHAT_INSTEAD = {
     State.MERGED: "it was merged into another delivery: retry that one",
     State.DELIVERED: "it was delivered: there is nothing to retry",
 }
-
-
-def pending_routes(connection: Connection, deltas: Deltas) -> list[str]:
-    """The routes that have pending deliveries."""
-    return [row[0] for row in connection.execute(_ROUTES.format(state="pending"))]
-
-
-def held_routes(connection: Connection, deltas: Deltas) -> list[str]:
-    """The routes that have held deliveries."""
-    return [row[0] for row in connection.execute(_ROUTES.format(state="held"))]
-
-
-@immutable
-class Hold:
-    """Some pending deliveries of a route become held. Returns how many; 0 when none is left."""
-
-    route: str
-    reason: str
-    clock: Clock
-
-    def __call__(self, connection: Connection, deltas: Deltas) -> int:
-        now = to_ms(self.clock.now())
-        number = connection.execute(
-            "UPDATE delivery SET state = 'held', held_reason = ?, held_at = ?, updated_at = ? WHERE id IN"
-            " (SELECT id FROM delivery WHERE state = 'pending' AND route = ? LIMIT ?)",
-            (self.reason, now, now, self.route, AT_ONCE),
-        ).rowcount
-        shift(deltas, self.route, -number, number)
-        return number
-
-
-@immutable
-class Rename:
-    """Some of what was held for one of the route's reasons is held for another one now. Returns how many."""
-
-    route: str
-    reason: str
-
-    def __call__(self, connection: Connection, deltas: Deltas) -> int:
-        # Only others are looked at: a million may be held for this one already.
-        others = [reason for reason in FOR_ITS_ROUTE if reason != self.reason]
-        return sum(
-            connection.execute(
-                "UPDATE delivery SET held_reason = ?1 WHERE id IN"
-                " (SELECT id FROM delivery WHERE state = 'held' AND route = ?2 AND held_reason = ?3 LIMIT ?4)",
-                (self.reason, self.route, other, AT_ONCE),
-            ).rowcount
-            for other in others
-        )
-
-
-@immutable
-class Release:
-    """Some deliveries that were held for one of the route's reasons become pending, due as before, the oldest first.
-
-    `max_age` stood still while they were held. What was paused and is due goes on as `resume`.
-    """
-
-    route: str
-    reason: str
-    clock: Clock
-
-    def __call__(self, connection: Connection, deltas: Deltas) -> int:
-        number = connection.execute(
-            "UPDATE delivery SET state = 'pending', first_due = CASE WHEN ?1 <= held_at OR ?1 <= first_due"
-            " THEN first_due WHEN held_at > first_due THEN first_due + (?1 - held_at) ELSE ?1 END,"
-            " \"trigger\" = CASE WHEN held_reason = 'paused' AND due <= ?1 THEN 'resume' ELSE \"trigger\" END,"
-            " held_reason = NULL, held_at = NULL, updated_at = ?1 WHERE id IN"
-            " (SELECT id FROM delivery WHERE state = 'held' AND route = ?2"
-            " AND held_reason = ?3 ORDER BY id LIMIT ?4)",
-            (to_ms(self.clock.now()), self.route, self.reason, AT_ONCE),
-        ).rowcount
-        shift(deltas, self.route, number, -number)
-        return number
 
 
 @immutable

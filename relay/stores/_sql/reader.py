@@ -80,6 +80,7 @@ _WINDOWS = (
 _MERGED_INTO_WINDOWS = f"SELECT merged_into, event_id FROM delivery WHERE merged_into IN ({_OPEN}) ORDER BY id"  # noqa: S608
 # Told by the indexes alone.
 _PENDING_OF = "SELECT id FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND route = ?"
+_PENDING_NUMBER = "SELECT count(*) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND route = ?"
 _HELD_OF = "SELECT id FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND route = ?"
 _HELD_BY_REASON = (
     "SELECT held_reason, count(*) FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND route = ?"
@@ -198,6 +199,11 @@ class Reader(ABC):
             return dict(await self.ask(_HELD_BY_ROUTE))
         [route] = routes
         return {route: sum([number for why, number in (await self.held(route)).items() if why != HeldReason.HAND])}
+
+    async def pending(self, route: str) -> int:
+        """How many deliveries of a route are pending."""
+        [[number]] = await self.ask(_PENDING_NUMBER, (route,))
+        return int(number)
 
     async def states(self, kind: str) -> dict[str, dict[str, Any]]:
         """See Store.states."""

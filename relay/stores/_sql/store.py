@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from relay.clock import Clock, to_ms
 from relay.delivery import (
@@ -36,7 +36,10 @@ from relay.stores._sql.changes import Changed
 from relay.stores._sql.connection import Command, Connection
 from relay.stores._sql.joining import Adding
 from relay.stores._sql.reader import Reader
+from relay.stores._sql.settling import AT_ONCE, FOR_ITS_ROUTE, Part, Plan, Step, Verdict, Wish
 from relay.stores._sql.writer import Writer
+
+T = TypeVar("T")
 
 
 class SqlStore:
@@ -50,6 +53,8 @@ class SqlStore:
         """For the queue; for people's searches, which may take seconds."""
         self._seen_running: tuple[tuple[int | None, bool], float] = ((None, False), 0.0)
         self._orders: dict[str, Order] = {}
+        self._wish = Wish(frozenset(), {})
+        """The newest one."""
         self._settling = asyncio.Lock()
         self._pruning = asyncio.Lock()
 
@@ -94,25 +99,44 @@ class SqlStore:
     async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
         # A route may have a million deliveries: they change in steps, so that senders are answered in between. Should
         # relay end half way, the next settle goes on from there.
-        held: dict[str, int] = {}
-        released: dict[str, int] = {}
-        running, elsewhere = set(active) - kept.keys(), self._elsewhere() - kept.keys() - set(active)
-        async with self._settling:
-            for route in await self._writer.call(commands.pending_routes, about=()):
-                if route not in running and route not in elsewhere:
-                    reason = kept.get(route, HeldReason.REMOVED)
-                    _note(held, route, await self._in_steps(commands.Hold(route, reason, self._clock)))
-            for route in await self._writer.call(commands.held_routes, about=()):
-                if route in running:
-                    steps = [commands.Release(route, reason, self._clock) for reason in commands.FOR_ITS_ROUTE]
-                    _note(released, route, sum([await self._in_steps(step) for step in steps]))
-                elif route not in elsewhere:
-                    await self._in_steps(commands.Rename(route, kept.get(route, HeldReason.REMOVED)))
-        return Settled(held, released)
+        wish = self._wish = Wish(frozenset(active) - kept.keys(), dict(kept))
+        held: Counter[str] = Counter()
+        released: Counter[str] = Counter()
+        for part in await self._between(Plan(self._declare, self._judge)):
+            left = None
+            # Whoever wishes something else by now does it all.
+            while self._wish == wish and (left is None or left > 0):
+                done = await self._between(Step(part, self._judge, self._clock))
+                if done is None or not any(done):
+                    break
+                held[part.route] += done[0]
+                released[part.route] += done[1]
+                # Counted once: others might bring it out of line as fast as it is put right here.
+                left = await self._out_of_line(part) if left is None else left - sum(done)
+        return Settled(+held, +released)
 
-    def _elsewhere(self) -> Set[str]:
-        """Routes that other processes send for: not this one's business where it does not know them."""
-        return frozenset()
+    async def _between(self, step: Command[T]) -> T:
+        """A step, between those of what else changes much that waits: nobody waits for all of another one's."""
+        async with self._settling:
+            return await self._writer.call(step)
+
+    async def _out_of_line(self, part: Part) -> int:
+        """How many of a route are; with what came since, which is left as it is."""
+        found = await self._logs.held(part.route)
+        number = sum([found.get(reason, 0) for reason in FOR_ITS_ROUTE if reason != part.verdict])
+        return number if part.verdict is None else number + await self._logs.pending(part.route)
+
+    def _declare(self, connection: Connection) -> None:
+        """Let others know what this process wishes. Runs in the writer's thread, as does the next one."""
+
+    def _judge(self, connection: Connection, routes: Collection[str]) -> Mapping[str, Verdict]:
+        """What is to become of what waits of these routes, as things are now."""
+        wish = self._wish
+        return {route: wish.verdict(route) for route in routes}
+
+    async def held(self, routes: Collection[str]) -> Mapping[str, int]:
+        found = await self._logs.held_for(routes)
+        return {route: found.get(route, 0) for route in routes}
 
     async def set_back(self, step: SetBack) -> int:
         by, undone = (round(part.total_seconds() * 1000) for part in (step.by, step.undone))
@@ -127,8 +151,8 @@ class SqlStore:
         async with self._settling:
             for route in list(self.counts()):
                 found = await self._logs.unfinished(route)
-                for start in range(0, len(found), commands.AT_ONCE):
-                    some = found[start : start + commands.AT_ONCE]
+                for start in range(0, len(found), AT_ONCE):
+                    some = found[start : start + AT_ONCE]
                     moved += await self._writer.call(partial(step.deliveries, some=some))
             key: bytes | None = b""
             while key is not None:
@@ -188,12 +212,6 @@ class SqlStore:
                 moved += number
         return Moved(moved, (await self._logs.held(old)).get(HeldReason.HAND, 0))
 
-    async def _in_steps(self, step: Command[int]) -> int:
-        changed = 0
-        while number := await self._writer.call(step):
-            changed += number
-        return changed
-
     async def take(self, delivery: Delivery, now: datetime) -> Delivery | None:
         moment = to_ms(now)
         taken = await self._writer.call(partial(commands.take, delivery=delivery.id, now=moment), about=_lane(delivery))
@@ -214,7 +232,7 @@ class SqlStore:
         routes: Counter[str] = Counter()
         passed_over = 0
         # Oldest first, as they came; an id is looked at once, whatever becomes of it meanwhile.
-        query = replace(query, status=(State.FAILED.value,), ascending=True, limit=commands.AT_ONCE, before=None)
+        query = replace(query, status=(State.FAILED.value,), ascending=True, limit=AT_ONCE, before=None)
         while True:
             page = await self._logs.search(query)
             found = [DeliveryId(self.ids.number(item.id)[1]) for item in page.items]
@@ -259,10 +277,6 @@ class SqlStore:
 
     async def windows(self) -> list[Window]:
         return await self._logs.windows()
-
-    async def held(self, routes: Collection[str]) -> Mapping[str, int]:
-        found = await self._logs.held_for(routes)
-        return {route: found.get(route, 0) for route in routes}
 
     async def states(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
         return await self._logs.states(kind)
@@ -328,11 +342,6 @@ class SqlStore:
     def waiting(self) -> int:
         """How many writes wait for the next one."""
         return self._writer.waiting
-
-
-def _note(changed: dict[str, int], route: str, number: int) -> None:
-    if number:
-        changed[route] = number
 
 
 def _lane(delivery: Delivery) -> Sequence[tuple[str, str]]:

@@ -59,18 +59,19 @@ _SOON = 0.02  # seconds for which notifications are gathered
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _RENEW = (
-    "UPDATE process SET expires = clock_timestamp() + make_interval(secs => $2), stale = $3, following = $4,"
-    " routes = $5 WHERE id = $1 RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    "UPDATE process SET expires = clock_timestamp() + make_interval(secs => $2), stale = $3, following = $4"
+    " WHERE id = $1 RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 )
 _ENTER = (
-    "INSERT INTO process (id, slot, name, version, started_at, expires, routes, following)"
-    " VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7, $8)"
+    "INSERT INTO process (id, slot, name, version, started_at, expires, routes, disabled, following)"
+    " VALUES ($1, $2, $3, $4, $5, clock_timestamp() + make_interval(secs => $6), $7, $8, $9)"
     " RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 )
 _FOLLOW = "WITH said AS (UPDATE process SET following = $2 WHERE id = $1) SELECT pg_notify($3, 'look')"
 # All at one moment: no id may be counted whose row is not seen.
 _LOOK = """
     SELECT m.value::bigint, p.id, p.expires, p.name, p.version, p.started_at, p.routes, p.following, p.stale,
+        p.disabled,
         p.expires < clock_timestamp() AND clock_timestamp() - pg_postmaster_start_time() > make_interval(secs => $1)
     FROM meta m CROSS JOIN process p WHERE m.key = 'members' ORDER BY p.id
 """
@@ -141,6 +142,8 @@ class Membership:
         self.ahead_ms = 0
         """By how much the clock here is ahead of the database's, when it was last asked."""
         self.routes: Sequence[str] = ()
+        self.disabled: Sequence[str] = ()
+        """Of these. A process says so when it settles, in a transaction that is judged by it."""
         self.following = False
         self.trouble: str | None = None
         self._good_until = 0.0
@@ -183,7 +186,7 @@ class Membership:
             slot = next(free, None)
             if slot is None:
                 raise Unavailable(f"{_SLOTS} relays share the database already")
-            values = [number, slot, self._name, __version__, self._started, LEASE, _json(self.routes), self.following]
+            values = [number, slot, self._name, __version__, self._started, LEASE, *self.said(), self.following]
             self._compare(connection.execute(_ENTER, values).fetchone())
             connection.execute("SELECT pg_notify($1, 'look')", [CHANNEL])  # so that all know of it at once
         self.id, self.slot, self.mine = number, slot, (*self.mine, number)
@@ -223,6 +226,10 @@ class Membership:
         """At the next beat look also whether something is due that is in this process's hand, and that it may not know
         of: what was committed, though nobody could be told so."""
         self._asked = True
+
+    def said(self) -> tuple[str, str]:
+        """What its row says of its routes."""
+        return _json(self.routes), _json(self.disabled)
 
     def say_following(self, connection: Shared, deltas: Deltas) -> None:
         """A command: others are to hear at once whether somebody follows here what they do."""
@@ -288,7 +295,7 @@ class Membership:
 
     def _beat(self, connection: Connection) -> None:
         number, began = self.id, _seconds()
-        values = [number, LEASE, self.stale, self.following, _json(self.routes)]
+        values = [number, LEASE, self.stale, self.following]
         renewed = connection.execute(_RENEW, values).fetchone()
         if renewed is None:
             self.rejoin(number)
@@ -318,7 +325,13 @@ class Membership:
         living = [row for row in rows if row[1] not in buried]
         self.members = tuple(
             Member(
-                name=row[3], version=row[4], started_at=row[5], me=row[1] == self.id, stale=row[8], routes=load(row[6])
+                name=row[3],
+                version=row[4],
+                started_at=row[5],
+                me=row[1] == self.id,
+                stale=row[8],
+                routes=load(row[6]),
+                disabled=load(row[9]),
             )
             for row in living
         )
@@ -335,7 +348,7 @@ class Membership:
         """Those of the rows that have stood still for as long as a lease lasts."""
         now, others = _seconds(), [row for row in rows if row[1] != self.id]
         if self._looked is None:
-            return [row for row in others if row[9]]
+            return [row for row in others if row[10]]
         # Where nobody looked for long, all of them may only just have been able to renew theirs.
         before = self._standing if now - self._looked < LEASE / 2 else {}
         self._standing = {}

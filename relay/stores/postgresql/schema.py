@@ -213,6 +213,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    # JSON: of its routes those that it keeps disabled.
+    ("ALTER TABLE process ADD COLUMN disabled TEXT NOT NULL DEFAULT '[]'",),
 )
 
 VERSION = len(MIGRATIONS)

@@ -27,9 +27,10 @@ from relay.stores._sql import rows
 from relay.stores._sql.changes import Changed
 from relay.stores._sql.connection import Connection as Shared
 from relay.stores._sql.deltas import Deltas
+from relay.stores._sql.settling import Verdict
 from relay.stores._sql.store import SqlStore
 from relay.stores._sql.writer import Writer
-from relay.stores.postgresql import committer, pruning
+from relay.stores.postgresql import committer, judging, pruning
 from relay.stores.postgresql.claiming import LEASED, Lease, Take
 from relay.stores.postgresql.committer import Committer
 from relay.stores.postgresql.connection import Session
@@ -110,11 +111,24 @@ class PostgresStore(SqlStore):
                     each.delivery.id, each.delivery.event = DeliveryId(self.ids.draw(now)), event
 
     async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
-        self._member.routes = sorted({*active, *kept})
-        return await super().settle(active, kept)
+        self._member.routes = sorted(
+            {*active, *(route for route, why in kept.items() if why is not HeldReason.REMOVED)}
+        )
+        self._member.disabled = sorted(route for route, why in kept.items() if why is HeldReason.DISABLED)
+        settled = await super().settle(active, kept)
+        if settled.released:
+            # What they had in hand when it was held is theirs yet, and they may have let go of it.
+            with suppress(Unavailable):
+                await self._say("look")
+        return settled
 
-    def _elsewhere(self) -> frozenset[str]:
-        return frozenset(route for each in self._member.members if not each.me for route in each.routes)
+    def _declare(self, connection: Shared) -> None:
+        assert isinstance(connection, Session)
+        judging.declare(connection, self._member.id, *self._member.said())
+
+    def _judge(self, connection: Shared, routes: Collection[str]) -> Mapping[str, Verdict]:
+        assert isinstance(connection, Session)
+        return judging.judge(connection, routes, self._wish)
 
     def _in_other_hands(self, connection: Shared, deliveries: Collection[int]) -> Collection[int]:
         assert isinstance(connection, Session)

@@ -1,0 +1,211 @@
+"""Several relays hold and release on one PostgreSQL: with different configs, and while others turn the same route."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from relay.config import load
+from relay.delivery import HeldReason
+from relay.dispatcher import Dispatcher
+from relay.health import RouteHealth, RouteState
+from relay.notify import Notices
+from relay.oversight import Oversight
+from relay.runtime import build
+from relay.store import Store
+from relay.stores import open_store
+from tests.contract.desk import Desk
+from tests.fakes import ManualClock
+from tests.postgres import Database
+from tests.test_postgres_sharing import CONFIG, Relay, two
+from tests.test_postgres_sharing import start as start  # a fixture
+from tests.test_shared_store import buried
+
+MANY = 1600  # more than three steps
+ENOUGH = 12
+"""Steps that are taken for those at most: a settling that takes more does not end."""
+OFF = {"www": HeldReason.DISABLED}
+
+
+@pytest.fixture
+async def desks(database: Database) -> AsyncIterator[tuple[Desk, Desk]]:
+    clock = ManualClock()
+    stores = [await open_store(database.url, clock) for _ in range(2)]
+
+    async def reopen() -> Store:
+        return stores[0]
+
+    yield Desk(stores[0], clock, reopen), Desk(stores[1], clock, reopen)
+    for store in stores:
+        await store.close()
+
+
+async def many(desk: Desk, number: int = MANY) -> None:
+    event = desk.event()
+    await desk.put(event, [desk.owe(event) for _ in range(number)])
+
+
+def waiting(database: Database) -> dict[str, int]:
+    """How many there are in each state, and why."""
+    return dict(database.sql("SELECT concat_ws(' ', state, held_reason), count(*) FROM delivery GROUP BY 1"))
+
+
+@contextlib.contextmanager
+def between(desk: Desk, meanwhile: Callable[[], Awaitable[object]]) -> Iterator[list[object]]:
+    """This is done before each transaction of a store but the first two: what is to be done was found, and some of it
+    was done. Yields those that there were."""
+    writer = desk.store._writer  # type: ignore[attr-defined]
+    real, calls = writer.call, list[object]()
+
+    async def call(command: Any, *values: Any, **options: Any) -> Any:
+        calls.append(command)
+        assert len(calls) <= ENOUGH, "it does not end"
+        if len(calls) > 2:
+            await meanwhile()
+        return await real(command, *values, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "call", call)
+        yield calls
+
+
+async def test_two_that_want_the_contrary_of_a_route_both_end(desks: tuple[Desk, Desk], database: Database) -> None:
+    """Nothing in the store says who is right: nobody has saved a state of that route."""
+    one, other = desks
+    await many(one)
+
+    async def release() -> None:
+        await other.store.settle(["www"], {})
+
+    with between(one, release):
+        await one.store.settle(["www"], {"www": HeldReason.PAUSED})
+    assert sum(waiting(database).values()) == MANY
+
+
+async def test_two_that_hold_for_different_reasons_both_end(desks: tuple[Desk, Desk], database: Database) -> None:
+    one, other = desks
+    await many(one)
+    await one.store.settle([], OFF)
+
+    async def rename() -> None:
+        await other.store.settle(["www"], {"www": HeldReason.PAUSED})
+
+    with between(one, rename):
+        await one.store.settle([], OFF)
+    assert waiting(database) == {"held disabled": MANY}
+
+
+async def test_what_one_relay_has_disabled_no_other_one_releases(desks: tuple[Desk, Desk], database: Database) -> None:
+    one, other = desks
+    await many(one, 3)
+    for desk in desks:
+        await desk.store.settle(["www"], {})
+    assert (await one.store.settle([], OFF)).held == {"www": 3}
+    settled = await other.store.settle(["www", "another"], {})
+    assert (settled.held, settled.released) == ({}, {})
+    await other.add("www")  # it takes in what is sent to it
+    assert (await other.store.settle(["www"], {})).held == {"www": 1}
+    assert waiting(database) == {"held disabled": 4}
+
+
+async def test_what_is_disabled_is_released_by_the_last_relay_that_enables_it(desks: tuple[Desk, Desk]) -> None:
+    one, other = desks
+    await many(one, 3)
+    for desk in desks:
+        await desk.store.settle([], OFF)
+    assert (await one.store.settle(["www"], {})).released == {}
+    assert (await other.store.settle(["www"], {})).released == {"www": 3}
+
+
+async def test_what_is_disabled_is_released_when_the_relay_is_gone_that_had_it_disabled(
+    desks: tuple[Desk, Desk],
+) -> None:
+    one, other = desks
+    await many(one, 3)
+    await one.store.settle([], OFF)
+    assert (await other.store.settle(["www"], {})).released == {}
+    await one.store.close()
+    assert (await other.store.settle(["www"], {})).released == {"www": 3}
+
+
+async def test_a_relay_that_was_taken_for_dead_has_disabled_what_it_had_before(
+    desks: tuple[Desk, Desk], database: Database
+) -> None:
+    one, other = desks
+    await many(one, 3)
+    await one.store.settle([], OFF)
+    await buried(one, database)
+    assert (await other.store.settle(["www"], {})).released == {}
+
+
+async def test_a_pause_that_another_relay_has_ended_meanwhile_holds_nothing_more(
+    desks: tuple[Desk, Desk], database: Database
+) -> None:
+    one, other = desks
+    await many(one)
+    for desk in desks:
+        await desk.store.settle(["www"], {})
+    await one.store.save_states("route", {"www": RouteHealth(RouteState.PAUSED).saved()})
+
+    async def resume() -> None:
+        await other.store.save_states("route", {"www": RouteHealth().saved()})
+        await other.store.settle(["www"], {})
+
+    with between(one, resume):
+        assert (await one.store.settle(["www"], {"www": HeldReason.PAUSED})).held == {"www": 500}
+    assert waiting(database) == {"pending": MANY}
+    assert (await one.store.settle(["www"], {"www": HeldReason.PAUSED})).held == {}, "it has not heard of it yet"
+
+
+async def test_a_release_that_was_not_finished_is_finished_by_whoever_settles_next(
+    desks: tuple[Desk, Desk], database: Database
+) -> None:
+    one, other = desks
+    await many(one)
+    await one.store.settle([], {"www": HeldReason.PAUSED})
+
+    async def die() -> None:
+        raise ConnectionError
+
+    with between(one, die), pytest.raises(ConnectionError):
+        await one.store.settle(["www"], {})
+    assert waiting(database) == {"held paused": MANY - 500, "pending": 500}
+    assert (await other.store.settle(["www"], {})).released == {"www": MANY - 500}
+
+
+async def test_a_pause_is_saved_before_what_waits_is_settled_by_it(start: Any, database: Database) -> None:
+    first, second = await two(start)
+    routes = build(load(CONFIG), 1, first.clock.now()).routing.routes
+    oversight = Oversight(first.store, first.clock, Notices(first.clock))
+
+    async def attempt(*values: object) -> Any:
+        raise AssertionError
+
+    async with Dispatcher(first.store, first.clock, attempt, oversight) as dispatcher:
+        await dispatcher.follow(routes)
+        await second.store.save_states("route", {"www": RouteHealth().saved()})
+        await second.store.settle(["www"], {})
+        await second.add("www")
+        oversight.pause("www", "its destination is gone")
+        await dispatcher.obey()
+        assert waiting(database) == {"held paused": 1}
+
+
+async def test_who_may_have_been_taken_for_dead_settles_again(start: Any, database: Database) -> None:
+    relay: Relay = await start()
+    oversight = Oversight(relay.store, relay.clock, Notices(relay.clock))
+
+    async def attempt(*values: object) -> Any:
+        raise AssertionError
+
+    async with Dispatcher(relay.store, relay.clock, attempt, oversight) as dispatcher:
+        await dispatcher.follow({})
+        await relay.add("www")  # as others would have released it
+        dispatcher.lost()
+        async with asyncio.timeout(10):
+            while waiting(database) != {"held removed": 1}:
+                await asyncio.sleep(0.01)
