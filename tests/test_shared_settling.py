@@ -132,6 +132,20 @@ async def test_what_is_disabled_is_released_when_the_relay_is_gone_that_had_it_d
     assert (await other.store.settle(["www"], {})).released == {"www": 3}
 
 
+async def test_what_a_dead_relay_had_disabled_is_released_by_who_hears_of_its_end(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await two(start)
+    await many(first, 3)
+    await first.store.settle([], OFF)
+    first.stop(monkeypatch)
+    assert (await second.store.settle(["www"], {})).released == {}
+    async with asyncio.timeout(10):
+        while not second.heard.gone:
+            await asyncio.sleep(0.01)
+    assert (await second.store.settle(["www"], {})).released == {"www": 3}
+
+
 async def test_a_relay_that_was_taken_for_dead_has_disabled_what_it_had_before(
     desks: tuple[Desk, Desk], database: Database
 ) -> None:
