@@ -46,13 +46,16 @@ _HELD = f"""
     ) IS NOT NULL
 """  # noqa: S608 - our own words
 _NEWEST = "SELECT max(id) FROM delivery"
+# As the index has them: PostgreSQL might look for any of them in all that there is.
 _HOLD = """
     UPDATE delivery SET state = 'held', held_reason = ?1, held_at = ?2, updated_at = ?2 WHERE id IN
-        (SELECT id FROM delivery WHERE state = 'pending' AND route = ?3 AND id <= ?4 LIMIT ?5)
+        (SELECT id FROM delivery WHERE state = 'pending' AND route = ?3 AND id <= ?4
+            ORDER BY blocked, retried, due, id LIMIT ?5)
 """
 _RENAME = """
     UPDATE delivery SET held_reason = ?1 WHERE id IN
-        (SELECT id FROM delivery WHERE state = 'held' AND route = ?2 AND held_reason = ?3 AND id <= ?4 LIMIT ?5)
+        (SELECT id FROM delivery WHERE state = 'held' AND route = ?2 AND held_reason = ?3 AND id <= ?4
+            ORDER BY id LIMIT ?5)
 """
 # `max_age` stood still while they were held. What was paused and is due goes on as `resume`.
 _RELEASE = """
