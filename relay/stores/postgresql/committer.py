@@ -78,8 +78,12 @@ class Committer(committing.Committer):
         self._session: Session | None = connection
         self._member = member
         self._untouched = False
+        self._waiting: Deltas = {}
+        """What is pending and held: as it was counted last, and what this process has changed since. Others change it
+        too, of which nothing is known here before it is counted again."""
+        self._know(counts)
         self.recount = False
-        """Whether all counts are to be read anew with the next transaction: others change them too."""
+        """Whether all counts are to be read anew with the next transaction."""
         self.statements = 0
         """How many statements were sent, for `bench`."""
 
@@ -156,6 +160,7 @@ class Committer(committing.Committer):
         deltas: Deltas = {}
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         results: list[tuple[asyncio.Future[Any], Any]] = []
+        counts = None
         try:
             # On its own: rows that others may make too are not kept locked for as long as a batch takes.
             self._made.prepare(session, [add.adding for add in adds])
@@ -174,6 +179,7 @@ class Committer(committing.Committer):
             if records:
                 late = transaction.record(session, records, deltas, self._member.mine, None if closing else lanes)
                 results.extend((record.done, None) for record in records)
+            before_calls = {route: list(both) for route, both in deltas.items()}
             for call in calls:
                 try:
                     results.append((call.done, run(session, call.run, deltas)))
@@ -187,13 +193,17 @@ class Committer(committing.Committer):
                 if session.changed is not None:
                     session.changed.update(row[0] for row in rejections)
             transaction.count(session, deltas, self._member.slot)
-            counts = self._counted(session) if self.recount else None
+            # What is held, released or moved by hand is others' as well, by the thousand: they may have done the same.
+            if self.recount or deltas != before_calls or self._too_few(deltas):
+                self.recount = False  # who asks for it from here on wants it done once more
+                counts = self._counted(session)
             if late or any(call.about is None for call in calls):
                 session.bulk("SELECT pg_notify($1, 'look')", [CHANNEL])
             changed = self._changes(session)
             if session.raw.execute("COMMIT").statusmessage != "COMMIT":
                 raise psycopg.InternalError("the transaction was rolled back where it was to be committed")
         except BaseException as error:
+            self.recount = True
             self.shapes.undone()
             self._undo(session, error)
             raise
@@ -205,8 +215,8 @@ class Committer(committing.Committer):
         batch.failed.extend(failed)
         batch.results.extend(results)
         if counts is not None:
-            self.recount = False
             batch.counts, batch.deltas = counts, {}
+            self._know(counts)
             self.unfinished.clear()
             self.unfinished.update(committing.sums(counts))
         else:
@@ -231,7 +241,7 @@ class Committer(committing.Committer):
                 transaction.count(ahead, deltas, self._member.slot)
             except Unforeseen:
                 return False
-            if not ahead.agreed():
+            if self._too_few(deltas) or not ahead.agreed():
                 return False
             self._untouched = False  # until here nothing can have been committed
             ahead.commit()
@@ -249,7 +259,19 @@ class Committer(committing.Committer):
     def _shift(self, deltas: Deltas, batch: Batch) -> None:
         for route, (pending, held) in deltas.items():
             shift(batch.deltas, route, pending, held)
+            shift(self._waiting, route, pending, held)
             self.unfinished[route] = self.unfinished.get(route, 0) + pending + held
+
+    def _know(self, counts: Mapping[str, Counts]) -> None:
+        self._waiting = {route: [each.pending, each.held] for route, each in counts.items()}
+
+    def _too_few(self, deltas: Deltas) -> bool:
+        """Whether a transaction takes away more than there is as far as this process knows: what others have added."""
+        return any(
+            change < 0 and there + change < 0
+            for route, both in deltas.items()
+            for change, there in zip(both, self._waiting.get(route, (0, 0)), strict=True)
+        )
 
     def _about(
         self, adds: Sequence[Add], records: Sequence[Record], calls: Sequence[Call]
@@ -295,6 +317,8 @@ class Committer(committing.Committer):
 
     @staticmethod
     def _counted(session: Session) -> dict[str, Counts]:
+        """As of this moment, this transaction included: whatever it changed others have committed before it, and cannot
+        change again before it ends."""
         return {route: Counts(max(0, pending), max(0, held)) for route, pending, held in session.bulk(_COUNT, [])}
 
     # -- who follows -------------------------------------------------------------------------------------------------

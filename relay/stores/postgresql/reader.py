@@ -195,7 +195,8 @@ class Reader(reader.Reader):
 
     async def counts(self) -> dict[str, Counts]:
         """Pending and held deliveries by route, as all relays on this database have counted them."""
-        return {route: Counts(pending, held) for route, pending, held in await self.ask(_TALLIES)}
+        tallies = await self.ask(_TALLIES)
+        return {route: Counts(max(0, pending), max(0, held)) for route, pending, held in tallies}
 
     async def status(self) -> StoreStatus:
         """See Store.status."""

@@ -120,6 +120,8 @@ class PostgresStore(SqlStore):
             # What they had in hand when it was held is theirs yet, and they may have let go of it.
             with suppress(Unavailable):
                 await self._say("look")
+        with suppress(Unavailable):  # it is settled; what others did of it meanwhile is counted a little later
+            await self._recount()
         return settled
 
     def _declare(self, connection: Shared) -> None:
@@ -278,11 +280,12 @@ class PostgresStore(SqlStore):
         """What waits is counted anew now and then: others change it too."""
         while True:
             await asyncio.sleep(BEAT)
-            self._writing.recount = True
-            try:
-                await self._writer.call(lambda connection, deltas: None, about=())
-            except Unavailable:
-                continue
+            with suppress(Unavailable):
+                await self._recount()
+
+    async def _recount(self) -> None:
+        self._writing.recount = True
+        await self._writer.call(lambda connection, deltas: None, about=())
 
     async def status(self) -> StoreStatus:
         now = self._clock.monotonic()
