@@ -105,6 +105,10 @@ class Gone(Exception):
     """This process was taken for dead: its row is not there any more."""
 
 
+class Full(Unavailable):
+    """There are as many processes as there may be."""
+
+
 @immutable
 class Living:
     """Who lived at one moment."""
@@ -185,7 +189,7 @@ class Membership:
             free = (each % _SLOTS for each in range(number, number + _SLOTS) if each % _SLOTS not in taken)
             slot = next(free, None)
             if slot is None:
-                raise Unavailable(f"{_SLOTS} relays share the database already")
+                raise Full(f"{_SLOTS} relays share the database already")
             values = [number, slot, self._name, __version__, self._started, LEASE, *self.said(), self.following]
             self._compare(connection.execute(_ENTER, values).fetchone())
             connection.execute("SELECT pg_notify($1, 'look')", [CHANNEL])  # so that all know of it at once
@@ -264,29 +268,31 @@ class Membership:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                connection = self._connected()
+                connection = self.reach()
                 self._beat(connection)
                 self.trouble = None
                 self._wait(connection)
             except Exception as error:  # noqa: BLE001 - without this thread the process is taken for dead
                 self.trouble = explain(error)
-                self._drop()
+                self.let_go()
                 self._stop.wait(BEAT / 4)
         try:
-            self._connected().execute("DELETE FROM process WHERE id = $1", [self.id])
-            self._connected().execute("SELECT pg_notify($1, 'look')", [CHANNEL])
+            self.reach().execute("DELETE FROM process WHERE id = $1", [self.id])
+            self.reach().execute("SELECT pg_notify($1, 'look')", [CHANNEL])
         except psycopg.Error:
             pass  # it is taken for dead a little later
-        self._drop()
+        self.let_go()
 
-    def _connected(self) -> Connection:
+    def reach(self) -> Connection:
+        """The thread's connection, also before that starts. Raises psycopg.Error."""
         if self._connection is None:
             self._connection = connect(self._url, "member")
             self._connection.execute(f"LISTEN {CHANNEL}")
             self.ask()  # what was said meanwhile nobody heard
         return self._connection
 
-    def _drop(self) -> None:
+    def let_go(self) -> None:
+        """End it; who is at work makes another one."""
         if self._connection is not None:
             try:
                 self._connection.close()

@@ -14,12 +14,12 @@ import psycopg
 from relay.clock import Clock
 from relay.ids import Ids
 from relay.shared import Server
-from relay.store import Unusable
+from relay.store import Unavailable, Unusable
 from relay.stores._sql.writer import Writer
 from relay.stores.postgresql import asking, schema
 from relay.stores.postgresql.committer import Committer
-from relay.stores.postgresql.connection import Session, connect, explain, place, refusal
-from relay.stores.postgresql.membership import Membership
+from relay.stores.postgresql.connection import Connection, Session, connect, explain, place, refusal
+from relay.stores.postgresql.membership import Full, Membership
 from relay.stores.postgresql.reader import Reader
 from relay.stores.postgresql.store import PostgresStore
 from relay.stores.postgresql.survey import Survey
@@ -42,43 +42,15 @@ async def open_url(
     """
     url = f"postgresql:{rest}"
     where = place(url)
-    session, member, ids, notes = await _opened(url, where, clock, on_wait, on_migrate)
-    try:
-        async with AsyncExitStack() as opening:
-            readers = []
-            for role in ("claims", "logs", "health"):
-                readers.append(await Reader.open(url, ids, role))
-                opening.push_async_callback(readers[-1].close)
-            counts = await readers[0].counts()
-            made: list[Committer] = []
-
-            def begin(*values: Any) -> Committer:
-                made.append(Committer(url, session, member, *values))
-                return made[0]
-
-            write = Writer(begin, counts)
-            opening.pop_all()
-    except BaseException:
-        session.raw.close()
-        raise
-    claims, logs, health = readers
-    return PostgresStore(url, clock, ids, member, made[0], write, (claims, logs, health), notes)
-
-
-async def _opened(
-    url: str,
-    where: str,
-    clock: Clock,
-    on_wait: Callable[[str], None] | None,
-    on_migrate: Callable[[int, int], None] | None,
-) -> tuple[Session, Membership, Ids, list[str]]:
     until, told = clock.monotonic() + WAITING, False
     while True:
         try:
-            return await asyncio.to_thread(_open, url, clock, on_migrate)
+            return await _opened(url, clock, on_migrate)
         except Unusable as error:
             raise Unusable(f"cannot open the store {where}: {error}") from None
-        except psycopg.Error as error:
+        except Full:
+            raise
+        except (psycopg.Error, Unavailable) as error:
             refused = _refusal(where, error)
             if isinstance(refused, Unusable) or clock.monotonic() >= until:
                 raise refused from error
@@ -88,23 +60,53 @@ async def _opened(
         await clock.sleep(_AGAIN)
 
 
-def _open(
-    url: str, clock: Clock, on_migrate: Callable[[int, int], None] | None
-) -> tuple[Session, Membership, Ids, list[str]]:
+async def _opened(url: str, clock: Clock, on_migrate: Callable[[int, int], None] | None) -> PostgresStore:
+    """All connections, or none: each that was made is given back where another one cannot be had. Only then does it
+    say that it lives. Raises Unusable, Unavailable, psycopg.Error."""
+    async with AsyncExitStack() as opening:
+        session, ids, notes = await asyncio.to_thread(_open, url, on_migrate)
+        opening.callback(session.raw.close)
+        readers = []
+        for role in ("claims", "logs", "health"):
+            readers.append(await Reader.open(url, ids, role))
+            opening.push_async_callback(readers[-1].close)
+        counts = await readers[0].counts()
+        member = Membership(url, f"{socket.gethostname()}:{os.getpid()}", clock)
+        opening.callback(member.let_go)
+        await asyncio.to_thread(_join, session.raw, member, ids)
+        made: list[Committer] = []
+
+        def begin(*values: Any) -> Committer:
+            made.append(Committer(url, session, member, *values))
+            return made[0]
+
+        write = Writer(begin, counts)
+        opening.pop_all()
+    claims, logs, health = readers
+    return PostgresStore(url, clock, ids, member, made[0], write, (claims, logs, health), notes)
+
+
+def _open(url: str, on_migrate: Callable[[int, int], None] | None) -> tuple[Session, Ids, list[str]]:
     connection = connect(url, "writer")
     try:
         schema.migrate(connection, on_migrate)
-        member = Membership(url, f"{socket.gethostname()}:{os.getpid()}", clock)
-        member.join(connection)
-        session = Session(connection)
-        ids = Ids(schema.store_number(connection), schema.last_id(connection), member.slot)
-        return session, member, ids, [f"PostgreSQL: {each}" for each in asking.risks(connection)]
+        ids = Ids(schema.store_number(connection))
+        return Session(connection), ids, [f"PostgreSQL: {each}" for each in asking.risks(connection)]
     except BaseException:
         connection.close()
         raise
 
 
-def _refusal(where: str, error: psycopg.Error) -> Exception:
+def _join(connection: Connection, member: Membership, ids: Ids) -> None:
+    member.reach()
+    member.join(connection)
+    ids.take_slot(member.slot)
+    ids.pass_by(schema.last_id(connection))
+
+
+def _refusal(where: str, error: psycopg.Error | Unavailable) -> Exception:
+    if isinstance(error, Unavailable):
+        return Unavailable(f"cannot open the store {where}: {error}")
     return refusal(f"cannot open the store {where}: {explain(error)}", error)
 
 

@@ -72,10 +72,10 @@ class Reader(reader.Reader):
 
     @classmethod
     async def open(cls, url: str, ids: Ids, role: str) -> Reader:
-        """Connect. Raises Unavailable, Unusable."""
+        """Connect. Raises psycopg.Error, Unavailable, Unusable."""
         made = cls(url, ids, role)
         async with made._lock:
-            await made._connect(reader.QUERY_SECONDS)
+            await made._new(reader.QUERY_SECONDS)
         return made
 
     async def close(self) -> None:
@@ -137,6 +137,15 @@ class Reader(reader.Reader):
         return await self._connect(left), True
 
     async def _connect(self, left: float) -> _Connection:
+        try:
+            return await self._new(left)
+        except psycopg.Error as error:
+            raise Unavailable(explain(error)) from error
+        except Unusable as error:
+            raise Unavailable(str(error)) from error
+
+    async def _new(self, left: float) -> _Connection:
+        """Raises psycopg.Error, Unavailable, Unusable."""
         await self._let_go()
         if self._closed:
             raise Unavailable(_CLOSING)
@@ -148,12 +157,6 @@ class Reader(reader.Reader):
         except TimeoutError:
             await self._let_go()
             raise Unavailable(f"the database cannot be used: no connection within {left:.0f} s") from None
-        except psycopg.Error as error:
-            await self._let_go()
-            raise Unavailable(explain(error)) from error
-        except Unusable as error:
-            await self._let_go()
-            raise Unavailable(str(error)) from error
         except BaseException:
             await self._let_go()
             raise
