@@ -8,7 +8,7 @@ What it has in common with other stores on SQL lies in `stores/_sql`, whose word
 - `reader` asks, on connections that cannot write; `walking` is how `/logs` finds the newest of many
 - `store` has the verbs, `opening` opens it; `sharing` is what the rest of relay knows of the other processes
 - `asking` is what `relay doctor` asks it
-- `pruning`, `survey`, `schema`, `connection`
+- `pruning`, `survey`, `schema`, `connection`; `pooling` is what may stand in between
 """
 
 from __future__ import annotations

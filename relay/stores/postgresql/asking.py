@@ -34,7 +34,7 @@ def risks(connection: Connection) -> list[str]:
 
 def ask(url: str) -> Server:
     """What it says. Raises Unusable, psycopg.Error."""
-    with connect(url, "doctor") as connection:
+    with connect(url, "doctor", first=True) as connection:
         held = schema.version(connection)
         said = risks(connection)
         *_, version, theirs = _settings(connection)

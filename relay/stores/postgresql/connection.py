@@ -21,7 +21,7 @@ from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumper
 
 from relay.store import Unavailable, Unusable
-from relay.stores.postgresql import bulk
+from relay.stores.postgresql import bulk, pooling
 from relay.stores.postgresql.dialect import translated
 
 SCHEMA = "relay"
@@ -32,6 +32,7 @@ _SILENT = 20  # seconds after which a connection whose other end says nothing is
 _IDLE = 5  # seconds: a process that was stopped in a transaction must not hold its locks for longer than it lives
 _STATEMENT = 60  # seconds: for a commit that waits for its replicas; readers have a limit of their own
 
+_OPTION = re.compile(r"(?:-c\s*|--)([\w.-]+)\s*=")
 _LOOKING = ("reader", "survey")
 """What verbs connect for that only look: a standby will do, where the URL names one."""
 
@@ -91,35 +92,60 @@ def settings(url: str, role: str) -> dict[str, Any]:
         # After a failover a single name may lead to a standby for a while. Nor may a daemon read there: what is leased
         # on the one server is not found on the other.
         said.setdefault("target_session_attrs", "read-write")
-    options = (
-        f"-c search_path={SCHEMA} -c statement_timeout={_STATEMENT * 1000} -c lock_timeout=0"
-        f" -c idle_in_transaction_session_timeout={_IDLE * 1000} -c client_min_messages=warning -c jit=off"
-        " -c timezone=UTC"
-    )
+    name = f"relay {role} {socket.gethostname()}:{getpid()}"
+    said.setdefault("application_name", name[:63])
+    return said
+
+
+def _setting_up(url: str, role: str) -> str:
+    """The statement that makes a session relay's. Poolers refuse what is said of that as it begins (`options`)."""
+    ours = {
+        "search_path": SCHEMA,
+        "statement_timeout": f"{_STATEMENT}s",
+        "lock_timeout": "0",
+        "idle_in_transaction_session_timeout": f"{_IDLE}s",
+        "client_min_messages": "warning",
+        "jit": "off",
+        "timezone": "UTC",
+    }
     if role == "writer":
         # It looks up what it names, a few rows at a time. What the planner knows of tables may be old, and a plan is
         # kept: reading one whole, which may seem right while it is small, goes on when it no longer is.
-        options += " -c enable_seqscan=off -c enable_mergejoin=off"
-    name = f"relay {role} {socket.gethostname()}:{getpid()}"
-    said.setdefault("application_name", name[:63])
-    return said | {"options": f"{options} {said.get('options') or ''}".strip()}
+        ours |= {"enable_seqscan": "off", "enable_mergejoin": "off"}
+    options = str(parameters(url).get("options") or "")
+    theirs = {name.replace("-", "_").lower() for name in _OPTION.findall(options)}
+    return "SELECT " + ", ".join(
+        f"set_config('{name}', '{value}', false)" for name, value in ours.items() if name not in theirs
+    )
 
 
-def connect(url: str, role: str) -> Connection:
-    """A connection without transactions of its own. Raises psycopg.Error."""
-    connection = psycopg.connect(
+def connect(url: str, role: str, first: bool = False) -> Connection:
+    """A connection without transactions of its own. For the `first` one of a process it is looked at whether sessions
+    last: nothing has been set by then that others would come across. Raises psycopg.Error, Unusable."""
+    connection = _reach(url, role)
+    try:
+        _check(connection.pgconn)
+        if first:
+            pooling.refuse_shared(connection, lambda: _reach(url, role))
+        connection.execute(_setting_up(url, role).encode())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _reach(url: str, role: str) -> Connection:
+    return psycopg.connect(
         **settings(url, role),
         autocommit=True,
         context=_Context(),
         cursor_factory=psycopg.RawCursor,
         row_factory=tuple_row,
     )
-    _check(connection.pgconn)
-    return connection
 
 
 async def connect_async(url: str, role: str) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-    """The same, for the event loop."""
+    """The same as `connect`, for the event loop."""
     connection = await psycopg.AsyncConnection.connect(
         **settings(url, role),
         autocommit=True,
@@ -127,7 +153,12 @@ async def connect_async(url: str, role: str) -> psycopg.AsyncConnection[tuple[An
         cursor_factory=psycopg.AsyncRawCursor,
         row_factory=tuple_row,
     )
-    _check(connection.pgconn)
+    try:
+        _check(connection.pgconn)
+        await connection.execute(_setting_up(url, role).encode())
+    except BaseException:
+        await connection.close()
+        raise
     return connection
 
 
@@ -219,7 +250,8 @@ class Found:
 # While it connects, libpq has words of an error and no code for it. A server that speaks another language than English,
 # or one of several that is down, is taken for one that may yet come.
 _WRONG = re.compile(
-    r'password authentication failed|no password supplied|(?:database|role) ".*" does not exist'
+    r'(?:password|SASL|"trust") authentication failed|no password supplied|(?:database|role) ".*" does not exist'
+    r"|no such (?:database|user): "  # in the words of PgBouncer
     r"|no pg_hba\.conf entry|pg_hba\.conf rejects|permission denied for database|certificate verify failed"
     r'|server certificate for .* does not match host name|root certificate file ".*" does not exist'
     r"|server does not support SSL, but SSL was required"
@@ -231,6 +263,7 @@ _WRONG_CODES = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.ProgrammingError,
 )
+_POOLER = re.compile("unsupported (?:options )?startup parameter")
 _NO_WRITES = re.compile(r"session is read-only|server is in hot standby mode|in a read-only transaction")
 
 
@@ -238,7 +271,7 @@ def refusal(said: str, error: psycopg.Error) -> Unusable | Unavailable:
     """What is to be raised for an error: whether an operator must act, or it may pass by itself."""
     text = str(error)
     tried = [line for line in text.splitlines() if line.startswith("- host:")] or [text]
-    wrong = isinstance(error, _WRONG_CODES) or all(_WRONG.search(each) for each in tried)
+    wrong = isinstance(error, _WRONG_CODES) or all(_WRONG.search(each) or _POOLER.search(each) for each in tried)
     return Unusable(said) if wrong else Unavailable(said)
 
 
@@ -248,5 +281,10 @@ def explain(error: BaseException) -> str:
         said = error.diag.message_primary or next(iter(str(error).splitlines()), "") or type(error).__name__
         code = f" ({error.sqlstate})" if error.sqlstate else ""
         why = "; it is a standby, or was set to take no writes" if _NO_WRITES.search(said) else ""
+        if _POOLER.search(said):
+            why = (
+                "; a pooler says so: take that out of store.url (or PGOPTIONS), or have the pooler pass it over"
+                " (PgBouncer: ignore_startup_parameters), or connect to PostgreSQL itself"
+            )
         return f"the database cannot be used: {said.strip()}{code}{why}"
     return f"the database cannot be used: {error}"

@@ -142,7 +142,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 def _writing(url: str, where: str) -> Iterator[Connection]:
     """The target, within the transaction."""
     try:
-        with connect(url, "copy") as connection:
+        with connect(url, "copy", first=True) as connection:
             # A process that was killed must not be in the way of the next try for long.
             with contextlib.suppress(psycopg.Error):  # before PostgreSQL 14, and where it does not run on Linux
                 connection.execute("SET client_connection_check_interval = '2s'")

@@ -87,7 +87,7 @@ async def _opened(url: str, clock: Clock, on_migrate: Callable[[int, int], None]
 
 
 def _open(url: str, on_migrate: Callable[[int, int], None] | None) -> tuple[Session, Ids, list[str]]:
-    connection = connect(url, "writer")
+    connection = connect(url, "writer", first=True)
     try:
         schema.migrate(connection, on_migrate)
         ids = Ids(schema.store_number(connection))
@@ -133,7 +133,7 @@ async def open_reader(rest: str) -> Reader:
     where = place(url)
 
     def look() -> Ids:
-        with connect(url, "reader") as connection:
+        with connect(url, "reader", first=True) as connection:
             if schema.version(connection) != schema.VERSION:
                 raise Unusable("relay has made no tables in it, or an older relay has: start relay once")
             return Ids(schema.store_number(connection), schema.last_id(connection))

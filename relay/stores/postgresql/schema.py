@@ -245,6 +245,7 @@ def version(connection: Connection) -> int:
 def migrate(connection: Connection, on_migrate: Callable[[int, int], None] | None = None) -> None:
     """Bring a database up to today's version, or make the tables. Where several relays start at once, one does it and
     the others wait."""
+    patience = connection.execute("SELECT current_setting('statement_timeout')").fetchone()
     connection.execute("SET statement_timeout = 0")  # also while another one is at it
     connection.execute("SELECT pg_advisory_lock($1)", [LOCK])
     try:
@@ -267,7 +268,7 @@ def migrate(connection: Connection, on_migrate: Callable[[int, int], None] | Non
     finally:
         if not connection.closed:
             connection.execute("SELECT pg_advisory_unlock($1)", [LOCK])
-            connection.execute("RESET statement_timeout")
+            connection.execute("SELECT set_config('statement_timeout', $1, false)", patience)
 
 
 def _make_schema(connection: Connection) -> None:

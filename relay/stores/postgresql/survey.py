@@ -83,7 +83,7 @@ class Survey:
     def __init__(self, url: str) -> None:
         self._url = url
         try:
-            self._connection = connect(url, "survey")
+            self._connection = connect(url, "survey", first=True)
         except psycopg.Error as error:
             raise refusal(f"{place(url)}: {explain(error)}", error) from error
         try:
