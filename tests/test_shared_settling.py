@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from relay.config import load
@@ -23,7 +24,7 @@ from tests.fakes import ManualClock
 from tests.postgres import Database
 from tests.test_postgres_sharing import CONFIG, Relay, two
 from tests.test_postgres_sharing import start as start  # a fixture
-from tests.test_shared_store import buried
+from tests.test_shared_store import WAITING, buried, wait_for
 
 MANY = 1600  # more than three steps
 ENOUGH = 12
@@ -97,6 +98,28 @@ async def test_two_that_hold_for_different_reasons_both_end(desks: tuple[Desk, D
     with between(one, rename):
         await one.store.settle([], OFF)
     assert waiting(database) == {"held disabled": MANY}
+
+
+@pytest.mark.parametrize(("before", "after"), [("pending", "held disabled"), ("held disabled", "pending")])
+async def test_what_was_delivered_just_now_is_neither_held_nor_released(
+    desks: tuple[Desk, Desk], database: Database, before: str, after: str
+) -> None:
+    """A settling that waits for a row finds it as it is then, not as it was when it looked for what is to be done."""
+    store = desks[0].store
+    await many(desks[0], 3)
+    kept: dict[str, HeldReason] = {} if before == "pending" else OFF
+    await store.settle(() if kept else ["www"], kept)
+    with psycopg.connect(database.url, options="-c search_path=relay") as other:
+        other.execute(
+            "UPDATE delivery SET state = 'delivered', held_reason = NULL, held_at = NULL"
+            " WHERE id = (SELECT min(id) FROM delivery)"
+        )
+        async with asyncio.TaskGroup() as group:
+            settling = group.create_task(store.settle(["www"] if kept else (), {} if kept else OFF))
+            await wait_for(database, WAITING, 1)
+            other.commit()
+    assert sum(settling.result().held.values()) + sum(settling.result().released.values()) == 2
+    assert waiting(database) == {"delivered": 1, after: 2}
 
 
 async def test_what_one_relay_has_disabled_no_other_one_releases(desks: tuple[Desk, Desk], database: Database) -> None:
