@@ -39,7 +39,7 @@ from relay.retention import Retention
 from relay.runtime import Runtime
 from relay.schema import same_address
 from relay.startup import Impatient, Stopped, patience
-from relay.steps import BEHIND, KNOWN, Steps
+from relay.steps import KNOWN, Steps
 from relay.store import Store, Unavailable
 from relay.stores import open_store
 from relay.trouble import Trouble
@@ -174,9 +174,7 @@ async def running(
         journal.store_opened(kept.backend, kept.version, kept.location, kept.pending, kept.held)
         for note in store.notes():
             journal.store_warning(note)
-        steps = Steps(clock, newest := from_ms(store.ids.newest_ms))
-        if (behind := newest - clock.now()) >= BEHIND:
-            journal.clock_set_back(behind.total_seconds(), await store.set_back_unseen(clock.now()))
+        steps = Steps(clock, from_ms(store.ids.newest_ms))
         if store.shared is None:
             steps.restore((await store.states(KNOWN)).get(KNOWN))
         metrics = Metrics()

@@ -25,7 +25,8 @@ from relay.reading import Reading
 from relay.routing import Route
 from relay.schedule import Schedule
 from relay.settling import Settling
-from relay.steps import KNOWN, Steps
+from relay.stepping import Stepping
+from relay.steps import Steps
 from relay.stock import Stock
 from relay.store import Store, Unavailable
 from relay.trouble import Trouble
@@ -53,7 +54,6 @@ class Dispatcher:
         most_bytes: int = 64 << 20,
         steps: Steps | None = None,
     ) -> None:
-        self._steps = Steps(clock) if steps is None else steps
         self._stock = Stock(most_bytes, self.pump)
         self._store = store
         self._clock = clock
@@ -62,6 +62,7 @@ class Dispatcher:
         self._couriers: dict[str, Courier] = {}
         self._schedule = Schedule(clock)
         self.trouble = Trouble(clock)
+        self._stepping = Stepping(store, clock, Steps(clock) if steps is None else steps, self.trouble)
         self._settling = Settling(store, clock, oversight, self._couriers, self.trouble)
         self._attempts = Attempts(
             store, clock, attempt, oversight, self._schedule, self._settling, self._stock, self.trouble
@@ -84,6 +85,7 @@ class Dispatcher:
         self._keepers = (
             self._group.create_task(self._keep_time(), name="scheduler"),
             self._group.create_task(self._keep_settled(), name="settler"),
+            self._group.create_task(self._stepping.keep(self._moved), name="clock"),
         )
         return self
 
@@ -409,7 +411,7 @@ class Dispatcher:
         look_at = self._clock.monotonic() + _LOOK_EVERYWHERE
         while True:
             now = self._schedule.begin()
-            await self._notice_the_clock()
+            self._stepping.look()
             for name in self._schedule.due(now):
                 self.look(name)
             if self._clock.monotonic() >= look_at:
@@ -433,24 +435,7 @@ class Dispatcher:
             self.look(name)
         return released is not None
 
-    async def _notice_the_clock(self) -> None:
-        """Say that the wall clock was set, and move what waits for its time where it was set back."""
-        self._steps.look()
-        ahead, back = self._steps.said(), self._steps.back
-        if ahead:
-            journal.clock_set_ahead(ahead.total_seconds())
-        if back is None and not ahead:
-            return
-        try:
-            if self._store.shared is None:
-                await self._store.save_states(KNOWN, {KNOWN: self._steps.saved()})
-            if back is None:
-                return
-            moved = await self._store.set_back(back)
-        except Unavailable as error:
-            self.trouble.failed(str(error))
-            return
-        self._steps.seen_to(back)
-        journal.clock_set_back(back.by.total_seconds(), moved)
+    def _moved(self) -> None:
+        """What waits is due at other times than before."""
         self._schedule.clear()
         self._look_everywhere()

@@ -65,6 +65,11 @@ class Ids:
         return self._last
 
     @property
+    def newest(self) -> int:
+        """The highest id that is known of: nothing that is stored has a higher one."""
+        return self._last
+
+    @property
     def newest_ms(self) -> int:
         """When the highest id was drawn that is known of: never earlier than anything that is stored."""
         return moment_ms(self._last)

@@ -66,9 +66,10 @@ class Settling:
             paused = {name for name in sending if self._oversight.paused(name)}
             kept = dict.fromkeys(self.disabled, HeldReason.DISABLED) | dict.fromkeys(paused, HeldReason.PAUSED)
             settled = await self._store.settle(sending - paused, kept)
-            if self._shared is not None and left - sending:
+            left -= {name for name, courier in self._couriers.items() if courier.route is not None}  # some may be back
+            if self._shared is not None and left:
                 known = [number for courier in self._couriers.values() for number in courier.known]
-                await self._shared.leave(left - sending, known)
+                await self._shared.leave(left, known)
         except Unavailable as error:
             self.needed.set()
             self._left |= left

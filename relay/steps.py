@@ -70,6 +70,11 @@ class Steps:
 
     def __init__(self, clock: Clock, newest: datetime | None = None) -> None:
         self._clock = clock
+        behind = _NONE if newest is None else newest - clock.now()
+        self.unseen = behind if behind >= BEHIND else None
+        """By how much the clock was behind what is stored at the start, until somebody has seen to it."""
+        self.unsaved = False
+        """Whether the steps ahead are others than those that were saved last."""
         self._newest = newest or clock.now()
         """What is stored was stored by then: while the clock says less it is behind."""
         self._seen = clock.now(), clock.passed()
@@ -87,6 +92,7 @@ class Steps:
         if now - then >= _AHEAD:
             self._ahead = [*self._ahead[1 - _KEPT :], Ahead(then, now - then, self._newest - then >= BEHIND)]
             self._unsaid += now - then
+            self.unsaved = True
         elif then - now >= _AHEAD:
             self._went_back(now, then - now)
         self._newest = max(self._newest, now)
@@ -95,6 +101,7 @@ class Steps:
         before = self.back or SetBack(now, _NONE)
         undone, since = before.undone, before.since
         left = by
+        self.unsaved |= bool(self._ahead)
         while self._ahead and left > _NONE:
             last = self._ahead.pop()
             since = last.landed if since is None else min(since, last.landed)

@@ -164,7 +164,7 @@ async def test_a_clock_that_is_set_back_stalls_no_retry(tmp_path: Path) -> None:
         clock.advance(30)
         clock._now -= timedelta(days=1)
         dispatcher._schedule._woken.set()  # it looks at the clocks every few seconds, and whenever it is woken
-        await until(lambda: dispatcher._steps._seen[0] == clock.now())
+        await until(lambda: dispatcher._stepping._steps._seen[0] == clock.now())
         assert len(sent) == 1, "it is not time yet"
         clock.advance(31)
         dispatcher._schedule._woken.set()

@@ -19,6 +19,7 @@ from relay.oversight import Oversight
 from relay.runtime import build
 from relay.store import Store
 from relay.stores import open_store
+from relay.stores.postgresql.membership import CHANNEL
 from tests.contract.desk import Desk
 from tests.fakes import ManualClock
 from tests.postgres import Database
@@ -120,6 +121,27 @@ async def test_what_was_delivered_just_now_is_neither_held_nor_released(
             other.commit()
     assert sum(settling.result().held.values()) + sum(settling.result().released.values()) == 2
     assert waiting(database) == {"delivered": 1, after: 2}
+
+
+async def test_a_settling_that_finds_nothing_wakes_nobody(desks: tuple[Desk, Desk], database: Database) -> None:
+    """A relay settles where something is due of a route that it does not have: it would wake itself to do so again."""
+    one, other = desks
+    await one.add("www")
+    for desk, routes in ((one, ["www"]), (other, ["another"])):
+        await desk.store.settle(routes, {})
+    with (
+        psycopg.connect(database.url, autocommit=True) as listening,
+        psycopg.connect(database.url, autocommit=True) as last,
+    ):
+        listening.execute(f"LISTEN {CHANNEL}")
+        await other.store.settle(["another"], {})
+        last.execute("SELECT pg_notify(%s, 'over')", [CHANNEL])
+        heard = []
+        for notice in listening.notifies():
+            heard.append(notice.payload)
+            if heard[-1] == "over":
+                break
+    assert heard == ["over"]
 
 
 async def test_what_one_relay_has_disabled_no_other_one_releases(desks: tuple[Desk, Desk], database: Database) -> None:

@@ -200,20 +200,28 @@ class Routes:
             return changed
 
         every = [*names, *gone]
-        before: Mapping[str, int] = {}
-        with suppress(Unavailable):  # which does not keep anybody from resuming
-            before = await self._desk.store.held(every)
+        before = await self._held(every)
         changed = await self._turn(every, resume)
         # Others may have released part of it, and a pause that came after it has held it again.
-        after = await self._desk.store.held(every)
+        after = await self._held(every)
         return [
             {
                 "route": self._desk.health.route(name),
                 "changed": changed[name],
-                "released": max(0, before.get(name, 0) - after[name]),
+                "released": max(0, before[name] - after[name]),
             }
             for name in names
         ]
+
+    async def _held(self, names: Sequence[str]) -> Mapping[str, int]:
+        """How many are held of each; as they were counted last where the store is too busy to say: that keeps nobody
+        from resuming."""
+        store = self._desk.store
+        try:
+            return await store.held(names)
+        except Unavailable:
+            counts = store.counts()
+            return {name: counts[name].held if name in counts else 0 for name in names}
 
     async def _turn(self, names: Sequence[str], turn: Callable[[str], bool]) -> dict[str, bool]:
         """Pause or resume routes, have it written down and obeyed; which of them that changed. Raises Unavailable where

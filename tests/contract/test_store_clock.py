@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from relay.delivery import Mark
 from relay.steps import SetBack
+from relay.store import Unavailable
+from relay.stores._sql import commands
 from relay.window import Grouping, batch, debounce
 from tests.contract.desk import SECOND, Desk, again
-from tests.fakes import NOON
+from tests.fakes import NOON, until
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -152,3 +156,61 @@ async def test_a_repeat_is_known_no_longer_than_it_was_to_be(desk: Desk, seen: b
     assert await repeated()
     desk.wait(1)
     assert not await repeated()
+
+
+async def test_a_long_known_repeat_is_moved_once_however_often_relay_starts(desk: Desk) -> None:
+    async def repeated() -> bool:
+        event = desk.about()
+        return (await desk.store.add(event, [desk.owed(event)], replace(MARK, window=DAY))).duplicate
+
+    assert not await repeated()
+    desk.clock.step(-12 * HOUR)
+    for _ in range(4):
+        await desk.reopen()
+        await desk.store.set_back_unseen(desk.clock.now())
+        desk.wait(3600)
+    desk.wait(19 * 3600)
+    assert await repeated()
+    desk.wait(3600)
+    assert not await repeated()
+
+
+@pytest.mark.parametrize("failing", range(4))
+async def test_a_set_back_that_the_store_cannot_finish_at_once_moves_nothing_twice(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    monkeypatch.setattr("relay.stores._sql.store.AT_ONCE", 1)
+    for _ in range(3):
+        [delivery] = await desk.add("www")
+        await desk.store.record(again(delivery, NOON + 3 * DAY))
+    writer = desk.store._writer  # type: ignore[attr-defined]
+    real, calls, failed = writer.call, list[object](), list[object]()
+
+    async def call(command: Any, *values: Any, **options: Any) -> Any:
+        if isinstance(getattr(getattr(command, "func", None), "__self__", None), commands.SetBack):
+            calls.append(command)
+        if len(calls) == failing + 1 and not failed:
+            failed.append(command)
+            raise Unavailable("the disk is full")
+        return await real(command, *values, **options)
+
+    monkeypatch.setattr(writer, "call", call)
+    desk.clock.step(-DAY)
+    async with asyncio.TaskGroup() as group:
+        moving = group.create_task(desk.store.set_back(SetBack(desk.clock.now(), DAY)))
+        await until(lambda: desk.clock.sleeping)
+        desk.clock.tick(1)
+    assert moving.result() == 3
+    assert await desk.store.next_due("www", NOON) == NOON + 2 * DAY
+
+
+async def test_a_start_while_the_clock_is_behind_leaves_windows_open_that_were_opened_since(desk: Desk) -> None:
+    await desk.tell()  # by the clock that was ahead
+    desk.clock.step(-DAY)
+    desk.groupings["www"] = DEBOUNCE
+    carrier = await desk.tell()
+    await desk.reopen()
+    await desk.store.set_back_unseen(desk.clock.now())
+    await desk.tell()
+    [found] = await desk.store.windows()
+    assert (found.id, len(found.events)) == (carrier.id, 2)

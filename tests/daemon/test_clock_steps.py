@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from relay import journal
+from relay.steps import KNOWN
+from relay.store import Unavailable
 from tests.fakes import ManualClock, until
 from tests.harness import Received, Relay, relay_here, sink
 from tests.postgres import Database
@@ -44,9 +46,10 @@ async def look(relay: Relay) -> None:
     """The clocks are looked at, and whatever is due is begun."""
     assert relay.running is not None
     dispatcher = relay.running.dispatcher
-    steps, seen = dispatcher._steps, dispatcher._steps._seen
+    steps = dispatcher._stepping._steps
+    seen = steps._seen
     dispatcher._schedule._woken.set()  # it looks every few seconds, and whenever it is woken
-    await until(lambda: steps._seen is not seen and steps.back is None)
+    await until(lambda: steps._seen is not seen and steps.back is None and steps.unseen is None and not steps.unsaved)
 
 
 def attempted(number: int) -> Callable[[list[dict[str, Any]]], object]:
@@ -145,6 +148,7 @@ async def test_a_clock_that_is_behind_at_the_start_is_told_and_puts_nothing_off(
         assert said(capsysbinary, "clock_set_back") == []
         clock.step(-HOUR)
         async with relay_here(tmp_path, text, clock) as relay:
+            await look(relay)
             [line] = said(capsysbinary, "clock_set_back")
             assert (line["level"], line["seconds"], line["deliveries"]) == ("warning", 3600, 1)
             health = await relay.get("/health")
@@ -154,6 +158,35 @@ async def test_a_clock_that_is_behind_at_the_start_is_told_and_puts_nothing_off(
             clock.advance(60)
             await look(relay)
             await relay.logs_when(lambda items: items[0]["status"] == "delivered")
+
+
+async def test_a_step_ahead_that_cannot_be_kept_at_once_is_kept_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, answer = ManualClock(), Sometimes()
+    async with sink(answer) as destination:
+        text = config(destination.url, f"max_age: 10m, {RETRY}")
+        async with relay_here(tmp_path, text, clock) as relay:
+            await relay.post("/in/any")
+            await relay.logs_when(attempted(1))
+            assert relay.running is not None
+            stepping = relay.running.dispatcher._stepping
+            real, failed = stepping._store.save_states, list[str]()
+
+            async def full(kind: str, *values: Any, **options: Any) -> None:
+                if failed or kind != KNOWN:
+                    return await real(kind, *values, **options)
+                failed.append(kind)
+                raise Unavailable("the disk is full")
+
+            monkeypatch.setattr(stepping._store, "save_states", full)
+            clock.step(HOUR)
+            relay.running.dispatcher._schedule._woken.set()
+            await until(lambda: failed and stepping._steps.unsaved)
+            await look(relay)
+            await relay.logs_when(attempted(2))
+        async with relay_here(tmp_path, text, clock) as relay:
+            await _ages(relay, clock)
 
 
 async def test_a_relay_whose_clock_is_ahead_gives_up_nothing_that_others_took_in(

@@ -214,6 +214,10 @@ def mark_taken(connection: Connection, deltas: Deltas, deliveries: Sequence[Deli
     )
 
 
+_SEEN_TO = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_MOVED_UP_TO = f"coalesce((SELECT CAST(value AS BIGINT) FROM meta WHERE key = '{tables.REPEATS_MOVED_UP_TO}'), 0)"  # noqa: S608
+
+
 @immutable
 class SetBack:
     """See Store.set_back and Store.set_back_unseen: by how much is to be moved what the clock was said to be."""
@@ -224,6 +228,8 @@ class SetBack:
     rest: int
     """What was set before it."""
     since: int
+    upto: int
+    """The newest id that there was: what is newer was set by the clock as it is now."""
     unseen: bool = False
     """By how much nobody has seen: each by as much as it was set later than `now`."""
 
@@ -235,17 +241,19 @@ class SetBack:
 
     def deliveries(self, connection: Connection, deltas: Deltas, some: Sequence[int]) -> int:
         """Returns how many of them are due earlier."""
-        by, now, number = self._by("updated_at"), self.now, [(each,) for each in some]
+        by, now, number = self._by("updated_at"), self.now, [(each,) for each in some if each <= self.upto]
+        closes = f"open = 1 AND updated_at > {now}" if self.unseen else "open = 1"
         moved = connection.executemany(
             f"UPDATE delivery SET due = due - {by} WHERE id = ?"  # noqa: S608 - our own numbers
             f" AND due > {now} AND {by} > 0 AND state IN ('pending', 'held')",
             number,
         ).rowcount
         connection.executemany(
-            f"UPDATE delivery SET open = 0, first_due = CASE WHEN first_due > {now} THEN first_due - {by}"  # noqa: S608
-            f" ELSE first_due END, held_at = CASE WHEN held_at > {now} THEN held_at - {by} ELSE held_at END,"
+            f"UPDATE delivery SET open = CASE WHEN {closes} THEN 0 ELSE open END,"  # noqa: S608
+            f" first_due = CASE WHEN first_due > {now} THEN first_due - {by} ELSE first_due END,"
+            f" held_at = CASE WHEN held_at > {now} THEN held_at - {by} ELSE held_at END,"
             f" updated_at = CASE WHEN updated_at > {now} THEN {now} ELSE updated_at END WHERE id = ?"
-            f" AND (open = 1 OR first_due > {now} OR held_at > {now} OR updated_at > {now})"
+            f" AND ({closes} OR first_due > {now} OR held_at > {now} OR updated_at > {now})"
             " AND state IN ('pending', 'held')",
             number,
         )
@@ -256,12 +264,14 @@ class SetBack:
         found = connection.execute("SELECT key FROM seen WHERE key > ? ORDER BY key LIMIT ?", (after, AT_ONCE))
         keys = [row[0] for row in found.fetchall()]
         if not keys:
+            connection.execute(_SEEN_TO, (tables.REPEATS_MOVED_UP_TO, str(self.upto)))
             return None
-        # Of an event that is gone nothing is a repeat. What was moved at an earlier start ends before its event came.
+        # Of an event that is gone nothing is a repeat. What was moved before does not show it.
         received = "coalesce((SELECT received_at FROM event WHERE event.id = seen.event_id), 0)"
-        once = f" AND until > {received}" if self.unseen else ""
+        once = f" AND event_id > {_MOVED_UP_TO}" if self.unseen else ""
         connection.execute(
-            f"UPDATE seen SET until = until - {self._by(received)} WHERE key > ? AND key <= ?{once}",  # noqa: S608
+            f"UPDATE seen SET until = until - {self._by(received)}"  # noqa: S608
+            f" WHERE key > ? AND key <= ? AND event_id <= {self.upto}{once}",
             (after, keys[-1]),
         )
         return bytes(keys[-1])

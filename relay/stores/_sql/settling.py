@@ -47,16 +47,17 @@ _HELD = f"""
 """  # noqa: S608 - our own words
 _NEWEST = "SELECT max(id) FROM delivery"
 # As the index has them: PostgreSQL might look for any of them in all that there is. And what has changed while the
-# statement waited for its row is left as it is: the state is asked of the row too, which is looked at again then.
+# statement waited for its row is left as it is: the state is asked of the row too, which is looked at again then; in
+# words for which no index is looked through.
 _HOLD = """
     UPDATE delivery SET state = 'held', held_reason = ?1, held_at = ?2, updated_at = ?2 WHERE id IN
         (SELECT id FROM delivery WHERE state = 'pending' AND route = ?3 AND id <= ?4
-            ORDER BY blocked, retried, due, id LIMIT ?5) AND state = 'pending'
+            ORDER BY blocked, retried, due, id LIMIT ?5) AND CASE state WHEN 'pending' THEN TRUE ELSE FALSE END
 """
 _RENAME = """
     UPDATE delivery SET held_reason = ?1 WHERE id IN
         (SELECT id FROM delivery WHERE state = 'held' AND route = ?2 AND held_reason = ?3 AND id <= ?4
-            ORDER BY id LIMIT ?5) AND state = 'held' AND held_reason = ?3
+            ORDER BY id LIMIT ?5) AND CASE state WHEN 'held' THEN held_reason = ?3 ELSE FALSE END
 """
 # `max_age` stood still while they were held. What was paused and is due goes on as `resume`.
 _RELEASE = """
@@ -65,7 +66,7 @@ _RELEASE = """
         "trigger" = CASE WHEN held_reason = 'paused' AND due <= ?1 THEN 'resume' ELSE "trigger" END,
         held_reason = NULL, held_at = NULL, updated_at = ?1 WHERE id IN
         (SELECT id FROM delivery WHERE state = 'held' AND route = ?2 AND held_reason = ?3 AND id <= ?4
-            ORDER BY id LIMIT ?5) AND state = 'held' AND held_reason = ?3
+            ORDER BY id LIMIT ?5) AND CASE state WHEN 'held' THEN held_reason = ?3 ELSE FALSE END
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -30,7 +31,7 @@ from relay.jsontext import dumps
 from relay.lane import Order, lane, supersedes
 from relay.pace import Minute
 from relay.steps import SetBack
-from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Moved, Page, Pruned, Retried, Settled
+from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Moved, Page, Pruned, Retried, Settled, Unavailable
 from relay.stores._sql import commands, lanes, rows
 from relay.stores._sql.changes import Changed
 from relay.stores._sql.connection import Command, Connection
@@ -40,6 +41,7 @@ from relay.stores._sql.settling import AT_ONCE, FOR_ITS_ROUTE, Part, Plan, Step,
 from relay.stores._sql.writer import Writer
 
 T = TypeVar("T")
+_AGAIN = 1.0  # seconds between tries of a step that the store cannot do
 
 
 class SqlStore:
@@ -112,7 +114,8 @@ class SqlStore:
                 held[part.route] += done[0]
                 released[part.route] += done[1]
                 # Counted once: others might bring it out of line as fast as it is put right here.
-                left = await self._out_of_line(part) if left is None else left - sum(done)
+                with suppress(Unavailable):  # who asks may be slow: then after the next step
+                    left = await self._out_of_line(part) if left is None else left - sum(done)
         return Settled(+held, +released)
 
     async def _between(self, step: Command[T]) -> T:
@@ -141,23 +144,31 @@ class SqlStore:
     async def set_back(self, step: SetBack) -> int:
         by, undone = (round(part.total_seconds() * 1000) for part in (step.by, step.undone))
         since = 0 if step.since is None else to_ms(step.since)
-        return await self._set_back(commands.SetBack(to_ms(step.now), by, by - undone, since))
+        return await self._set_back(commands.SetBack(to_ms(step.now), by, by - undone, since, self.ids.newest))
 
     async def set_back_unseen(self, now: datetime) -> int:
-        return await self._set_back(commands.SetBack(to_ms(now), 0, 0, 0, unseen=True))
+        return await self._set_back(commands.SetBack(to_ms(now), 0, 0, 0, self.ids.newest, unseen=True))
 
     async def _set_back(self, step: commands.SetBack) -> int:
         moved = 0
         async with self._settling:
             for route in list(self.counts()):
-                found = await self._logs.unfinished(route)
+                found = await self._surely(partial(self._logs.unfinished, route))
                 for start in range(0, len(found), AT_ONCE):
-                    some = found[start : start + AT_ONCE]
-                    moved += await self._writer.call(partial(step.deliveries, some=some))
+                    some = partial(step.deliveries, some=found[start : start + AT_ONCE])
+                    moved += await self._surely(partial(self._writer.call, some))
             key: bytes | None = b""
             while key is not None:
-                key = await self._writer.call(partial(step.seen, after=key), about=())
+                key = await self._surely(partial(self._writer.call, partial(step.seen, after=key), about=()))
         return moved
+
+    async def _surely(self, step: Callable[[], Awaitable[T]]) -> T:
+        """One step of what must not be begun anew, which would move all of it twice: done once the store can do it."""
+        while True:
+            try:
+                return await step()
+            except Unavailable:
+                await self._clock.sleep(_AGAIN)
 
     async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:
         async with self._settling:

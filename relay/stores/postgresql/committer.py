@@ -25,6 +25,7 @@ from relay.stores._sql.connection import Connection, run
 from relay.stores._sql.deltas import Deltas, shift
 from relay.stores._sql.results import Record
 from relay.stores._sql.rows import Row
+from relay.stores._sql.settling import Plan
 from relay.stores.postgresql import transaction
 from relay.stores.postgresql.ahead import Ahead, Unforeseen
 from relay.stores.postgresql.connection import Session, connect, explain
@@ -197,7 +198,9 @@ class Committer(committing.Committer):
             if self.recount or deltas != before_calls or self._too_few(deltas):
                 self.recount = False  # who asks for it from here on wants it done once more
                 counts = self._counted(session)
-            if late or any(call.about is None for call in calls):
+            # A plan changes nothing that others look for. It would wake who asked for it, and for what is due elsewhere
+            # asks for the next one.
+            if late or any(call.about is None and not isinstance(call.run, Plan) for call in calls):
                 session.bulk("SELECT pg_notify($1, 'look')", [CHANNEL])
             changed = self._changes(session)
             if session.raw.execute("COMMIT").statusmessage != "COMMIT":

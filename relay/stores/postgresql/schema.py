@@ -258,6 +258,8 @@ def migrate(connection: Connection, on_migrate: Callable[[int, int], None] | Non
             with connection.transaction():
                 if number == 1:
                     _make_schema(connection)
+                else:  # what waits for long for a dump that has read a table stops all who come after it
+                    connection.execute("SET LOCAL lock_timeout = '2s'")
                 for statement in statements:
                     connection.execute(statement)
                 if number == 1:

@@ -145,7 +145,9 @@ class PostgresStore(SqlStore):
         return await super().set_back(step)
 
     async def set_back_unseen(self, now: datetime) -> int:
-        return 0 if await self._alone_behind(now) else await super().set_back_unseen(now)
+        if await self._alone_behind(now) or not await self.shared.errand("clock", _CLOCK):
+            return 0
+        return await super().set_back_unseen(now)
 
     async def _alone_behind(self, now: datetime) -> bool:
         """Whether it is only the clock of this process that is behind, as far as the database knows: what others have
