@@ -43,11 +43,6 @@ class ManualClock:
         heapq.heappush(self._sleepers, (self._monotonic + seconds, self._count, future))
         await future
 
-    @property
-    def sleeping(self) -> int:
-        """How many wait for time to pass."""
-        return len(self._sleepers)
-
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._now += timedelta(seconds=seconds)

@@ -214,7 +214,10 @@ def mark_taken(connection: Connection, deltas: Deltas, deliveries: Sequence[Deli
     )
 
 
-_SEEN_TO = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_SEEN_TO = (
+    "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    " WHERE CAST(meta.value AS BIGINT) < CAST(excluded.value AS BIGINT)"
+)
 _MOVED_UP_TO = f"coalesce((SELECT CAST(value AS BIGINT) FROM meta WHERE key = '{tables.REPEATS_MOVED_UP_TO}'), 0)"  # noqa: S608
 
 

@@ -48,9 +48,11 @@ _HELD = f"""
 _NEWEST = "SELECT max(id) FROM delivery"
 # As the index has them: PostgreSQL might look for any of them in all that there is. And what has changed while the
 # statement waited for its row is left as it is: the state is asked of the row too, which is looked at again then; in
-# words for which no index is looked through.
+# words for which no index is looked through. What a clock that was ahead has set later than now stays marked so: it
+# is yet to be moved (`commands.SetBack`).
 _HOLD = """
-    UPDATE delivery SET state = 'held', held_reason = ?1, held_at = ?2, updated_at = ?2 WHERE id IN
+    UPDATE delivery SET state = 'held', held_reason = ?1, held_at = ?2,
+        updated_at = CASE WHEN updated_at > ?2 THEN updated_at ELSE ?2 END WHERE id IN
         (SELECT id FROM delivery WHERE state = 'pending' AND route = ?3 AND id <= ?4
             ORDER BY blocked, retried, due, id LIMIT ?5) AND CASE state WHEN 'pending' THEN TRUE ELSE FALSE END
 """
@@ -64,7 +66,8 @@ _RELEASE = """
     UPDATE delivery SET state = 'pending', first_due = CASE WHEN ?1 <= held_at OR ?1 <= first_due
         THEN first_due WHEN held_at > first_due THEN first_due + (?1 - held_at) ELSE ?1 END,
         "trigger" = CASE WHEN held_reason = 'paused' AND due <= ?1 THEN 'resume' ELSE "trigger" END,
-        held_reason = NULL, held_at = NULL, updated_at = ?1 WHERE id IN
+        held_reason = NULL, held_at = NULL,
+        updated_at = CASE WHEN updated_at > ?1 THEN updated_at ELSE ?1 END WHERE id IN
         (SELECT id FROM delivery WHERE state = 'held' AND route = ?2 AND held_reason = ?3 AND id <= ?4
             ORDER BY id LIMIT ?5) AND CASE state WHEN 'held' THEN held_reason = ?3 ELSE FALSE END
 """

@@ -151,24 +151,25 @@ class SqlStore:
 
     async def _set_back(self, step: commands.SetBack) -> int:
         moved = 0
-        async with self._settling:
-            for route in list(self.counts()):
-                found = await self._surely(partial(self._logs.unfinished, route))
-                for start in range(0, len(found), AT_ONCE):
-                    some = partial(step.deliveries, some=found[start : start + AT_ONCE])
-                    moved += await self._surely(partial(self._writer.call, some))
-            key: bytes | None = b""
-            while key is not None:
-                key = await self._surely(partial(self._writer.call, partial(step.seen, after=key), about=()))
+        for route in list(self.counts()):
+            found = await self._surely(partial(self._logs.unfinished, route))
+            for start in range(0, len(found), AT_ONCE):
+                some = partial(step.deliveries, some=found[start : start + AT_ONCE])
+                moved += await self._surely(partial(self._writer.call, some))
+        key: bytes | None = b""
+        while key is not None:
+            key = await self._surely(partial(self._writer.call, partial(step.seen, after=key), about=()))
         return moved
 
     async def _surely(self, step: Callable[[], Awaitable[T]]) -> T:
-        """One step of what must not be begun anew, which would move all of it twice: done once the store can do it."""
+        """One step of what must not be begun anew, which would move all of it twice: done once the store can do it,
+        between those of what else changes much that waits."""
         while True:
             try:
-                return await step()
+                async with self._settling:
+                    return await step()
             except Unavailable:
-                await self._clock.sleep(_AGAIN)
+                await asyncio.sleep(_AGAIN)  # the store's own clock ends whoever sleeps by it when relay is to end
 
     async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:
         async with self._settling:

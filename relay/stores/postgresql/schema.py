@@ -291,9 +291,12 @@ def store_number(connection: Connection) -> int:
     return int(found[0])
 
 
+LAST_ID = (
+    "SELECT greatest((SELECT max(id) FROM event), (SELECT max(id) FROM delivery), (SELECT max(id) FROM rejection))"
+)
+
+
 def last_id(connection: Connection) -> int:
     """The highest id in the tables; 0 in an empty store."""
-    found = connection.execute(
-        "SELECT greatest((SELECT max(id) FROM event), (SELECT max(id) FROM delivery), (SELECT max(id) FROM rejection))"
-    ).fetchone()
+    found = connection.execute(LAST_ID).fetchone()
     return 0 if found is None or found[0] is None else int(found[0])

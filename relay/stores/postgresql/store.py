@@ -36,6 +36,7 @@ from relay.stores.postgresql.committer import Committer
 from relay.stores.postgresql.connection import Session
 from relay.stores.postgresql.membership import BEAT, CHANNEL, Membership
 from relay.stores.postgresql.reader import Reader
+from relay.stores.postgresql.schema import LAST_ID
 from relay.stores.postgresql.sharing import Sharing
 from relay.stores.postgresql.transaction import Outrun
 
@@ -142,12 +143,20 @@ class PostgresStore(SqlStore):
         # Each of them may notice it of its own clock.
         if await self._alone_behind(step.now) or not await self.shared.errand("clock", _CLOCK):
             return 0
+        await self._pass_by_all()
         return await super().set_back(step)
 
     async def set_back_unseen(self, now: datetime) -> int:
-        if await self._alone_behind(now) or not await self.shared.errand("clock", _CLOCK):
+        # Whoever had the errand may have died of it; and what one has moved, another one leaves as it is.
+        if await self._alone_behind(now):
             return 0
+        await self._pass_by_all()
         return await super().set_back_unseen(now)
+
+    async def _pass_by_all(self) -> None:
+        """Others draw ids as well: what is newest is theirs, too."""
+        [(newest,)] = await self._logs.ask(LAST_ID, [])
+        self.ids.pass_by(newest or 0)
 
     async def _alone_behind(self, now: datetime) -> bool:
         """Whether it is only the clock of this process that is behind, as far as the database knows: what others have
