@@ -15,7 +15,7 @@ from relay.steps import SetBack
 from relay.store import LogQuery, Moved, Retried, WrongState
 from relay.window import batch, debounce
 from tests.contract.desk import SECOND, Desk, again, delivered, failed
-from tests.fakes import NOON
+from tests.fakes import NOON, until
 
 # -- held and released -----------------------------------------------------------------------------------------------
 
@@ -460,3 +460,17 @@ async def test_nothing_is_retried_after_an_attempt_once_something_else_has_becom
             await desk.store.record(failed(delivery, 2))
     with pytest.raises(WrongState):
         await desk.store.retry(delivery.id, desk.clock.now(), after=1)
+
+
+async def test_a_settling_that_is_superseded_ends_with_the_one_that_does_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.stores._sql.settling.AT_ONCE", 1)
+    for _ in range(5):
+        await desk.add("www")
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(desk.store.settle([], {"www": HeldReason.PAUSED}))
+        await until(lambda: desk.counts()["www"][1])
+        group.create_task(desk.store.settle([], {"www": HeldReason.DISABLED}))
+        await first
+        assert desk.counts() == {"www": (0, 5)}

@@ -57,6 +57,8 @@ class SqlStore:
         self._orders: dict[str, Order] = {}
         self._wish = Wish(frozenset(), {})
         """The newest one."""
+        self._settled = asyncio.Event()
+        """That the settling for it has ended."""
         self._settling = asyncio.Lock()
         self._pruning = asyncio.Lock()
 
@@ -102,11 +104,21 @@ class SqlStore:
         # A route may have a million deliveries: they change in steps, so that senders are answered in between. Should
         # relay end half way, the next settle goes on from there.
         wish = self._wish = Wish(frozenset(active) - kept.keys(), dict(kept))
+        over = self._settled = asyncio.Event()
+        try:
+            held, released = await self._bring_in_line(wish)
+            if self._wish != wish:  # whoever has superseded this does it all: it is not done before that is
+                await self._settled.wait()
+        finally:
+            over.set()
+        return Settled(+held, +released)
+
+    async def _bring_in_line(self, wish: Wish) -> tuple[Counter[str], Counter[str]]:
+        """How many of each route were held and released, until somebody wishes something else."""
         held: Counter[str] = Counter()
         released: Counter[str] = Counter()
         for part in await self._between(Plan(self._declare, self._judge)):
             left = None
-            # Whoever wishes something else by now does it all.
             while self._wish == wish and (left is None or left > 0):
                 done = await self._between(Step(part, self._judge, self._clock))
                 if done is None or not any(done):
@@ -116,7 +128,7 @@ class SqlStore:
                 # Counted once: others might bring it out of line as fast as it is put right here.
                 with suppress(Unavailable):  # who asks may be slow: then after the next step
                     left = await self._out_of_line(part) if left is None else left - sum(done)
-        return Settled(+held, +released)
+        return held, released
 
     async def _between(self, step: Command[T]) -> T:
         """A step, between those of what else changes much that waits: nobody waits for all of another one's."""
