@@ -285,6 +285,21 @@ async def test_a_server_that_says_nothing_is_not_waited_for(
     assert await logs.ask("SELECT 1") == [(1,)]
 
 
+async def test_closing_just_as_an_answer_comes_leaves_no_connection(
+    logs: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = logs._run
+
+    async def last(*values: Any) -> list[Any]:
+        found = await run(*values)
+        await logs.close()
+        return found
+
+    monkeypatch.setattr(logs, "_run", last)
+    assert await logs.ask("SELECT 1", []) == [(1,)]
+    assert logs._connection is None
+
+
 async def test_closing_ends_what_is_being_asked(logs: Reader, database: Database) -> None:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(outcome(logs, ENDLESS))

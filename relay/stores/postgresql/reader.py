@@ -93,7 +93,10 @@ class Reader(reader.Reader):
         while True:
             connection, fresh = await self._ready(deadline - monotonic())
             try:
-                return await self._run(connection, translated(sql), values, deadline)
+                found = await self._run(connection, translated(sql), values, deadline)
+                if self._closed and self._inside is None:  # meanwhile, and nobody comes after this
+                    await self._let_go()
+                return found
             except psycopg.Error as error:
                 if self._closed:
                     raise Unavailable(_CLOSING) from None
@@ -116,7 +119,8 @@ class Reader(reader.Reader):
                 return await cursor.fetchall() if cursor.description is not None else []
         except BaseException as error:
             # One that is given up is ended by the driver, or its connection is.
-            if self._inside is None and connection.info.transaction_status is not pq.TransactionStatus.IDLE:
+            idle = connection.info.transaction_status is pq.TransactionStatus.IDLE
+            if self._inside is None and (self._closed or not idle):
                 await self._let_go()
             if isinstance(error, psycopg.errors.QueryCanceled) and monotonic() >= deadline - 2 * _SLACK:
                 raise Unavailable(_late()) from None
@@ -175,6 +179,8 @@ class Reader(reader.Reader):
     async def _snapshot(self) -> AsyncIterator[None]:
         async with self._lock:
             await self._ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            if self._connection is None:
+                raise Unavailable(_CLOSING)
             self._inside, limit = self._connection, self._limit
             try:
                 yield
@@ -193,6 +199,9 @@ class Reader(reader.Reader):
             self._limit = limit
         except (psycopg.Error, Unavailable):
             await self._let_go()  # what was found has been found
+        else:
+            if self._closed:
+                await self._let_go()
 
     # -- the whole ---------------------------------------------------------------------------------------------------
 
