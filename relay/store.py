@@ -312,9 +312,9 @@ class Store(LogReader, Protocol):
         held, for the reason in `kept`, else `removed`; those held for such a reason whose route is active again become
         pending, due as before. What is held by hand stays so.
 
-        It ends, whatever comes or others do meanwhile, and at once where it is called again with something else: that
-        call does it all. Where several processes share the store, what all of them want of a route decides, and who
-        has saved its pause last (docs/scaling.md)."""
+        It ends, whatever comes or others do meanwhile. Where it is called again with something else, that call does it
+        all, and both end with it. Where several processes share the store, what all of them want of a route decides,
+        and who has saved its pause last (docs/scaling.md)."""
         ...
 
     async def held(self, routes: Collection[str]) -> Mapping[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -17,33 +17,18 @@ from relay.health import RouteHealth, RouteState
 from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.runtime import build
-from relay.store import Store
-from relay.stores import open_store
 from relay.stores.postgresql.membership import CHANNEL
 from tests.contract.desk import Desk
-from tests.fakes import ManualClock
 from tests.postgres import Database
 from tests.test_postgres_sharing import CONFIG, Relay, two
 from tests.test_postgres_sharing import start as start  # a fixture
 from tests.test_shared_store import WAITING, buried, wait_for
+from tests.test_shared_store import desks as desks  # a fixture
 
 MANY = 1600  # more than three steps
 ENOUGH = 12
 """Steps that are taken for those at most: a settling that takes more does not end."""
 OFF = {"www": HeldReason.DISABLED}
-
-
-@pytest.fixture
-async def desks(database: Database) -> AsyncIterator[tuple[Desk, Desk]]:
-    clock = ManualClock()
-    stores = [await open_store(database.url, clock) for _ in range(2)]
-
-    async def reopen() -> Store:
-        return stores[0]
-
-    yield Desk(stores[0], clock, reopen), Desk(stores[1], clock, reopen)
-    for store in stores:
-        await store.close()
 
 
 async def many(desk: Desk, number: int = MANY) -> None:

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from relay import journal
 from relay.metrics import NOTIFICATIONS, OUTCOMES, Metrics
 from relay.process import Process
-from tests.harness import LISTEN, PATIENCE, Received, Relay, relay_here, sink, write_config
+from tests.harness import LISTEN, Received, Relay, relay_here, sink, write_config
+from tests.several import until
 
 PROMETHEUS = Path(__file__).parent.parent.parent / "docs" / "prometheus"
 DASHBOARD = Path(__file__).parent.parent.parent / "docs" / "grafana" / "relay.json"
@@ -62,9 +63,7 @@ async def scrape(running: Relay) -> Series:
 
 
 async def scrape_when(running: Relay, condition: Any) -> Series:
-    async with asyncio.timeout(PATIENCE):
-        while not condition(found := await scrape(running)):
-            await asyncio.sleep(0.01)
+    found: Series = await until(lambda: scrape(running), condition)
     return found
 
 

@@ -247,9 +247,7 @@ async def test_a_relay_that_is_told_to_end_lets_attempts_finish_and_keeps_no_fol
             async with session.get(relay.admin + "/logs/stream", headers=bearer(READ)) as stream:
                 assert relay.process is not None
                 relay.process.terminate()
-                async with asyncio.timeout(PATIENCE):
-                    while not any(line.get("event") == "stopping" for line in relay.lines()):
-                        await asyncio.sleep(0.01)
+                await relay.said("stopping")
                 release.set()
                 async with asyncio.timeout(PATIENCE):
                     await stream.content.read()  # to its end

@@ -24,7 +24,9 @@ import pytest
 from aiohttp import web
 
 from relay import logline
+from tests import several
 from tests.cli.running import command, free_ports
+from tests.fakes import until
 from tests.harness import PATIENCE, Received, sink, write_config
 
 pytestmark = pytest.mark.long
@@ -107,9 +109,7 @@ class Daemon:
             return response.status, json.loads(await response.read())
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                await asyncio.sleep(0.01)
+        await until(condition, PATIENCE)
 
 
 @asynccontextmanager
@@ -223,9 +223,8 @@ async def everything_nasty(relay: Daemon) -> list[str]:
         (f"/{nasty}", 404),
     ):
         assert (await relay.ask("POST", path))[0] == status, path
-    async with asyncio.timeout(PATIENCE):
-        while (await relay.ask("GET", "/logs?status=pending&limit=1"))[1]["items"]:
-            await asyncio.sleep(0.02)
+    pending = "/logs?status=pending&limit=1"
+    await several.until(lambda: relay.ask("GET", pending), lambda answer: not answer[1]["items"])
     items: list[dict[str, Any]] = []
     page: dict[str, Any] = {"next": ""}
     while page["next"] is not None:  # names of a megabyte make short pages

@@ -5,7 +5,6 @@ Real answers of a relay that holds something of every kind, and requests that no
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +28,8 @@ from relay.web.admin import Admin
 from relay.web.schemas import COMPONENTS
 from relay.web.stream import STREAM
 from tests.daemon.test_admin import LATER, NEVER_AGAIN, OPERATE, READ, TOKENS, bearer, body, routes
-from tests.harness import PATIENCE, Received, Relay, relay_here, sink
+from tests.harness import Received, Relay, relay_here, sink
+from tests.several import until
 
 ENTRIES = (
     "name: good, match: {model: post}, to: {url: SINK/good}",
@@ -135,10 +135,11 @@ async def reading(folder: Path, *entries: str) -> AsyncIterator[Reader]:
 
 async def items_when(ask: Reader, query: str, condition: Callable[[list[dict[str, Any]]], object]) -> Any:
     """The items of a page, once they fulfil a condition."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition(items := (await ask("GET", f"/logs?{query}"))["items"]):
-            await asyncio.sleep(0.01)
-    return items
+
+    async def items() -> Any:
+        return (await ask("GET", f"/logs?{query}"))["items"]
+
+    return await until(items, condition)
 
 
 async def filled(ask: Reader, folder: Path) -> None:

@@ -32,6 +32,7 @@ from tests.daemon.test_admin import (
 )
 from tests.fakes import ManualClock
 from tests.harness import Received, Relay, relay_here, sink
+from tests.several import until
 
 WINDOWS = "debounce: {wait: 30s, max_wait: 10m}"
 NOBODY = "evt_00000000000000000000000000", "dlv_00000000000000000000000000"
@@ -360,9 +361,7 @@ async def test_a_pause_holds_what_waits_and_what_comes_and_resume_releases_it_in
             items = (await running.get("/logs?order=asc", **operate))["items"]
             return [(item["entry_id"], item["status"]) for item in items]
 
-        async with asyncio.timeout(10):
-            while (await shown())[0][1] == "pending":
-                await asyncio.sleep(0.01)
+        await until(shown, lambda items: items[0][1] != "pending")
         assert await shown() == [("1", "delivered"), ("2", "held"), ("3", "held"), ("4", "held")]
         health = await running.get("/health", **operate)
         assert (health["status"], health["checks"]["routes"]) == ("ok", "ok")  # somebody wanted it so

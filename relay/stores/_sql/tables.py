@@ -10,7 +10,7 @@
     mention    entries of events that are about several
     seen       by what repeated requests are known, for as long as they may come
     known      what outlives restarts of routes and sources
-    meta       the store's own number, and how much has been pruned
+    meta       the store's own number, how much has been pruned, and up to where repeats were moved
 
 Ids are those of `relay.ids`: they grow with time, and a row's creation time is in its id. Times are milliseconds since
 1970. But for `seen` there is no random key, and the queue is carried by partial indexes that hold only what is waiting.
