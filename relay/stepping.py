@@ -29,7 +29,7 @@ class Stepping:
         steps.look()
         if ahead := steps.said():
             journal.clock_set_ahead(ahead.total_seconds())
-        if steps.back is not None or steps.unseen is not None or steps.unsaved:
+        if steps.back is not None or steps.unsaved:
             self._needed.set()
 
     async def keep(self, moved: Callable[[], None]) -> None:
@@ -56,14 +56,8 @@ class Stepping:
                 raise
 
     async def _set_back(self, moved: Callable[[], None]) -> None:
-        steps, back, unseen = self._steps, self._steps.back, self._steps.unseen
-        if unseen is not None:
-            by, number = unseen, await self._store.set_back_unseen(self._clock.now())
-            steps.unseen = None
-        elif back is not None:
-            by, number = back.by, await self._store.set_back(back)
-            steps.seen_to(back)
-        else:
-            return
-        journal.clock_set_back(by.total_seconds(), number)
-        moved()
+        if (by := self._steps.back) is not None:
+            number = await self._store.set_back()
+            self._steps.seen_to(by)
+            journal.clock_set_back(by.total_seconds(), number)
+            moved()

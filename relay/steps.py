@@ -3,8 +3,8 @@
 Times are kept by the wall clock, since it is what goes on over restarts. Beside it there is the time that has really
 passed; where the two part by more than clocks are put right by, the wall clock made a step.
 
-- *Back*: what was to wait until some time would wait for that much longer. It is due as much earlier instead, in the
-  store, once (`SetBack`).
+- *Back*: what was to wait until some time would wait for that much longer. The store takes what was set when the clock
+  said more than it says now for set now (`Store.set_back`).
 - *Ahead*: what waits would seem to have waited that much longer, and be given up. Nothing is changed for it, for the
   clock may go back the next moment: the step is remembered, and counted out of the age of what is older than it. What
   was due later is due early by it.
@@ -15,7 +15,6 @@ A step back first takes back steps ahead: what was there before them is as it wa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,18 +28,6 @@ KNOWN = "clock"
 _AHEAD = timedelta(seconds=5)  # the same of steps ahead, which are only counted
 _KEPT = 16  # steps ahead that are remembered, the last ones
 _NONE = timedelta()
-
-
-@immutable
-class SetBack:
-    """The wall clock was set back `by` so much, and says `now`."""
-
-    now: datetime
-    by: timedelta
-    undone: timedelta = _NONE
-    """How much of that took back steps ahead: what was set before them (`since`) needs to be moved by the rest only."""
-    since: datetime | None = None
-    """What the clock said right after the first of those steps."""
 
 
 @immutable
@@ -71,8 +58,8 @@ class Steps:
     def __init__(self, clock: Clock, newest: datetime | None = None) -> None:
         self._clock = clock
         behind = _NONE if newest is None else newest - clock.now()
-        self.unseen = behind if behind >= BEHIND else None
-        """By how much the clock was behind what is stored at the start, until somebody has seen to it."""
+        self.back = behind if behind >= BEHIND else None
+        """By how much the clock was set back, until somebody has seen to it. At the start: is behind what is stored."""
         self.unsaved = False
         """Whether the steps ahead are others than those that were saved last."""
         self._newest = newest or clock.now()
@@ -80,8 +67,6 @@ class Steps:
         self._seen = clock.now(), clock.passed()
         self._ahead: list[Ahead] = []
         self._unsaid = _NONE
-        self.back: SetBack | None = None
-        """What nobody has seen to yet."""
 
     def look(self) -> None:
         """Compare the two clocks."""
@@ -94,30 +79,24 @@ class Steps:
             self._unsaid += now - then
             self.unsaved = True
         elif then - now >= _AHEAD:
-            self._went_back(now, then - now)
+            self._went_back(then - now)
         self._newest = max(self._newest, now)
 
-    def _went_back(self, now: datetime, by: timedelta) -> None:
-        before = self.back or SetBack(now, _NONE)
-        undone, since = before.undone, before.since
+    def _went_back(self, by: timedelta) -> None:
         left = by
         self.unsaved |= bool(self._ahead)
         while self._ahead and left > _NONE:
             last = self._ahead.pop()
-            since = last.landed if since is None else min(since, last.landed)
             less = min(last.by, left)
             if last.by > less:
                 self._ahead.append(Ahead(last.after, last.by - less, last.late))
-            left, undone = left - less, undone + less
+            left -= less
         if by >= BEHIND or self.back is not None:
-            self.back = SetBack(now, before.by + by, undone, since)
+            self.back = by if self.back is None else self.back + by
 
-    def seen_to(self, back: SetBack) -> None:
-        """What was to be done about it was done."""
-        if self.back is back:
-            self.back = None
-        elif self.back is not None:  # it was set back again meanwhile
-            self.back = replace(self.back, by=self.back.by - back.by, undone=self.back.undone - back.undone)
+    def seen_to(self, by: timedelta) -> None:
+        """What was to be done about so much was done; it may have been set back again meanwhile."""
+        self.back = None if self.back is None or self.back <= by else self.back - by
 
     def said(self) -> timedelta:
         """How far the clock went ahead since this was asked last."""

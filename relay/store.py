@@ -29,7 +29,6 @@ from relay.lane import Order
 from relay.memory import CLAIMED
 from relay.pace import Minute
 from relay.shared import Shared
-from relay.steps import SetBack
 
 STALLED = 30.0
 """Seconds in which a commit ends on any disk that works."""
@@ -321,15 +320,13 @@ class Store(LogReader, Protocol):
         """How many deliveries of each of these routes are held for its sake, asked of the store. Raises Unavailable."""
         ...
 
-    async def set_back(self, step: SetBack) -> int:
-        """The clock was set back: what would wait for that much longer is due as much earlier, and repeats are known no
-        longer than they were to be. Open windows take no more events: how long they have been open shows no longer.
-        Returns how many deliveries were moved."""
-        ...
+    async def set_back(self) -> int:
+        """The clock was set back, now or before this process began: what was set when it said more than it says now is
+        taken to have been set now, so that nothing waits for longer than it was to wait in the first place. Repeats
+        are moved likewise, once. Windows opened then take no more events: how long they have been open shows no longer.
 
-    async def set_back_unseen(self, now: datetime) -> int:
-        """The same where that was before this process began: what was set when the clock said more than `now` is taken
-        to have been set now. Returns how many deliveries were moved."""
+        It may be called again and again, and by all of several processes: what was moved is left as it is. Returns how
+        many deliveries are due earlier. Raises Unavailable; called again then it goes on."""
         ...
 
     async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:

@@ -29,7 +29,6 @@ from relay.peers import Peers
 from relay.routing import Route
 from relay.runtime import build
 from relay.sourcehealth import SourceHealth
-from relay.steps import SetBack
 from relay.store import Unavailable, WrongState
 from relay.stores.postgresql import PostgresStore, bulk, joining, membership, open_reader, open_url, opening, schema
 from relay.stores.postgresql.ahead import Ahead
@@ -1054,17 +1053,56 @@ async def test_a_server_that_takes_no_writes_is_waited_for_and_may_be_looked_at(
 # -- clocks ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_relay_whose_clock_alone_was_set_back_moves_nothing_of_others(start: Start) -> None:
+async def stepped(node: Relay, by: timedelta) -> None:
+    """Its clock says that much more than the database's."""
+    node.clock.step(datetime.now(UTC) + by - node.clock.now())
+
+
+async def test_a_relay_whose_clock_alone_is_behind_moves_nothing_of_others(start: Start) -> None:
     first, second = await two(start)
     now, hour = datetime.now(UTC), timedelta(hours=1)
+    await stepped(first, -hour)
     [delivery] = await second.add("www")
-    await second.store.record(again(delivery, now + 3 * hour))
+    await second.store.record(replace(again(delivery, now + 3 * hour), at=now))
     await until(lambda: "www" in first.counts())
+    assert await first.store.set_back() == 0
+    assert await second.store.next_due("www", now) == now.replace(microsecond=now.microsecond // 1000 * 1000) + 3 * hour
+
+
+async def test_a_relay_whose_clock_was_ahead_alone_moves_what_it_has_set_and_nothing_else(start: Start) -> None:
+    first, second = await two(start)
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    now = now.replace(microsecond=0)
+    [ahead] = await first.add("ahead")
+    [right] = await second.add("right")
+    await first.store.record(replace(again(ahead, now + 3 * hour), at=now + hour))
+    await second.store.record(replace(again(right, now + 3 * hour), at=now))
+    await until(lambda: first.counts().keys() == {"ahead", "right"})
+    await stepped(first, timedelta())
+    assert await first.store.set_back() == 1
+    assert await first.store.next_due("right", now) == now + 3 * hour
+    due = await first.store.next_due("ahead", now)
+    assert due is not None
+    assert timedelta() <= due - (now + 2 * hour) <= datetime.now(UTC) - now
+
+
+async def test_relays_whose_clocks_were_set_back_together_move_nothing_twice(start: Start) -> None:
+    first, second = await two(start)
+    now, hour = datetime.now(UTC).replace(microsecond=0), timedelta(hours=1)
+    deliveries = [(await first.add("www"))[0] for _ in range(40)]
+    for delivery in deliveries:
+        await first.store.record(replace(again(delivery, now + 2 * hour), at=now + hour))
+    await until(lambda: second.counts().get("www", (0, 0))[0] == 40)
+    for node in (first, second):
+        await stepped(node, timedelta())
+    async with asyncio.TaskGroup() as group:
+        moving = [group.create_task(node.store.set_back()) for node in (first, second)]
+    assert sum(task.result() for task in moving) >= 40
+    await stepped(second, timedelta())
+    assert await second.store.set_back() == 0, "one that could not look meanwhile"
     due = await second.store.next_due("www", now)
-    for moved in (first.store.set_back(SetBack(now - hour, hour)), first.store.set_back_unseen(now - 99 * hour)):
-        assert await moved == 0
-    assert await second.store.next_due("www", now) == due
-    assert await first.store.set_back(SetBack(now, hour)) == 1, "the database's went back as well"
+    assert due is not None
+    assert timedelta() <= due - (now + hour) <= datetime.now(UTC) - now
 
 
 async def test_a_relay_knows_how_far_its_clock_is_ahead_of_the_databases(start: Start) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from relay.steps import SetBack, Steps
+from relay.steps import Steps
 from tests.fakes import NOON, ManualClock
 
 SECOND = timedelta(seconds=1)
@@ -67,16 +67,15 @@ def test_a_step_back_is_to_be_seen_to_once() -> None:
     clock = ManualClock()
     steps = Steps(clock)
     stepped(clock, steps, -HOUR)
-    back = steps.back
-    assert back == SetBack(NOON - HOUR, HOUR)
+    assert steps.back == HOUR
     clock.advance(5)
     steps.look()
-    assert steps.back == back, "nobody has"
+    assert steps.back == HOUR, "nobody has"
     stepped(clock, steps, -2 * HOUR)
-    assert steps.back == SetBack(clock.now(), 3 * HOUR)
-    steps.seen_to(back)
-    assert steps.back == SetBack(clock.now(), 2 * HOUR), "while something was done about the first"
-    steps.seen_to(steps.back)
+    assert steps.back == 3 * HOUR
+    steps.seen_to(HOUR)
+    assert steps.back == 2 * HOUR, "while something was done about the first"
+    steps.seen_to(2 * HOUR)
     assert steps.back is None
 
 
@@ -88,8 +87,12 @@ def test_a_step_back_takes_back_one_ahead(step: timedelta) -> None:
     clock.advance(5)
     stepped(clock, steps, -step)
     assert steps.skipped(NOON - SECOND, NOON - SECOND) == timedelta()
-    back = SetBack(clock.now(), step, step, NOON + step)
-    assert steps.back == (back if step == HOUR else None), "little is not worth moving anything"
+    assert steps.back == (HOUR if step == HOUR else None), "little is not worth moving anything"
+
+
+def test_a_clock_that_is_behind_what_is_stored_at_the_start_was_set_back() -> None:
+    assert Steps(ManualClock(), newest=NOON + HOUR).back == HOUR
+    assert Steps(ManualClock(), newest=NOON + 29 * SECOND).back is None
 
 
 def test_of_a_step_back_that_is_shorter_something_is_left() -> None:
@@ -99,7 +102,7 @@ def test_of_a_step_back_that_is_shorter_something_is_left() -> None:
     stepped(clock, steps, -HOUR)
     assert steps.skipped(NOON - SECOND, NOON - SECOND) == 2 * HOUR
     stepped(clock, steps, -6 * HOUR)
-    assert steps.back == SetBack(NOON - 4 * HOUR, 7 * HOUR, 3 * HOUR, NOON + 2 * HOUR)
+    assert steps.back == 7 * HOUR
 
 
 def test_a_clock_that_was_behind_and_is_put_right_makes_nothing_younger_than_it_is() -> None:

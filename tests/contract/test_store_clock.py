@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from relay.delivery import Mark
-from relay.steps import SetBack
 from relay.store import Unavailable
-from relay.stores._sql import commands
+from relay.stores._sql import setback
 from relay.window import Grouping, batch, debounce
 from tests.contract.desk import SECOND, Desk, again
 from tests.fakes import NOON
@@ -26,10 +26,9 @@ MARK = Mark(b"entry 7", b"v1", 60 * SECOND)
 async def set_back(desk: Desk, by: timedelta, seen: bool) -> int:
     """Somebody sets the clock back, while a relay runs or while none does."""
     desk.clock.step(-by)
-    if seen:
-        return await desk.store.set_back(SetBack(desk.clock.now(), by))
-    await desk.reopen()
-    return await desk.store.set_back_unseen(desk.clock.now())
+    if not seen:
+        await desk.reopen()
+    return await desk.store.set_back()
 
 
 @pytest.mark.parametrize("grouping", [DEBOUNCE, BATCH])
@@ -88,29 +87,29 @@ async def test_a_window_that_another_clock_opened_ahead_of_this_one_waits_for_it
     assert (found.id, found.due_at) == (carrier.id, began + 10 * SECOND)
 
 
-async def test_what_was_set_before_relay_began_by_a_clock_that_was_ahead_is_moved_once(desk: Desk) -> None:
+@pytest.mark.parametrize("seen", [True, False])
+async def test_what_was_set_by_a_clock_that_was_ahead_is_moved_once(desk: Desk, seen: bool) -> None:
     soon, late = (await desk.add("www"))[0], (await desk.add("www"))[0]
     await desk.store.record(again(soon, NOON + 60 * SECOND))
     await desk.store.record(again(late, NOON + 2 * HOUR))
     before = NOON - DAY  # it is taken for NOON and a second, when they were recorded
-    assert await set_back(desk, DAY, seen=False) == 2
+    assert await set_back(desk, DAY, seen) == 2
     assert await desk.store.next_due("www", before) == before + 59 * SECOND
     assert await desk.store.next_due("www", before + 59 * SECOND) == before + 2 * HOUR - SECOND
     desk.wait(30)
-    assert await desk.store.set_back_unseen(desk.clock.now()) == 0
+    assert await desk.store.set_back() == 0
     assert await desk.store.next_due("www", before) == before + 59 * SECOND
 
 
 async def test_a_step_ahead_and_back_leaves_all_as_it_was(desk: Desk) -> None:
     [waits, due] = await desk.add("www", "due")
-    await desk.store.record(again(waits, NOON + 2 * HOUR))
+    await desk.store.record(replace(again(waits, NOON + 2 * HOUR), at=NOON))
     desk.clock.step(HOUR)
     since = desk.clock.now()
     [later] = await desk.add("www")
     await desk.store.record(replace(again(later, since + 60 * SECOND), at=since))
     desk.clock.step(-HOUR)
-    back = SetBack(desk.clock.now(), HOUR, undone=HOUR, since=since)
-    assert await desk.store.set_back(back) == 1, "only what came in between"
+    assert await desk.store.set_back() == 1, "only what came in between"
     assert await desk.store.next_due("www", NOON) == NOON + 60 * SECOND
     assert await desk.store.next_due("www", NOON + 60 * SECOND) == NOON + 2 * HOUR
     [found] = await desk.claim("due")
@@ -166,7 +165,7 @@ async def test_a_long_known_repeat_is_moved_once_however_often_relay_starts(desk
     desk.clock.step(-12 * HOUR)
     for _ in range(4):
         await desk.reopen()
-        await desk.store.set_back_unseen(desk.clock.now())
+        await desk.store.set_back()
         desk.wait(3600)
     desk.wait(19 * 3600)
     assert await repeated()
@@ -174,30 +173,107 @@ async def test_a_long_known_repeat_is_moved_once_however_often_relay_starts(desk
     assert not await repeated()
 
 
-@pytest.mark.parametrize("failing", range(4))
-async def test_a_set_back_that_the_store_cannot_finish_at_once_moves_nothing_twice(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, failing: int
+class Failing:
+    """A store that fails in one of the steps in which it moves things, before or after it was done."""
+
+    def __init__(self, desk: Desk, monkeypatch: pytest.MonkeyPatch, step: int, done: bool) -> None:
+        writer = desk.store._writer  # type: ignore[attr-defined]
+        self._call, self._left, self._done = writer.call, step, done
+        monkeypatch.setattr(writer, "call", self)
+
+    async def __call__(self, command: Any, **options: Any) -> Any:
+        if getattr(command, "func", None) not in (setback.set_back, setback.move_repeats):
+            return await self._call(command, **options)
+        self._left -= 1
+        if self._left != -1:
+            return await self._call(command, **options)
+        if self._done:
+            await self._call(command, **options)
+        raise Unavailable("the connection is gone")
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("step", range(16))
+async def test_a_set_back_that_is_broken_off_is_gone_on_with(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, step: int, done: bool
 ) -> None:
-    monkeypatch.setattr("relay.stores._sql.store.AT_ONCE", 1)
-    monkeypatch.setattr("relay.stores._sql.store._AGAIN", 0)
-    for _ in range(3):
-        [delivery] = await desk.add("www")
-        await desk.store.record(again(delivery, NOON + 3 * DAY))
-    writer = desk.store._writer  # type: ignore[attr-defined]
-    real, calls, failed = writer.call, list[object](), list[object]()
+    monkeypatch.setattr(setback, "AT_ONCE", 1)
+    marks = [replace(MARK, key=b"%d" % number) for number in range(3)]
+    for mark in marks:
+        event = desk.about()
+        owed = desk.owed(event, "marked")
+        await desk.store.add(event, [owed], mark)
+        await desk.store.record(again(owed.delivery, NOON + 3 * DAY))
+    desk.paused.add("other")
+    [held] = await desk.add("other")
+    await desk.settle("marked", "other")
+    desk.clock.step(timedelta(seconds=-30))  # repeats would still be known if they were moved twice
+    with monkeypatch.context() as patch:
+        Failing(desk, patch, step, done)
+        with suppress(Unavailable):
+            await desk.store.set_back()
+    if step % 2:
+        await desk.reopen()
+    await desk.store.set_back()
+    now = desk.clock.now()
+    assert await desk.store.next_due("marked", now) == now + 3 * DAY - SECOND
+    desk.paused.clear()
+    await desk.settle("marked", "other")
+    assert await desk.claimed("other") == [held.id]
+    for seconds, known in ((59, True), (1, False)):
+        desk.wait(seconds)
+        for mark in marks:
+            event = desk.about()
+            assert (await desk.store.add(event, [desk.owed(event, "marked")], mark)).duplicate is known
 
-    async def call(command: Any, *values: Any, **options: Any) -> Any:
-        if isinstance(getattr(getattr(command, "func", None), "__self__", None), commands.SetBack):
-            calls.append(command)
-        if len(calls) == failing + 1 and not failed:
-            failed.append(command)
-            raise Unavailable("the disk is full")
-        return await real(command, *values, **options)
 
-    monkeypatch.setattr(writer, "call", call)
+async def test_what_is_set_by_the_clock_as_it_is_now_is_left_as_it_is_while_others_are_moved(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [held, waits] = await desk.add("www", "zzz")
+    desk.paused.add("www")
+    await desk.settle("www", "zzz")
+    await desk.store.record(again(waits, NOON + 2 * DAY))
+    desk.wait(DAY.total_seconds())
+    desk.clock.step(-DAY + 60 * SECOND)  # it was held by then, by the clock as it is now
+    real = desk.store._set_back  # type: ignore[attr-defined]
+    walked = list[object]()
+
+    async def walk(part: setback.Walk) -> int:
+        if not walked:
+            desk.wait(20)
+            desk.paused.clear()
+            await desk.settle("www", "zzz")
+            await desk.store.record(replace(again(waits, desk.clock.now() + 30 * SECOND, 2), at=desk.clock.now()))
+        walked.append(part)
+        return cast(int, await real(part))
+
+    monkeypatch.setattr(desk.store, "_set_back", walk)
+    await desk.store.set_back()
+    assert walked
+    [found] = await desk.claim()
+    assert (found.id, desk.clock.now() - found.first_due <= 60 * SECOND) == (held.id, True)
+    assert await desk.store.next_due("zzz", desk.clock.now()) == desk.clock.now() + 30 * SECOND
+
+
+async def test_what_is_held_where_the_walk_has_been_is_moved_as_well(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [delivery] = await desk.add("www")
+    await desk.pause()
     desk.clock.step(-DAY)
-    assert await desk.store.set_back(SetBack(desk.clock.now(), DAY)) == 3
-    assert await desk.store.next_due("www", NOON) == NOON + 2 * DAY
+    real = desk.store._set_back  # type: ignore[attr-defined]
+    walked = list[object]()
+
+    async def walk(part: setback.Walk) -> int:
+        if len(walked) == 1:  # what is pending was looked at
+            await desk.resume()
+        walked.append(part)
+        return cast(int, await real(part))
+
+    monkeypatch.setattr(desk.store, "_set_back", walk)
+    assert await desk.store.set_back() == 1
+    assert await desk.claimed() == [delivery.id]
 
 
 async def test_a_start_while_the_clock_is_behind_leaves_windows_open_that_were_opened_since(desk: Desk) -> None:
@@ -206,7 +282,7 @@ async def test_a_start_while_the_clock_is_behind_leaves_windows_open_that_were_o
     desk.groupings["www"] = DEBOUNCE
     carrier = await desk.tell()
     await desk.reopen()
-    await desk.store.set_back_unseen(desk.clock.now())
+    await desk.store.set_back()
     await desk.tell()
     [found] = await desk.store.windows()
     assert (found.id, len(found.events)) == (carrier.id, 2)
@@ -218,7 +294,7 @@ async def test_what_is_held_while_it_is_to_be_moved_is_moved_all_the_same(desk: 
     desk.clock.step(-DAY)
     await desk.reopen()
     await desk.pause()
-    await desk.store.set_back_unseen(desk.clock.now())
+    await desk.store.set_back()
     await desk.resume()
     due = await desk.store.next_due("www", desk.clock.now())
     assert due is not None

@@ -11,7 +11,6 @@ import pytest
 from relay.delivery import HeldReason, State, Trigger
 from relay.ids import DeliveryId, EventId
 from relay.lane import Order
-from relay.steps import SetBack
 from relay.store import LogQuery, Moved, Retried, WrongState
 from relay.window import batch, debounce
 from tests.contract.desk import SECOND, Desk, again, delivered, failed
@@ -422,17 +421,6 @@ async def test_what_was_retried_while_it_was_sent_is_still_recorded(desk: Desk) 
     await desk.store.retry(delivery.id, NOON)
     (found,) = await desk.claim()
     assert found == replace(delivery, attempts=1, tries=1, trigger=Trigger.MANUAL)
-
-
-async def test_a_clock_that_is_set_back_puts_nothing_off(desk: Desk) -> None:
-    soon, late = (await desk.add("www"))[0], (await desk.add("www"))[0]
-    await desk.store.record(again(soon, NOON + 60 * SECOND))
-    await desk.store.record(again(late, NOON + 7200 * SECOND))
-    day = timedelta(days=1)
-    assert await desk.store.set_back(SetBack(NOON - day, day)) == 2
-    assert [found.id for found in await desk.store.claim("www", None, NOON - day + 60 * SECOND, 9, ())] == [soon.id]
-    assert await desk.store.next_due("www", NOON - day + 60 * SECOND) == NOON - day + 7200 * SECOND
-    assert await desk.store.set_back(SetBack(NOON, day)) == 0, "nothing waits for so long"
 
 
 async def test_a_retry_after_an_attempt_is_of_what_waits_as_that_attempt_left_it(desk: Desk) -> None:

@@ -49,7 +49,7 @@ async def look(relay: Relay) -> None:
     steps = dispatcher._stepping._steps
     seen = steps._seen
     dispatcher._schedule._woken.set()  # it looks every few seconds, and whenever it is woken
-    await until(lambda: steps._seen is not seen and steps.back is None and steps.unseen is None and not steps.unsaved)
+    await until(lambda: steps._seen is not seen and steps.back is None and not steps.unsaved)
 
 
 def attempted(number: int) -> Callable[[list[dict[str, Any]]], object]:

@@ -30,9 +30,8 @@ from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order, lane, supersedes
 from relay.pace import Minute
-from relay.steps import SetBack
 from relay.store import STALLED, Counts, DeliveryDetail, LogQuery, Moved, Page, Pruned, Retried, Settled, Unavailable
-from relay.stores._sql import commands, lanes, rows
+from relay.stores._sql import commands, lanes, rows, setback
 from relay.stores._sql.changes import Changed
 from relay.stores._sql.connection import Command, Connection
 from relay.stores._sql.joining import Adding
@@ -41,7 +40,6 @@ from relay.stores._sql.settling import AT_ONCE, FOR_ITS_ROUTE, Part, Plan, Step,
 from relay.stores._sql.writer import Writer
 
 T = TypeVar("T")
-_AGAIN = 1.0  # seconds between tries of a step that the store cannot do
 
 
 class SqlStore:
@@ -130,10 +128,10 @@ class SqlStore:
                     left = await self._out_of_line(part) if left is None else left - sum(done)
         return held, released
 
-    async def _between(self, step: Command[T]) -> T:
+    async def _between(self, step: Command[T], **options: Any) -> T:
         """A step, between those of what else changes much that waits: nobody waits for all of another one's."""
         async with self._settling:
-            return await self._writer.call(step)
+            return await self._writer.call(step, **options)
 
     async def _out_of_line(self, part: Part) -> int:
         """How many of a route are; with what came since, which is left as it is."""
@@ -153,35 +151,23 @@ class SqlStore:
         found = await self._logs.held_for(routes)
         return {route: found.get(route, 0) for route in routes}
 
-    async def set_back(self, step: SetBack) -> int:
-        by, undone = (round(part.total_seconds() * 1000) for part in (step.by, step.undone))
-        since = 0 if step.since is None else to_ms(step.since)
-        return await self._set_back(commands.SetBack(to_ms(step.now), by, by - undone, since, self.ids.newest))
-
-    async def set_back_unseen(self, now: datetime) -> int:
-        return await self._set_back(commands.SetBack(to_ms(now), 0, 0, 0, self.ids.newest, unseen=True))
-
-    async def _set_back(self, step: commands.SetBack) -> int:
-        moved = 0
-        for route in list(self.counts()):
-            found = await self._surely(partial(self._logs.unfinished, route))
-            for start in range(0, len(found), AT_ONCE):
-                some = partial(step.deliveries, some=found[start : start + AT_ONCE])
-                moved += await self._surely(partial(self._writer.call, some))
-        key: bytes | None = b""
-        while key is not None:
-            key = await self._surely(partial(self._writer.call, partial(step.seen, after=key), about=()))
+    async def set_back(self) -> int:
+        moved, upto = 0, self.ids.newest
+        for _ in range(2):  # what is held or released meanwhile may be passed by in one
+            for route in list(self.counts()):
+                moved += sum([await self._set_back(walk) for walk in setback.walks(route)])
+        while await self._between(partial(setback.move_repeats, clock=self._clock, upto=upto), about=()):
+            pass
         return moved
 
-    async def _surely(self, step: Callable[[], Awaitable[T]]) -> T:
-        """One step of what must not be begun anew, which would move all of it twice: done once the store can do it,
-        between those of what else changes much that waits."""
-        while True:
-            try:
-                async with self._settling:
-                    return await step()
-            except Unavailable:
-                await asyncio.sleep(_AGAIN)  # the store's own clock ends whoever sleeps by it when relay is to end
+    async def _set_back(self, walk: setback.Walk) -> int:
+        """How many of these deliveries are due earlier."""
+        moved = 0
+        after: tuple[int, ...] | None = walk.first
+        while after is not None:
+            some, after = await self._between(partial(setback.set_back, walk=walk, after=after, clock=self._clock))
+            moved += some
+        return moved
 
     async def follow(self, orders: Mapping[str, Order], sending: Collection[DeliveryId] = ()) -> None:
         async with self._settling:

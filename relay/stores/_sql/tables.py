@@ -29,8 +29,8 @@ ASIDE = "state = 'failed' OR state = 'cancelled' OR state = 'merged'"
 PRUNED_UP_TO = "pruned_up_to"
 """In `meta`: the newest event that was pruned. Of older ones it is not known any more what came after them."""
 
-REPEATS_MOVED_UP_TO = "repeats_moved_up_to"
-"""In `meta`: the newest event by whose repeats it was seen to that the clock was set back."""
+REPEATS_MOVED = "repeats_moved"
+"""In `meta`: how far it was seen to by what repeats are known that the clock was set back (`setback`)."""
 
 PRUNED_DELIVERIES_UP_TO = "pruned_deliveries_up_to"
 """In `meta`: the newest delivery that was pruned. No newer one may be missing."""

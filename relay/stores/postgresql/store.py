@@ -20,7 +20,7 @@ from relay.ids import DeliveryId, EventId, Ids
 from relay.jsontext import dumps
 from relay.lane import Order
 from relay.memory import CLAIMED
-from relay.steps import BEHIND, SetBack
+from relay.steps import BEHIND
 from relay.store import STALLED, Haste, Pruned, Settled, StoreStatus, Unavailable, quickly
 from relay.stores._sql import reader as reading
 from relay.stores._sql import rows
@@ -42,7 +42,6 @@ from relay.stores.postgresql.transaction import Outrun
 
 _OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
 _LETTING_GO, _LOOKING = 1.0, 0.01  # seconds for another process to let go of what was recalled; between two looks
-_CLOCK = timedelta(minutes=1)
 
 _LET_GO = "UPDATE delivery SET owner = NULL WHERE id = $1 AND owner = ANY($2) AND state <> 'pending'"
 _IN_OTHER_HANDS = """
@@ -139,24 +138,13 @@ class PostgresStore(SqlStore):
         values = [list(deliveries), list(mine), living.upto, list(living.ids)]
         return [row[0] for row in connection.bulk(_IN_OTHER_HANDS, values)]
 
-    async def set_back(self, step: SetBack) -> int:
-        # Each of them may notice it of its own clock.
-        if await self._alone_behind(step.now) or not await self.shared.errand("clock", _CLOCK):
+    async def set_back(self) -> int:
+        # Each of them may notice it of its own clock, at its own time: what one has moved, another one leaves as it is.
+        if await self._alone_behind(self._clock.now()):
             return 0
-        await self._pass_by_all()
-        return await super().set_back(step)
-
-    async def set_back_unseen(self, now: datetime) -> int:
-        # Whoever had the errand may have died of it; and what one has moved, another one leaves as it is.
-        if await self._alone_behind(now):
-            return 0
-        await self._pass_by_all()
-        return await super().set_back_unseen(now)
-
-    async def _pass_by_all(self) -> None:
-        """Others draw ids as well: what is newest is theirs, too."""
         [(newest,)] = await self._logs.ask(LAST_ID, [])
-        self.ids.pass_by(newest or 0)
+        self.ids.pass_by(newest or 0)  # others draw ids as well: what is newest is theirs, too
+        return await super().set_back()
 
     async def _alone_behind(self, now: datetime) -> bool:
         """Whether it is only the clock of this process that is behind, as far as the database knows: what others have
