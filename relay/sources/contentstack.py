@@ -186,7 +186,7 @@ class Adapter:
             f"{module}.{event}" if module and event else module or event,
             (change,),
             occurred_at=parse_rfc3339(body.get("triggered_at")),
-            environment=_named(at(data, "environment"), "name", "uid"),
+            environment=_environment(data),
             branch=branch,
             locale=said(at(data, "locale")) or said(at(data, "entry", "locale")) or _published_locale(data),
             extra=extra,
@@ -195,10 +195,11 @@ class Adapter:
     def mark(self, inbound: Inbound, description: Description) -> Mark | None:
         # A second publish may have the body of the first: it is a repeat only while nothing else was said of the entry.
         entry = description.common
-        if entry.entry_id is None:
+        body = inbound.object()
+        if entry.entry_id is None or _where_untold(body):
             return None
         about = [description.environment, description.branch, description.locale, entry.model, entry.entry_id]
-        says = {key: value for key, value in inbound.object().items() if key != "triggered_at"}
+        says = {key: value for key, value in body.items() if key != "triggered_at"}
         return Mark(dedup.digest(canonical(about)), dedup.digest(canonical(says)), _REPEATS)
 
 
@@ -286,6 +287,19 @@ def _verb(event: str | None, data: Any) -> tuple[str | None, str]:
     if not phase and isinstance(status, str):
         phase = _PHASES.get(status.casefold(), "")
     return _VERBS.get(verb, verb), phase
+
+
+def _where_untold(body: dict[str, Any]) -> bool:
+    """Whether an entry or asset was published or unpublished, without a word of where to or from. So are assets of a
+    release: deployed to staging and then to production, or once more after they were taken back, they look the same,
+    also where a `map` says one environment for all."""
+    module, event, data = said(body.get("module")), said(body.get("event")), body.get("data")
+    content = module in _ENTRIES or module == "asset"
+    return content and _verb(event, data)[0] in _PUBLISHED and _environment(data) is None
+
+
+def _environment(data: Any) -> str | None:
+    return _named(at(data, "environment"), "name", "uid")
 
 
 def _named(value: object, *keys: str) -> str | None:

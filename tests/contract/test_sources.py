@@ -399,7 +399,8 @@ def test_what_was_recorded_as_one_delivery_has_one_mark() -> None:
 
 def contentstack(event: str, triggered_at: str = "2026-11-23T20:00:00.000Z", **data: Any) -> Inbound:
     entry = {"entry": {"uid": "e", "title": "x"}, "content_type": {"uid": "post"}, "locale": "en"}
-    return request({"module": "entry", "event": event, "triggered_at": triggered_at, "data": entry | data})
+    where = {"environment": {"name": "production"}}
+    return request({"module": "entry", "event": event, "triggered_at": triggered_at, "data": entry | where | data})
 
 
 def test_contentstacks_publish_unpublish_publish_is_three_events_of_one_entry() -> None:
@@ -433,9 +434,41 @@ def test_only_the_time_at_the_top_of_contentstacks_body_does_not_count() -> None
     assert marks(source, one).value != marks(source, other).value
 
 
-def test_a_contentstack_event_about_no_entry_is_never_a_repeat() -> None:
-    body = {"module": "bulk", "event": "publish.completed", "data": {"count": 5}}
-    assert marked(named("contentstack"), request(body)) is None
+@pytest.mark.parametrize("fixture", ["asset-publish-via-release", "duplicate-keys"])
+@pytest.mark.parametrize("config", [{}, {"map": {"environment": "'production'"}}])
+@pytest.mark.parametrize("event", ["publish", "unpublish", "publish.start", "publish.fail", "unpublish.success"])
+def test_a_contentstack_publish_that_does_not_say_where_is_never_a_repeat(
+    fixture: str, config: dict[str, Any], event: str
+) -> None:
+    told = recorded(RECORDED / "contentstack" / f"{fixture}.json").inbound.object()
+    assert marked(named("contentstack", **config), request(told | {"event": event})) is None
+
+
+@pytest.mark.parametrize(
+    "fixture", ["asset-publish", "entry-publish-via-release", "asset-update", "entry-delete", "environment-string"]
+)
+def test_what_else_happened_to_a_contentstack_entry_is_repeated_by_an_equal_body(fixture: str) -> None:
+    told = recorded(RECORDED / "contentstack" / f"{fixture}.json").inbound.object()
+    source = named("contentstack")
+    later = request(told | {"triggered_at": "2024-11-23T12:00:05.000Z"})
+    assert marks(source, request(told)) == marks(source, later)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "known"),
+    [
+        ("release-deploy", True),
+        ("branch-create-initiated", True),
+        ("taxonomy-update", True),
+        ("bulk-publish-completed", False),
+        ("app-installation-upgrade", False),
+    ],
+)
+def test_a_contentstack_event_without_an_entry_id_is_never_a_repeat_and_all_that_has_one_may_be(
+    fixture: str, known: bool
+) -> None:
+    told = recorded(RECORDED / "contentstack" / f"{fixture}.json").inbound.object()
+    assert (marked(named("contentstack"), request(told)) is not None) is known
 
 
 def test_two_equal_publishes_of_a_story_are_two_events() -> None:

@@ -82,6 +82,21 @@ async def test_publish_unpublish_publish_of_one_entry_are_three_and_a_retried_on
         await destination.wait_count(3)
 
 
+async def test_a_release_deployed_to_staging_and_to_production_has_its_assets_delivered_twice(tmp_path: Path) -> None:
+    recorded = Path(__file__).parent.parent / "samples" / "contentstack" / "asset-publish-via-release.json"
+    told = json.loads(json.loads(recorded.read_text())["body"])
+
+    def deployed(at: int) -> Inbound:
+        body = json.dumps(told | {"triggered_at": f"2026-11-26T10:0{at}:00.000Z"}).encode()
+        return request_for(made(tmp_path).sources["stack"], None, body, datetime.now(UTC))
+
+    async with sink() as destination, relay_here(tmp_path, config(destination.url)) as relay:
+        answers = [await send(relay, "/in/stack", deployed(at)) for at in (0, 5)]
+        assert answers[0]["id"] != answers[1]["id"]
+        assert [answer["duplicate"] for answer in answers] == [False, False]
+        await destination.wait_count(2)
+
+
 async def test_a_redelivery_is_routed_anew_once_the_filter_was_mended(tmp_path: Path) -> None:
     wrong = ", match: {event: 'psuh'}"
     async with sink() as destination, relay_here(tmp_path, config(destination.url, wrong)) as relay:
