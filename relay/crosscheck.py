@@ -179,7 +179,8 @@ class CrossCheck:
             match = _mapping(raw.get("match"))
             self._types((*place, "match"), match, selected)
             never, knows_actions = self._never(selected)
-            for where, message in unmatchable.reasons((*place, "match"), match, never, knows_actions):
+            omitted = self._omitted(selected)
+            for where, message in unmatchable.reasons((*place, "match"), match, never, knows_actions, omitted):
                 self._warning(where, message)
             self._never_told_apart(place, raw, never)
         elif not self._raw_sources:
@@ -241,6 +242,24 @@ class CrossCheck:
             never = unsaid if never is None else never & unsaid
             knows_actions = knows_actions and adapter.own_actions and "action" not in _mapping(mapped)
         return never or frozenset(), knows_actions
+
+    def _omitted(self, selected: list[str]) -> dict[str, frozenset[str]]:
+        """Fields that events of these sources may have, with the actions of which none has them."""
+        if any(name not in self._adapters for name in selected):
+            return {}
+        found: dict[str, frozenset[str]] = {}
+        for field in sorted({field for name in selected for field in self._sources[name].omits}):
+            of_each = (self._omitted_of(name, field) for name in selected)
+            found[field] = frozenset.intersection(*(actions for actions in of_each if actions is not None))
+        return found
+
+    def _omitted_of(self, name: str, field: str) -> frozenset[str] | None:
+        """The actions of which no event of a source has a field; None for all there are."""
+        mapped = _mapping(self._raw_sources[name].get("map"))
+        if field not in mapped and field in self._adapters[name].never:
+            return None
+        unknown = field in mapped or "action" in mapped
+        return frozenset() if unknown else self._sources[name].omits.get(field, frozenset())
 
     def _never_told_apart(self, place: Path, raw: Mapping[str, Any], never: frozenset[str]) -> None:
         """Lanes and windows by what none of the route's sources ever says."""

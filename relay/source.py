@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cache, cached_property
 from types import ModuleType
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import BeforeValidator
 
@@ -94,6 +94,9 @@ def _dedup(value: object) -> object:
 
 class SourceConfig(Section):
     """Keys of every source. Subclasses add their proofs and say with `proofs()` which are configured."""
+
+    omits: ClassVar[Mapping[str, frozenset[str]]] = {}
+    """Fields of the description that events of some actions never have, with these actions."""
 
     type: str
     verify: Literal["none"] | None = None

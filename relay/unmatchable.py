@@ -17,18 +17,24 @@ _ACTIONS = (
 
 
 def reasons(
-    place: Path, match: Mapping[str, Any], never: Collection[str], knows_actions: bool
+    place: Path,
+    match: Mapping[str, Any],
+    never: Collection[str],
+    knows_actions: bool,
+    omitted: Mapping[str, Collection[str]],
 ) -> Iterator[tuple[Path, str]]:
     """What is wrong with a `match`, and where.
 
     `never` are the fields that none of the sources ever says; `knows_actions` is whether all of them speak of actions
-    in relay's own words.
+    in relay's own words; `omitted` are fields with the actions of which no event has them.
     """
     yield from _of_keys(place, match, never, knows_actions)
+    yield from _of_omitted(place, match, (match,), omitted)
     alternatives = match.get("any")
     for number, entry in enumerate(alternatives if isinstance(alternatives, list) else ()):
         if isinstance(entry, dict):
             yield from _of_keys((*place, "any", number), entry, never, knows_actions)
+            yield from _of_omitted((*place, "any", number), entry, (match, entry), omitted)
 
 
 def _of_keys(
@@ -48,6 +54,20 @@ def _of_keys(
                 word = text.removeprefix("!")
                 if word.isidentifier() and _base(word) not in _ACTIONS and nearest(word, _ACTIONS) is not None:
                     yield (*place, key), f"no action is called '{word}'{did_you_mean(word, _ACTIONS)}"
+
+
+def _of_omitted(
+    place: Path, keys: Mapping[str, Any], asked: Collection[Mapping[str, Any]], omitted: Mapping[str, Collection[str]]
+) -> Iterator[tuple[Path, str]]:
+    """Actions that are named beside a field which no event of them has; `asked` is all that must hold together."""
+    for field, actions in omitted.items():
+        lists = [texts for part in asked if (texts := _patterns(part.get(field)))]
+        if all(Patterns(texts).takes(None) for texts in lists):
+            continue
+        for text in _patterns(keys.get("action")):
+            if text.casefold() in actions:
+                message = f"'{text}' takes nothing: no such event of this route's sources has {named(field)}, which is"
+                yield (*place, "action"), f"{message} asked for besides (give it an entry of its own in any)"
 
 
 def _patterns(raw: object) -> list[str]:

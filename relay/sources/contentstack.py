@@ -15,9 +15,10 @@ Every attempt of a delivery is dated and signed anew.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
 
@@ -78,6 +79,8 @@ PublicKeys = Annotated[tuple[Annotated[str, WrapValidator(_pem)], ...], BeforeVa
 
 class Config(proofschema.HeaderProofs):
     """A webhook of a Contentstack stack."""
+
+    omits: ClassVar[Mapping[str, frozenset[str]]] = {"environment": frozenset({"create", "update", "delete"})}
 
     type: Literal["contentstack"]
     public_key: PublicKeys | None = None
