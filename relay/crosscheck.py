@@ -132,6 +132,8 @@ class CrossCheck:
         if config.rate_limit is not None and not self._adapters[name].retries:
             message = f"{config.type} never sends again what a rate_limit refused: events will be lost"
             self._warning((*place, "rate_limit"), message)
+        for key, message in config.ill_taken():
+            self._warning((*place, key), message)
         self._dedup_key((*place, "dedup", "key"), config, self._adapters[name])
         exposure.of_source(place, proofs, self._sections.get("server"), self._warning)
 

@@ -113,6 +113,10 @@ class SourceConfig(Section):
     def proofs(self) -> tuple[str, ...]:
         """The keys of the proofs that this source's config sets: none is an error unless `verify: none`."""
 
+    def ill_taken(self) -> Iterator[tuple[str, str]]:
+        """Keys by which relay would give this sender answers that do harm there, and what harm."""
+        yield from ()
+
 
 class SourceAdapter(Protocol):
     """How one type of sender is verified and understood."""

@@ -9,6 +9,7 @@ not documented: so there is no tolerance unless one of 30 minutes or more is set
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
@@ -47,6 +48,10 @@ class Config(SourceConfig):
 
     def proofs(self) -> tuple[str, ...]:
         return proofschema.configured(self, "secret")
+
+    def ill_taken(self) -> Iterator[tuple[str, str]]:
+        if self.rate_limit is not None:
+            yield "rate_limit", "Hygraph sends nothing else until what this refuses is taken, or given up by it"
 
 
 class _Signed(NamedTuple):

@@ -43,6 +43,13 @@ class Config(proofschema.HeaderProofs):
     def proofs(self) -> tuple[str, ...]:
         return proofschema.configured(self, "secret", "token", "headers")
 
+    def ill_taken(self) -> Iterator[tuple[str, str]]:
+        off = "and turns the webhook off after five in a row"
+        if self.respond == 202:
+            yield "respond", f"Prismic takes anything but 200 for a failure, {off}"
+        if self.rate_limit is not None:
+            yield "rate_limit", f"Prismic counts each request that this refuses as a failure, {off}"
+
 
 class BodySecret(proof.BodySecret):
     """The secret, in a body that has to be an object."""
