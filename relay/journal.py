@@ -51,6 +51,10 @@ class Log:
         """All is well."""
         self._say("info", event, facts)
 
+    def always(self, event: str, **facts: Any) -> None:
+        """All is well, and it is said at any level."""
+        self._write_down("info", event, facts)
+
     def warning(self, event: str, **facts: Any) -> None:
         """Somebody should know."""
         self._say("warning", event, facts)
@@ -68,8 +72,10 @@ class Log:
         self._say("error", event, facts, "".join(traceback.format_exception(error)))
 
     def _say(self, level: str, event: str, facts: dict[str, Any], exception: str | None = None) -> None:
-        if LEVELS[level] < self._least:
-            return
+        if LEVELS[level] >= self._least:
+            self._write_down(level, event, facts, exception)
+
+    def _write_down(self, level: str, event: str, facts: dict[str, Any], exception: str | None = None) -> None:
         line = _headed(level, event, facts)
         if exception is not None:
             line["exception"] = exception.removesuffix("\n")
@@ -384,8 +390,8 @@ outlet.missing = log_lines_lost
 
 
 def manual(action: str, who: str, **facts: object) -> None:
-    """Someone acted by hand."""
-    _log.info("manual_action", action=action, who=who, **facts)
+    """Someone acted by hand: whatever `log.level` is, who it was can be found."""
+    _log.always("manual_action", action=action, who=who, **facts)
 
 
 def manual_refused(action: str, who: str | None, status: int, detail: str | None) -> None:

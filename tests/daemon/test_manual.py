@@ -189,3 +189,9 @@ async def test_without_tokens_it_was_anonymous(tmp_path: Path, capsysbinary: pyt
         ("manual_action", "anonymous"),
         ("manual_refused", "anonymous"),
     ]
+
+
+async def test_who_did_it_is_written_at_any_level(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    async with relay_and_sink(tmp_path, "name: r, to: {url: SINK}", head="log: {level: error}\n") as (running, _):
+        await running.ask("POST", "/routes/r/pause")
+    assert [(line["event"], line["action"]) for line in lines(capsysbinary)] == [("manual_action", "pause")]
