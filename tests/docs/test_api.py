@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from relay.web.admin import Admin
-from relay.web.operation import Operation
-from relay.web.schemas import COMPONENTS
+from relay.web.operation import JSON, Operation
+from relay.web.schemas import COMPONENTS, Schema
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGE = (DOCS / "api.md").read_text()
@@ -36,6 +36,25 @@ def test_a_section_has_all_parameters_and_all_answers_and_no_others(operation: O
     known = (*operation.names, *operation.parameters, *operation.filters)
     assert parameters == {parameter.name for parameter in known}
     assert sorted(map(int, answers)) == sorted({*operation.answers, *operation.refused_with()})
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_a_section_has_the_keys_of_each_answer(operation: Operation) -> None:
+    table = rows(SECTIONS[operation.title])
+    for status, answer in operation.answers.items():
+        [text] = [row[1] for row in table if row[0] == str(status)]
+        told = set(re.findall(r"`(\{[^`]*\}|[A-Z][A-Za-z]+)`", text))
+        assert told == (shapes(answer.content[JSON]) if JSON in answer.content else set()), status
+
+
+def shapes(schema: Schema) -> set[str]:
+    """An answer as the page tells it: the name of its schema, or its keys in their order."""
+    if "$ref" in schema:
+        return {schema["$ref"].rpartition("/")[2]}
+    if "oneOf" in schema:
+        return set().union(*map(shapes, schema["oneOf"]))
+    keys = ", ".join(f'"{key}"' for key in schema.get("properties", ()))
+    return {f"{{{keys}}}"} if keys else set()
 
 
 def test_every_schema_that_the_page_names_exists() -> None:
