@@ -43,7 +43,7 @@ TREE = {
                         ("storyblok", "strapi", "contentstack", "prismic", "hygraph", "others")],
     "Recipes": ["docs/recipes/README", "docs/recipes/*"],
     "Configuration": ["docs/configuration", "docs/reference/configuration"],
-    "Operating": ["docs/operating", "docs/cli", "docs/dashboard", "docs/api", "docs/SECURITY",
+    "Operating": ["docs/operating", "docs/proxies", "docs/cli", "docs/dashboard", "docs/api", "docs/SECURITY",
                   "docs/reliability", "docs/attacks", "docs/performance", "docs/scaling", "CHANGELOG"],
     "Inside": ["docs/architecture", "docs/words", "docs/extending/README", "docs/extending/*",
                "docs/decisions/README", "docs/decisions/*"],

@@ -186,7 +186,7 @@ def examples() -> list[tuple[str, str]]:
         (f"{page.relative_to(ROOT)}:{page.read_text()[: block.start()].count(chr(10)) + 1}", block[1])
         for page in pages
         for block in re.finditer(r"^```ya?ml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-        if not block[1].startswith("# compose.yaml\n")
+        if not block[1].startswith(("# compose.yaml\n", "# kubernetes.yaml\n"))
     ]
 
 
