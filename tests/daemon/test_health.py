@@ -80,6 +80,18 @@ async def test_a_dead_destination_is_probed_and_gets_everything_once_when_it_is_
             assert kinds == ["unhealthy", "recovered"]
 
 
+async def test_a_pause_and_a_resume_by_hand_are_told_at_once_which_shows_that_a_notifier_works(tmp_path: Path) -> None:
+    async with sink() as chat:
+        told = f"notifiers: {{chat: {{type: webhook, url: '{chat.url}'}}}}\n"
+        text = routes("name: r, to: {url: 'http://127.0.0.1:9'}, notify: chat", more=told)
+        async with relay_here(tmp_path, text) as relay:
+            for deed, kind in (("pause?reason=a+try", "paused"), ("resume", "recovered")):
+                before = len(chat.received)
+                assert (await relay.ask("POST", f"/routes/r/{deed}"))[0] == 200
+                [message] = (await chat.wait_count(before + 1))[before:]
+                assert json.loads(message.body)["kind"] == kind
+
+
 @pytest.mark.usefixtures("quick_probes")
 async def test_a_poison_event_neither_trips_a_healthy_route_nor_keeps_a_dead_one_dead(tmp_path: Path) -> None:
     well = False
