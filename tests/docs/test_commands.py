@@ -72,6 +72,7 @@ def test_a_command_that_does_not_work_is_noticed(machine: Machine) -> None:
 
 WRONG = """\
 apt-get install ./relay_*.deb
+dpkg-deb -x ./relay_*.deb relay-new
 apt-get --bogus install ./dist/relay_*.deb
 pip tool install dist/relay-*.whl
 pip install --bogus dist/relay-*.whl

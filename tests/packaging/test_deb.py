@@ -77,6 +77,15 @@ def test_its_units_run_what_it_installs(deb: Path, tmp_path: Path) -> None:
     assert said.stdout == f"relay {__version__}\n"
 
 
+def test_it_looks_at_a_config_before_it_is_installed(deb: Path, tmp_path: Path) -> None:
+    subprocess.run(["dpkg-deb", "-x", deb, tmp_path / "relay-new"], check=True)
+    config = tmp_path / "config.yaml"
+    for text, code in (("admin: {hosts: [relay.example.com]}\n", 0), ("admin: {hosts: ['https://x']}\n", 78)):
+        config.write_text(text)
+        command = ["relay-new/usr/bin/relay", "check", "--no-credentials", "--config", str(config)]
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == code
+
+
 def test_the_same_source_makes_the_same_package(later: Path, tmp_path: Path) -> None:
     assert build(tmp_path, LATER).read_bytes() == later.read_bytes()
 
@@ -138,6 +147,7 @@ def test_it_lives_on_a_server_from_install_to_purge(deb: Path, later: Path, root
         a_fresh_install_runs_at_once(server, deb)
         first = an_event_goes_in_and_out(server)
         an_upgrade_keeps_data_and_edited_config(server, later, first)
+        one_that_refuses_the_config_leaves_the_old_relay_running(server, later)
         remove_keeps_data_and_config(server)
         an_install_after_that_goes_on_with_both(server, deb, first)
         the_sockets_are_the_operators_choice(server)
@@ -191,6 +201,20 @@ def an_upgrade_keeps_data_and_edited_config(server: Server, later: Path, first: 
     assert machine.read(CONFIG) == config
     assert server.owner(CONFIG) == "root:relay 640"
     assert server.delivered() == [first]
+
+
+def one_that_refuses_the_config_leaves_the_old_relay_running(server: Server, later: Path) -> None:
+    machine = server.machine
+    pid, config = machine.show("relay.service", "MainPID"), machine.read(CONFIG)
+    machine.path(CONFIG).write_text(f"{config}nonsense: true\n")
+    said = server.apt("install", "--reinstall", f"/later/{later.name}")
+    assert "relay was NOT restarted" in said
+    assert machine.show("relay.service", "MainPID") == pid, "what ran before runs on"
+    assert server.get("/health/ready")[0] == 200
+    machine.path(CONFIG).write_text(config)
+    assert "NOT" not in server.apt("install", "--reinstall", f"/later/{later.name}")
+    assert server.active() == "active"
+    assert machine.show("relay.service", "MainPID") != pid
 
 
 def remove_keeps_data_and_config(server: Server) -> None:
