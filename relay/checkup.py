@@ -16,6 +16,7 @@ from relay.address import parse_address
 from relay.fields import Unresolved
 from relay.immutable import immutable
 from relay.space import little
+from relay.steps import BEHIND
 from relay.wireschema import NOWHERE
 
 if TYPE_CHECKING:
@@ -205,9 +206,10 @@ def daemon(health: Mapping[str, Any], sha256: str | None) -> list[Check]:
 
 
 def clock(now: datetime, newest: datetime | None, wall: float, steady: float) -> Check:
-    """Whether the clock is behind what it has said before, or was set while this ran: `wall` and `steady` are the
-    seconds that went by on both clocks meanwhile."""
-    if newest is not None and newest > now + timedelta(seconds=1):
+    """Whether the clock is behind what it has said before, by as much as `/health` tells of, or was set while this ran:
+    `wall` and `steady` are the seconds that went by on both clocks meanwhile. `now` is no earlier than what was read
+    as `newest`."""
+    if newest is not None and newest - now >= BEHIND:
         behind = timedelta(seconds=round((newest - now).total_seconds()))
         return failed("clock", f"it is {behind} behind the newest entry of the store: set it, by NTP if possible")
     if abs(wall - steady) > _APART:

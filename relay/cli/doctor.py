@@ -78,7 +78,8 @@ def _checks(config: Path | None, url: str | None, token: str | None, moved: Prog
     yield from checkup.certificates(loaded.config, now)
     yield from checkup.names(loaded.config)
     newest = yield from _store(loaded, now, isinstance(health, dict), moved)
-    yield checkup.clock(now, newest, time.time() - began, time.monotonic() - steady)
+    # What was stored while this read is newer than its beginning.
+    yield checkup.clock(SystemClock().now(), newest, time.time() - began, time.monotonic() - steady)
 
 
 def _config(config: Path | None, now: datetime, running: bool) -> tuple[Loaded | None, list[Check]]:

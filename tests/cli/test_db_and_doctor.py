@@ -23,8 +23,10 @@ import pytest
 
 from relay import checkup
 from relay.checkup import Verdict
+from relay.clock import SystemClock
 from relay.ids import Ids
 from relay.space import Space
+from relay.steps import BEHIND
 from relay.stores.sqlite.survey import Survey
 from relay.survey import Overdue
 from tests.certificates import write_certificate
@@ -413,6 +415,31 @@ def test_a_clock_that_is_behind_the_store_is_noticed(copied: Path) -> None:
     ended = run("doctor", "--json", "--config", copied)
     assert ended.code == 1
     assert "behind the newest entry of the store" in checks(ended)["clock"]["detail"]
+
+
+def test_what_is_stored_while_the_doctor_reads_does_not_make_the_clock_wrong(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = datetime.now(UTC)
+    said = [began]
+
+    def two_minutes_later(query: dict[str, str], handler: object) -> dict[str, Any]:
+        said.append(began + timedelta(minutes=2))
+        newest = Ids(0).draw(round(said[-1].timestamp() * 1000))
+        spoil(copied, f"UPDATE delivery SET id = {newest} WHERE id = (SELECT max(id) FROM delivery)")
+        return {"status": "ok", "version": "1", "checks": {}, "config": {"generation": 1, "sha256": ""}}
+
+    monkeypatch.setattr(SystemClock, "now", lambda self: said[-1])
+    with standing_in({"GET /health": two_minutes_later}) as admin:
+        ended = run("doctor", "--json", "--url", admin.url, "--config", copied)
+    assert len(said) == 2
+    assert (ended.code, checks(ended)["clock"]["verdict"]) == (0, "ok")
+
+
+def test_a_clock_may_be_as_far_behind_the_store_as_health_lets_it() -> None:
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    assert checkup.clock(now, now + BEHIND - timedelta(milliseconds=1), 1.0, 1.1).verdict is Verdict.OK
+    assert checkup.clock(now, now + BEHIND, 1.0, 1.1).verdict is Verdict.FAILED
 
 
 def test_a_clock_that_is_set_meanwhile_is_noticed() -> None:
