@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from relay.address import parse_address
 from relay.fields import Unresolved
 from relay.immutable import immutable
-from relay.space import little
 from relay.steps import BEHIND
 from relay.wireschema import NOWHERE
 
@@ -219,10 +218,9 @@ def clock(now: datetime, newest: datetime | None, wall: float, steady: float) ->
 
 def disk(found: Space) -> Check:
     """Whether there is room."""
-    left = f"{found.free >> 20} MiB left"
     if found.lacking:
-        return failed("disk", f"{left}: events are refused: make room")
-    return warning("disk", f"{left}: make room") if little(found.free) else ok("disk", left)
+        return failed("disk", f"{found.said}: make room")
+    return warning("disk", f"{found.said}: make room") if found.little else ok("disk", found.said)
 
 
 # --- a database -------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from relay.exposition import Counters, Family, Metric, Timings, exposed
 from relay.immutable import immutable
 from relay.pace import Pace
 from relay.process import Process
+from relay.space import Space
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LATENCY = (*_SECONDS, 300, 1800, 3600, 21600, 86400)
@@ -59,7 +60,8 @@ class Gauges:
     silent_sources: Collection[str]
     store_ok: bool
     store_size_bytes: int | None
-    store_free_bytes: int | None
+    disk: Space | None
+    """Where the store lies; None where that is another machine's."""
     journal_dropped: int
 
 
@@ -189,11 +191,12 @@ class _Gauges:
         )
         yield gauge("relay_config_info", "The running config", 1, generation=str(now.generation), sha256=now.sha256)
         yield gauge("relay_build_info", "The running program", 1, version=__version__)
-        yield gauge("relay_store_ok", "Whether the store can write", float(now.store_ok))
+        yield gauge("relay_store_ok", "Whether the store takes events in", float(now.store_ok))
         if now.store_size_bytes is not None:
             yield gauge("relay_store_size_bytes", "Size of the store's files", now.store_size_bytes)
-        if now.store_free_bytes is not None:
-            yield gauge("relay_store_free_bytes", "What is left on the store's disk", now.store_free_bytes)
+        if now.disk is not None:
+            yield gauge("relay_store_free_bytes", "What is left on the store's disk", now.disk.free)
+            yield gauge("relay_store_disk_bytes", "Size of the store's disk", now.disk.size)
         yield _by("route", "relay_pending", "Deliveries that wait for their time or are being sent", now.pending)
         yield _by("route", "relay_held", "Deliveries kept back", now.held)
         yield _by(

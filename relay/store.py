@@ -29,6 +29,7 @@ from relay.lane import Order
 from relay.memory import CLAIMED
 from relay.pace import Minute
 from relay.shared import Shared
+from relay.space import Space
 
 STALLED = 30.0
 """Seconds in which a commit ends on any disk that works."""
@@ -131,7 +132,7 @@ class StoreStatus:
     oldest_due: datetime | None
     """The earliest `due` of all pending deliveries."""
     size_bytes: int
-    free_bytes: int | None
+    space: Space | None
     """On its disk; None where that is another machine's."""
     oldest_by_route: Mapping[str, datetime] = field(default_factory=dict)
     """When the longest waiting pending delivery of each route became due, or will."""

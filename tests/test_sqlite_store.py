@@ -632,7 +632,9 @@ async def test_below_the_low_water_mark_events_are_refused_and_results_written(
 
 
 async def test_status_tells_what_is_left_on_the_disk(desk: Desk) -> None:
-    assert ((await desk.store.status()).free_bytes or 0) > 0
+    space = (await desk.store.status()).space
+    assert space is not None
+    assert 0 < space.free <= space.size
 
 
 async def test_a_disk_that_fills_faster_than_a_second_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from relay.listening import Listening
 from relay.metrics import Gauges
 from relay.oversight import Oversight
 from relay.reload import Reloader
-from relay.space import little
+from relay.space import Space
 from relay.steps import BEHIND
 from relay.store import Counts, Store, StoreStatus, Unavailable
 from relay.web import shape
@@ -75,27 +75,36 @@ class Health:
             self._status_at = self._clock.monotonic()
         return self._status
 
+    @property
+    def _trouble(self) -> str | None:
+        return self._store.trouble() or self._unreadable
+
+    @property
+    def _disk(self) -> Space | None:
+        return self._status.space if self._status is not None else None
+
     async def report(self) -> dict[str, Any]:
         """The whole of `/health`."""
         store = await self.refresh()
         runtime = self._reloader.runtime
         last = self._reloader.last
         now = self._clock.now()
-        trouble = self._store.trouble() or self._unreadable
+        trouble = self._trouble
         counts = self._store.counts().values()
         failing = {
             "store": trouble,
             "dispatcher": self._stuck(),
             "shutdown": "shutting down" if self.closing else None,
         }
-        free = store.free_bytes if store is not None else None
         degraded = {
             "reload": None if last.ok else f"the last reload failed: {last.error}",
-            "disk": f"{free >> 20} MiB left" if free is not None and little(free) else None,
             "routes": self._unwell(),
             "sources": self._silent(),
             "overdue": self._overdue(store.oldest_by_route, now) if store is not None else None,
         }
+        disk = self._disk
+        refused = disk is not None and disk.lacking
+        (failing if refused else degraded)["disk"] = disk.said if disk is not None and disk.little else None
         # Works as somebody set it up, and may still surprise: it is told, and counts for nothing.
         behind = from_ms(self._store.ids.newest_ms) - now
         remarkable = {
@@ -120,7 +129,7 @@ class Health:
                 "pending_restart": list(self._reloader.pending_restart),
             },
             "store": {
-                "ok": trouble is None,
+                "ok": trouble is None and not refused,
                 "backend": store.backend if store is not None else None,
                 "version": store.version if store is not None else None,
                 "pending": sum(each.pending for each in counts),
@@ -129,7 +138,7 @@ class Health:
                 if store is None or store.oldest_pending is None
                 else round(max(0.0, (now - store.oldest_pending).total_seconds()), 3),
                 "size_bytes": store.size_bytes if store is not None else None,
-                "free_bytes": free,
+                "free_bytes": disk.free if disk is not None else None,
             },
             **self._relays(),
             "routes": [self.route(name) for name in runtime.routing.routes],
@@ -204,6 +213,7 @@ class Health:
         names = runtime.routing.routes.keys() | counts.keys()
         now = self._clock.now()
         status = self._status
+        disk = self._disk
         # What is due later has not waited at all yet.
         first_due = status.oldest_by_route if status is not None else {}
         waited = {name: max(0.0, (now - due).total_seconds()) for name, due in first_due.items()}
@@ -219,8 +229,8 @@ class Health:
             stopped_routes=self._stopped(),
             last_events={name: self._listening.of(name).last_event_at for name in runtime.sources},
             silent_sources=self._listening.silent,
-            store_ok=self._store.trouble() is None and self._unreadable is None,
+            store_ok=self._trouble is None and not (disk is not None and disk.lacking),
             store_size_bytes=status.size_bytes if status is not None else None,
-            store_free_bytes=status.free_bytes if status is not None else None,
+            disk=disk,
             journal_dropped=journal.outlet.dropped,
         )

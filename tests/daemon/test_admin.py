@@ -233,6 +233,29 @@ async def test_health_still_says_all_it_knows_when_the_store_cannot_be_read(
             assert "relay_store_ok 0.0" in await response.text()
 
 
+async def test_health_fails_while_events_are_refused_for_lack_of_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    async with relay_and_sink(tmp_path, "name: r, to: {url: SINK}", clock=clock) as (running, _):
+        found = os.statvfs(tmp_path)
+        monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*found[:4], 100, *found[5:])))
+        clock.tick(2)
+        assert (await running.post("/in/any"))[0] == 503
+        status, health = await running.ask("GET", "/health")
+        assert (status, health["status"], health["store"]["ok"]) == (503, "failing", False)
+        assert (health["checks"]["disk"], health["checks"]["store"]) == ("0 MiB left: events are refused", "ok")
+        async with running.session.get(running.admin + "/metrics") as response:
+            assert "relay_store_ok 0.0" in await response.text()
+        assert (await running.ask("GET", "/health/ready"))[0] == 200, "nobody else could take them"
+        monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((1, 1, 10 << 30, 0, 100 << 20, *found[5:])))
+        clock.tick(2)
+        assert (await running.post("/in/any"))[0] == 200
+        status, health = await running.ask("GET", "/health")
+        assert (status, health["status"], health["store"]["ok"]) == (200, "degraded", True)
+        assert health["checks"]["disk"] == "100 MiB left"
+
+
 async def test_the_public_side_says_only_that_it_is_there(tmp_path: Path) -> None:
     async with relay_and_sink(tmp_path, "name: r, to: {url: SINK}", head=TOKENS) as (running, _):
         async with running.session.get(running.public + "/health") as response:
@@ -652,7 +675,7 @@ METRICS = {
     "relay_config_last_reload_success_timestamp_seconds", "relay_config_info", "relay_held", "relay_store_ok",
     "relay_store_size_bytes", "relay_config_reloads_total", "relay_build_info", "relay_filter_errors_total",
     "relay_store_free_bytes", "relay_route_stopped", "relay_source_silent", "relay_source_last_event_timestamp_seconds",
-    "relay_not_found_total", "relay_notifications_total", "relay_journal_dropped_total",
+    "relay_store_disk_bytes", "relay_not_found_total", "relay_notifications_total", "relay_journal_dropped_total",
     "relay_event_loop_lag_seconds", "process_cpu_seconds_total", "process_max_fds", "process_open_fds",
     "process_resident_memory_bytes", "process_start_time_seconds", "process_virtual_memory_bytes",
 }  # fmt: skip

@@ -23,6 +23,7 @@ from relay.cli import INTERRUPTED, term
 from relay.cli import relay as cli
 from relay.delivery import Code, State, Trigger
 from relay.metrics import ENDED, NOTIFICATIONS, OUTCOMES, REFUSALS, RELOADS, ROUTE_STATES, Gauges, Metrics
+from relay.space import Space
 from relay.web import logquery
 from relay.web.admin import Admin
 from tests.cli.running import run_process
@@ -117,7 +118,9 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     metrics.follow(["r"], ["s"], ["n"])
     one = {"r": 1}
     metrics.watch(
-        lambda: Gauges(1, "0", True, now, one, one, {"r": 1.0}, {"r": "healthy"}, [], {"s": now}, [], True, 1, 1, 1)
+        lambda: Gauges(
+            1, "0", True, now, one, one, {"r": 1.0}, {"r": "healthy"}, [], {"s": now}, [], True, 1, Space(1, 1, 1), 1
+        )
     )
     for metric in (metrics.duration, metrics.latency, metrics.filter_errors):
         metric.labels("r")

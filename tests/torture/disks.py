@@ -149,6 +149,7 @@ async def full(place: Place) -> Figure:
         f" well {recovered:.1f} s after there was room",
         status == 503
         and after is not None
+        and (said["status"], said["store"]["ok"]) == ("failing", False)
         and left > 0
         and set(ledger.refused) == {503}
         and arrived is not None

@@ -223,7 +223,7 @@ class Reader(reader.Reader):
             oldest_pending=oldest,
             oldest_due=min(first_due.values(), default=None),
             size_bytes=size,
-            free_bytes=None,  # of the server's disk nothing is known
+            space=None,  # of the server's disk nothing is known
             oldest_by_route=first_due,
             location=place(self._url),
         )

@@ -293,7 +293,6 @@ class PostgresStore(SqlStore):
         counts = self.counts().values()
         return replace(
             await self._glances.status(),
-            free_bytes=None,
             pending=sum(each.pending for each in counts),
             held=sum(each.held for each in counts),
             oldest_pending=self._oldest[1],

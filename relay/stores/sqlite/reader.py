@@ -171,7 +171,7 @@ def status(
         oldest_pending=oldest_pending,
         oldest_due=min(first_due.values(), default=None),
         size_bytes=size,
-        free_bytes=space(path).free,
+        space=space(path),
         oldest_by_route=first_due,
         location=str(path),
     )
