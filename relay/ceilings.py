@@ -41,20 +41,22 @@ _SMALL_WINDOW = 32 << 10
 _SHARE = 8  # two kinds of bodies are counted, and each of them is in memory up to three times for a moment
 
 
-def bodies() -> int:
+def bodies(helpers: int = 0) -> int:
     """How many bytes of bodies may be in memory at once, of those that come in and again of those that go out: 64 MiB,
-    or less where this process may not have much more memory than it has now."""
-    return min([_BODIES, *(max(left, 0) // _SHARE for left in _left())])
+    or less where this process may not have much more memory than it has now, and its helpers so much."""
+    return min([_BODIES, *(max(left, 0) // _SHARE for left in _left(helpers))])
 
 
-def window() -> int | None:
-    """How many bytes a sender may have on its way, where memory is scarce: what came is in memory before anything of
-    relay can refuse it, and there may be many senders. None where the system may choose: faster over long ways."""
-    return _SMALL_WINDOW if bodies() < _SCARCE else None
+def window(most: int) -> int | None:
+    """How many bytes a sender may have on its way, where memory is scarce, as it is with so few bytes of bodies: what
+    came is in memory before anything of relay can refuse it, and there may be many senders. None where the system may
+    choose: faster over long ways."""
+    return _SMALL_WINDOW if most < _SCARCE else None
 
 
-def _left() -> Iterator[int]:
-    """How many bytes more this process may have, by each limit that it is under."""
+def _left(helpers: int) -> Iterator[int]:
+    """How many bytes more this process may have, by each limit that it is under. Its helpers are in its groups; what
+    `ulimit -v` limits each process has for itself."""
     pages = os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError, IndexError):
         size, resident = (int(field) * pages for field in Path("/proc/self/statm").read_text().split()[:2])
@@ -62,7 +64,7 @@ def _left() -> Iterator[int]:
         if limit != resource.RLIM_INFINITY:
             yield limit - size
         for most in _cgroup_limits():
-            yield most - resident
+            yield most - resident - helpers
 
 
 def _cgroup_limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from time import monotonic
 
-from relay import __version__, ceilings, handover, heap, journal, systemd
+from relay import __version__, ceilings, handover, heap, journal, rendering, systemd
 from relay.client import HttpTransport, Transport
 from relay.clock import Clock, SystemClock, from_ms, rfc3339
 from relay.dispatcher import Dispatcher
@@ -192,7 +192,9 @@ async def running(
         await listening.restore()
         stack.push_async_callback(listening.save)
         pipeline = Pipeline(store, transport, clock, metrics, oversight, steps)
-        most = ceilings.bodies()
+        # Looked at once, as the memory that there is.
+        most = ceilings.bodies(rendering.USUAL_MEMORY if any(route.apart for route in config.routes) else 0)
+        window = ceilings.window(most)
         dispatcher = await stack.enter_async_context(
             Dispatcher(store, clock, pipeline.attempt, oversight, most_bytes=most, steps=steps)
         )
@@ -253,7 +255,7 @@ async def running(
         public_server = ingest_server(ingest.handle, ingest.answer, config.server.read_timeout.total_seconds())
         admin_side: Listener | None = None
         if handed_over.names or not same_address(config.admin.listen, config.server.listen):
-            admin_side = await listen(admin_server, config.admin.listen, handed_over.admin)
+            admin_side = await listen(admin_server, config.admin.listen, handed_over.admin, window=window)
             stack.push_async_callback(admin_side.close, _ANSWERS)
             if not admin_side.local:
                 reloader.exposed = f"{admin_side.address} and is not for this machine alone"
@@ -263,7 +265,7 @@ async def running(
             reloader.exposed = f"{config.server.listen}, where senders are let in as well"
             reloader.refuse_unguarded(first)
             public_server = join(public_server, admin_server, ingest.has)
-        public_side = await listen(public_server, config.server.listen, handed_over.public, first.tls)
+        public_side = await listen(public_server, config.server.listen, handed_over.public, first.tls, window)
         stack.push_async_callback(public_side.close, _ANSWERS)
         admin_side = admin_side or public_side
         health.listening = True

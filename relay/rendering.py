@@ -31,6 +31,8 @@ MEMORY = 256 << 20
 IDLE_SECONDS = 60.0
 """After which a helper with nothing to do ends by itself."""
 HELPERS = 2
+USUAL_MEMORY = HELPERS * (30 << 20)
+"""What all of them take up beside relay, as payloads usually are."""
 _PATIENCE = 20.0  # seconds for an answer, on a machine that has little time for us
 HEAD = struct.Struct("!II")
 """What goes before a job (the sizes of its two parts) and before an answer (whether it is one, and its size)."""

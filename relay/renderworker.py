@@ -22,6 +22,7 @@ def main() -> None:
     """Answer on standard output what is asked on standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: its end ends this
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
+    _be_first_to_go()
     _bound_memory()
     while select.select([asked], [], [], rendering.IDLE_SECONDS)[0]:
         head = asked.read(rendering.HEAD.size)
@@ -57,6 +58,15 @@ def _rendered(job: dict[str, Any], body: bytes) -> bytes:
     result = query.compile(job["text"]).search(names)
     Work().weigh(result)
     return jsontext.dumps(result)
+
+
+def _be_first_to_go() -> None:
+    """Where memory runs out, the kernel is to end this, not relay: the delivery fails, and all else goes on."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("1000")  # to raise it needs no right
+    except OSError:
+        return  # not Linux
 
 
 def _bound_memory() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay import ceilings
+from relay import ceilings, rendering
 from tests.harness import LISTEN, relay_here
 from tests.torture.wire import exchange, post
 
@@ -49,10 +49,10 @@ import json, os, resource
 from pathlib import Path
 from relay import ceilings
 size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-found = [[ceilings.bodies(), ceilings.window()]]
+found = [[ceilings.bodies(), ceilings.window(ceilings.bodies())]]
 for more in (1024 << 20, 256 << 20, 64 << 20, 0):
     resource.setrlimit(resource.RLIMIT_AS, (size + more, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    found.append([ceilings.bodies(), ceilings.window()])
+    found.append([ceilings.bodies(), ceilings.window(ceilings.bodies())])
 print(json.dumps(found))
 """
 
@@ -67,10 +67,32 @@ def test_bodies_have_a_share_of_the_memory_that_is_left() -> None:
     assert (held, scarce, least) == (None, 32 << 10, 32 << 10)
 
 
+def test_what_helpers_take_of_the_same_group_is_not_left_for_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "_cgroup_limits", lambda: iter([512 * MIB]))
+    less = ceilings.bodies() - ceilings.bodies(rendering.USUAL_MEMORY)
+    assert less == pytest.approx(rendering.USUAL_MEMORY / 8, rel=0.1)
+
+
+@pytest.mark.parametrize(("payload", "helpers"), [("full", 0), ("{template: x}", rendering.USUAL_MEMORY)])
+async def test_memory_is_set_aside_for_helpers_where_a_route_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: str, helpers: int
+) -> None:
+    asked: list[int] = []
+
+    def bodies(helpers: int) -> int:
+        asked.append(helpers)
+        return MIB
+
+    monkeypatch.setattr(ceilings, "bodies", bodies)
+    text = f"routes: [{{name: r, payload: {payload}, to: {{url: 'http://127.0.0.1:9'}}}}]\n"
+    async with relay_here(tmp_path, LISTEN + "sources: {open: {type: generic, verify: none}}\n" + text):
+        assert asked == [helpers]
+
+
 async def test_with_little_memory_bodies_as_large_as_allowed_are_taken_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ceilings, "bodies", lambda: 0)
+    monkeypatch.setattr(ceilings, "bodies", lambda helpers: 0)
     async with relay_here(tmp_path, LISTEN + "sources: {open: {type: generic, verify: none}}\n") as relay:
         assert (await exchange(relay.public, post("/in/open", b"x" * MIB))).statuses == (200,)
         assert (await exchange(relay.public, post("/in/open", b"x" * (MIB + 1)))).statuses == (413,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,6 +80,12 @@ def test_a_helper_that_ended_for_want_of_work_is_replaced_without_a_word(monkeyp
         assert helper._process.wait() == 0
         helper._process.stdin = open(os.devnull, "wb")  # noqa: SIM115 - the helper closes it
     assert template("{{ event.id }}") == b"evt_1"
+
+
+def test_where_memory_runs_out_a_helper_goes_before_relay() -> None:
+    assert template("{{ event.id }}") == b"evt_1"
+    for helper in rendering._helpers._idle:
+        assert Path(f"/proc/{helper._process.pid}/oom_score_adj").read_text() == "1000\n"
 
 
 def test_a_helper_knows_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

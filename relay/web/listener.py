@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relay import ceilings
 from relay.handover import bound_to
 from relay.schema import TcpAddress, UnixAddress, is_loopback
 from relay.web.server import Server
@@ -67,8 +66,10 @@ async def listen(
     where: TcpAddress | UnixAddress,
     handed_over: Sequence[socket.socket],
     context: ssl.SSLContext | None = None,
+    window: int | None = None,
 ) -> Listener:
-    """Listen where the config says; sockets handed over by systemd win. Raises CannotListen."""
+    """Listen where the config says; sockets handed over by systemd win. Who connects may have `window` bytes on the
+    way, if that is not for the system to choose. Raises CannotListen."""
     loop = asyncio.get_running_loop()
     handshake = _HANDSHAKE if context is not None else None
     try:
@@ -80,7 +81,7 @@ async def listen(
                 )
                 for each in handed_over
             ]
-            _limit_windows(handed_over)
+            _limit_windows(handed_over, window)
             return Listener(server, f"{address} (by systemd)", *taken)
         if isinstance(where, UnixAddress):
             path = Path(where.unix)
@@ -100,16 +101,15 @@ async def listen(
             ssl_handshake_timeout=handshake,
             reuse_address=True,
         )
-        _limit_windows(bound.sockets)
+        _limit_windows(bound.sockets, window)
         host, port = bound.sockets[0].getsockname()[:2]
         return Listener(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", bound)
     except OSError as error:
         raise CannotListen(f"cannot listen on {where}: {error.strerror or error}") from error
 
 
-def _limit_windows(sockets: Sequence[socket.socket]) -> None:
+def _limit_windows(sockets: Sequence[socket.socket], size: int | None) -> None:
     """Connections take over what their listening socket has."""
-    size = ceilings.window()
     if size is not None:
         for each in sockets:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)

@@ -225,6 +225,15 @@ def test_the_files_of_sysusers_and_tmpfiles_make_user_and_folders(relay: Relay) 
     assert owned(f"/proc/{relay.pid}").startswith("relay:relay ")
 
 
+def test_where_memory_runs_out_a_helper_goes_and_relay_stays(relay: Relay) -> None:
+    relay.configure("{name: one, payload: {template: '{{ event.id }}'}, to: {url: 'http://127.0.0.1:9'}}")
+    relay.systemctl("start", "relay")
+    relay.send()
+    score = f"for each in $(cat /proc/{relay.pid}/task/*/children); do cat /proc/$each/oom_score_adj; done"
+    relay.machine.until(lambda: relay.machine.ask("sh", "-c", score).stdout == "1000\n", "a helper that goes first")
+    assert relay.show("OOMPolicy") == "continue"
+
+
 def test_systemd_has_no_complaints_about_the_units(relay: Relay) -> None:
     units = ("relay.service", "relay.socket", "relay-admin.socket")
     done = relay.machine.ask("systemd-analyze", "verify", *units)
