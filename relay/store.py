@@ -128,7 +128,7 @@ class StoreStatus:
     pending: int
     held: int
     oldest_pending: datetime | None
-    """When the longest waiting pending delivery was created."""
+    """When the longest waiting pending delivery was created; None while none is pending."""
     oldest_due: datetime | None
     """The earliest `due` of all pending deliveries."""
     size_bytes: int

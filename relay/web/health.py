@@ -65,8 +65,13 @@ class Health:
         return f"the dispatcher made no progress for {idle:.0f} s" if idle > within else None
 
     async def refresh(self) -> StoreStatus | None:
-        """The store's figures, asked for at most once a second; the last ones known while it cannot be read."""
-        if self._status is None or self._clock.monotonic() - self._status_at > _REFRESH:
+        """The store's figures, asked for at most once a second, and when something waits after nothing did; the last
+        ones known while it cannot be read."""
+        if (
+            self._status is None
+            or self._clock.monotonic() - self._status_at > _REFRESH
+            or (self._status.oldest_pending is None and self._pending and self._unreadable is None)
+        ):
             try:
                 self._status = await self._store.status()
                 self._unreadable = None
@@ -74,6 +79,10 @@ class Health:
                 self._unreadable = str(error)
             self._status_at = self._clock.monotonic()
         return self._status
+
+    @property
+    def _pending(self) -> int:
+        return sum(each.pending for each in self._store.counts().values())
 
     @property
     def _trouble(self) -> str | None:
@@ -90,7 +99,7 @@ class Health:
         last = self._reloader.last
         now = self._clock.now()
         trouble = self._trouble
-        counts = self._store.counts().values()
+        pending = self._pending
         failing = {
             "store": trouble,
             "dispatcher": self._stuck(),
@@ -132,10 +141,10 @@ class Health:
                 "ok": trouble is None and not refused,
                 "backend": store.backend if store is not None else None,
                 "version": store.version if store is not None else None,
-                "pending": sum(each.pending for each in counts),
-                "held": sum(each.held for each in counts),
+                "pending": pending,
+                "held": sum(each.held for each in self._store.counts().values()),
                 "oldest_pending_s": None
-                if store is None or store.oldest_pending is None
+                if store is None or store.oldest_pending is None or not pending
                 else round(max(0.0, (now - store.oldest_pending).total_seconds()), 3),
                 "size_bytes": store.size_bytes if store is not None else None,
                 "free_bytes": disk.free if disk is not None else None,

@@ -462,6 +462,18 @@ async def test_the_last_thousand_rejections_of_each_source_are_kept(desk: Desk) 
     assert await desk.store.rejection(other.id) == other
 
 
+async def test_status_knows_the_oldest_while_something_waits_and_only_then(desk: Desk) -> None:
+    for _ in range(2):
+        assert (await desk.store.status()).oldest_pending is None
+        came = desk.wait(1)
+        (delivery,) = await desk.add("www")
+        status = await desk.store.status()
+        assert (status.pending, status.oldest_pending) == (1, came)
+        await desk.store.record(delivered(delivery))
+    status = await desk.store.status()
+    assert (status.pending, status.oldest_pending) == (0, None)
+
+
 async def test_status_tells_of_what_waits(desk: Desk) -> None:
     status = await desk.store.status()
     assert (status.pending, status.held, status.oldest_pending, status.oldest_due) == (0, 0, None, None)

@@ -256,6 +256,21 @@ async def test_health_fails_while_events_are_refused_for_lack_of_room(
         assert health["checks"]["disk"] == "100 MiB left"
 
 
+async def test_health_knows_how_old_what_waits_is_as_soon_as_it_counts_it(tmp_path: Path) -> None:
+    async with relay_and_sink(tmp_path, "name: r, delay: 1h, to: {url: SINK}", clock=ManualClock()) as (running, _):
+
+        async def waits() -> tuple[int, float | None]:
+            store = (await running.get("/health"))["store"]
+            return store["pending"], store["oldest_pending_s"]
+
+        assert await waits() == (0, None)
+        await running.post("/in/any")
+        assert await waits() == (1, 0)
+        [item] = (await running.get("/logs"))["items"]
+        await running.ask("POST", f"/logs/{item['id']}/cancel")
+        assert await waits() == (0, None)
+
+
 async def test_the_public_side_says_only_that_it_is_there(tmp_path: Path) -> None:
     async with relay_and_sink(tmp_path, "name: r, to: {url: SINK}", head=TOKENS) as (running, _):
         async with running.session.get(running.public + "/health") as response:

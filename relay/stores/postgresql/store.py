@@ -40,7 +40,6 @@ from relay.stores.postgresql.schema import LAST_ID
 from relay.stores.postgresql.sharing import Sharing
 from relay.stores.postgresql.transaction import Outrun
 
-_OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
 _LETTING_GO, _LOOKING = 1.0, 0.01  # seconds for another process to let go of what was recalled; between two looks
 
 _LET_GO = "UPDATE delivery SET owner = NULL WHERE id = $1 AND owner = ANY($2) AND state <> 'pending'"
@@ -84,7 +83,6 @@ class PostgresStore(SqlStore):
         self._writing = writing
         self._notes = notes
         self.shared = Sharing(member, write)
-        self._oldest: tuple[float, datetime | None] = (float("-inf"), None)
         self._told: Callable[[Sequence[LogItem], bool], None] | None = None
         self._hearing: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Lock()
@@ -287,15 +285,14 @@ class PostgresStore(SqlStore):
         await self._writer.call(lambda connection, deltas: None, about=())
 
     async def status(self) -> StoreStatus:
-        now = self._clock.monotonic()
-        if now - self._oldest[0] >= _OLDEST_EVERY:
-            self._oldest = (now, await self._glances.oldest_pending())
+        found = await self._glances.status()
         counts = self.counts().values()
+        pending = sum(each.pending for each in counts)
         return replace(
-            await self._glances.status(),
-            pending=sum(each.pending for each in counts),
+            found,
+            pending=pending,
             held=sum(each.held for each in counts),
-            oldest_pending=self._oldest[1],
+            oldest_pending=found.oldest_pending if pending else None,
         )
 
     async def watch(self, told: Callable[[Sequence[LogItem], bool], None] | None) -> None:

@@ -47,7 +47,7 @@ from relay.stores.sqlite.survey import Survey
 
 __all__ = ["SqliteStore", "affected_by_wal_reset_bug", "open_reader", "open_store", "open_url", "survey"]
 
-_OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered
+_OLDEST_EVERY = 5.0  # seconds for which the oldest pending delivery is remembered, where there is one
 
 
 class SqliteStore(SqlStore):
@@ -121,16 +121,18 @@ class SqliteStore(SqlStore):
         await self._writer.call(copying.unmark)
 
     async def status(self) -> StoreStatus:
-        now = self._clock.monotonic()
-        if now - self._oldest[0] >= _OLDEST_EVERY:
-            self._oldest = (now, await self._glances.oldest_pending())
         counts = self.counts().values()
         pending = sum(each.pending for each in counts)
+        now = self._clock.monotonic()
+        if not pending:
+            self._oldest = (now, None)
+        elif self._oldest[1] is None or now - self._oldest[0] >= _OLDEST_EVERY:
+            self._oldest = (now, await self._glances.oldest_pending())
         return reading.status(
             self.path,
             pending,
             sum(each.held for each in counts),
-            self._oldest[1] if pending else None,
+            self._oldest[1],
             await self._claims.first_due() if pending else {},
         )
 
