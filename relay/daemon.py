@@ -218,6 +218,7 @@ async def running(
         async def swap(runtime: Runtime) -> None:
             configure_journal(runtime)
             ingest.follow(runtime)
+            public_server.head_timeout = runtime.config.server.read_timeout.total_seconds()
             # At once: what comes from here on is in lanes that older ones are not in yet.
             dispatcher.stand_by(runtime.routing.routes)
             try:

@@ -163,6 +163,15 @@ async def test_a_head_that_comes_too_slowly_is_cut_off(tmp_path: Path) -> None:
         assert await raw(relay, b"POST /in/open HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""
 
 
+async def test_a_reload_changes_how_long_a_head_may_take(tmp_path: Path) -> None:
+    text = CONFIG.replace('127.0.0.1:0"}', '127.0.0.1:0", read_timeout: 1h}', 1)
+    async with relay_here(tmp_path, text) as relay:
+        path = tmp_path / "config.yaml"
+        path.write_text(path.read_text().replace("read_timeout: 1h", "read_timeout: 50ms"))
+        assert (await relay.ask("POST", "/reload"))[1]["pending_restart"] == []
+        assert await raw(relay, b"POST /in/open HTTP/1.1\r\nHost: x\r\nX-Slow: ") == b""
+
+
 @pytest.mark.parametrize(
     ("before", "after", "status"),
     [
