@@ -69,19 +69,20 @@ class _Reading:
 
     async def decoded(self) -> bytes:
         request, limit = self._request, self._limit
+        content = request.content
+        whole = content.read_nowait() if content.is_eof() else None
+        size = len(whole) if whole is not None else int(request.headers.get("Content-Length", "0"))
+        if size > limit:
+            raise too_large(limit)
+        # What could not be decoded is not waited for, though it may turn out to be too large.
         # Lines of the same name are one list (RFC 9110, 5.3): what was encoded twice is not taken for once.
         encoding = ", ".join(request.headers.getall("Content-Encoding", _AS_IT_IS)).strip().lower()
         if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
             raise Refusal(415, "unsupported_encoding", f"Content-Encoding {encoding[:40]!r} is not supported")
-        content = request.content
-        if content.is_eof():
-            body = content.read_nowait()
-            self._take(len(body))
-            if len(body) > limit:
-                raise too_large(limit)
+        if whole is not None:
+            self._take(size)
+            body = whole
         else:
-            if int(request.headers.get("Content-Length", "0")) > limit:
-                raise too_large(limit)
             if request.headers.get("Expect", "").lower() == "100-continue":
                 await request.go_on()
             body = await self._collected(content)

@@ -223,6 +223,15 @@ async def test_an_encoding_that_is_not_supported_is_415(relay: Relay, encoding: 
     )
 
 
+async def test_what_is_too_large_is_413_in_whatever_encoding(tmp_path: Path) -> None:
+    text = CONFIG.replace('127.0.0.1:0"}', '127.0.0.1:0", max_body: 10B}', 1)
+    head = b"POST /in/open HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nContent-Length: 11\r\n\r\n"
+    async with relay_here(tmp_path, text) as relay:
+        assert (await raw(relay, head + b"x" * 11)).startswith(b"HTTP/1.1 413")
+        assert (await raw(relay, head)).startswith(b"HTTP/1.1 413"), "before any of it has come"
+        assert (await raw(relay, head.replace(b"11", b"10"))).startswith(b"HTTP/1.1 415")
+
+
 @pytest.mark.parametrize(
     ("lines", "status"),
     [
