@@ -127,10 +127,11 @@ def _validity(path: Path) -> list[tuple[datetime, datetime]]:
 
 
 def names(config: Config) -> list[Check]:
-    """Whether the hosts that relay connects to have addresses: destinations, token servers and proxies."""
+    """Whether the hosts that relay connects to have addresses: destinations, token servers, proxies and notifiers'."""
     wanted: dict[str, list[str]] = {}
-    for host, route in _hosts(config):
-        wanted.setdefault(host, []).append(route)
+    for host, whose in _hosts(config):
+        if parse_address(host) is None:
+            wanted.setdefault(host, []).append(whose)
     failures = _unresolved(list(wanted))
     checks = [
         failed(
@@ -152,8 +153,11 @@ def _hosts(config: Config) -> Iterator[tuple[str, str]]:
         if token_url is not None and route.to.proxy is None:
             urls.append(token_url)
         for url in urls:
-            if url.host and url.host != NOWHERE.host and parse_address(url.host) is None:
+            if url.host and url.host != NOWHERE.host:
                 yield url.host, f"route {route.name}"
+    for name, notifier in config.notifiers.items():
+        if notifier.host:
+            yield notifier.host, f"notifier {name}"
 
 
 def _unresolved(hosts: Iterable[str]) -> dict[str, str]:

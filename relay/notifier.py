@@ -116,6 +116,11 @@ class NotifierConfig(Section):
         """The notifier itself."""
 
     @property
+    def host(self) -> str | None:
+        """The one that it connects to; None where there is none, or it cannot be read here."""
+        return None
+
+    @property
     def hidden(self) -> tuple[str, ...]:
         """What nobody may see of it, besides its secrets: parts of a URL."""
         return ()

@@ -102,6 +102,8 @@ class _Verbs(click.Group):
 def _refuse(error: click.ClickException) -> NoReturn:
     from relay.cli import term
 
+    if isinstance(error, term.Complaint):
+        term.fail(error.message, error.code)
     if isinstance(error, click.NoSuchOption):
         from relay.problems import did_you_mean
 

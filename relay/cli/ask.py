@@ -58,11 +58,12 @@ class Daemon:
         return not self._token
 
     def get(self, path: str, query: Mapping[str, str] | None = None, patience: float = _TIMEOUT) -> tuple[int, Any]:
-        """The status and the JSON of a GET, which may take so many seconds. Raises Unreachable."""
+        """The status and the JSON of a GET, which may take so many seconds. Raises Unreachable, and Complaint where
+        another program answers."""
         return self._ask("GET", self._target(path, query), patience)
 
     def post(self, path: str, query: Mapping[str, str] | None = None, patience: float = _TIMEOUT) -> tuple[int, Any]:
-        """The status and the JSON of a POST, which may take so many seconds. Raises Unreachable."""
+        """The same of a POST."""
         return self._ask("POST", self._target(path, query), patience)
 
     @contextlib.contextmanager
@@ -163,17 +164,19 @@ class Daemon:
         return kind(self._parts.hostname, self._parts.port, timeout=patience)
 
     def _not_relay(self) -> NoReturn:
-        term.fail(f"what answers at {self.shown} is not relay's admin side: --url takes the address of admin.listen")
+        what = f"what answers at {self.shown} is not relay's admin side: --url takes the address of admin.listen"
+        raise term.Complaint(what) from None
 
     def require(self, key: str, status: int, answer: Any) -> Any:
-        """The answer, if it is one, which has this key; else say what to do and exit."""
+        """The answer, if it is one, which has this key. Raises Complaint, which says what to do."""
         if status == 401:
             what = "refuses this token" if self._token else "wants a token"
-            term.fail(f"the relay at {self.shown} {what}: give one of its admin tokens with --token or $RELAY_TOKEN")
+            cure = "give one of its admin tokens with --token or $RELAY_TOKEN"
+            raise term.Complaint(f"the relay at {self.shown} {what}: {cure}")
         if not isinstance(answer, dict) or (key if status == 200 else "detail") not in answer:
             self._not_relay()
         if status != 200:
-            term.fail(str(answer["detail"]), term.USAGE if status == 400 else term.FAILED)
+            raise term.Complaint(str(answer["detail"]), term.USAGE if status == 400 else term.FAILED)
         return answer
 
 

@@ -113,8 +113,9 @@ def _config(config: Path | None, now: datetime, running: bool) -> tuple[Loaded |
     return loaded, [ok("config", f"{path}: {counts}"), *warnings, *secrets]
 
 
-def _health(config: Path | None, url: str | None, token: str | None) -> dict[str, object] | str:
+def _health(config: Path | None, url: str | None, token: str | None) -> dict[str, object] | Check:
     """What the daemon says, or why it does not."""
+    from relay.checkup import failed, warning
     from relay.config import ConfigError
 
     try:
@@ -122,21 +123,23 @@ def _health(config: Path | None, url: str | None, token: str | None) -> dict[str
         status, answer = daemon.get("/health")
         # With one address for both sides, who has no token is told what the public side says.
         if status in (401, 403) or (daemon.anonymous and answer == {"status": "ok"}):
-            return f"the relay at {daemon.url} wants one of its tokens: --token or $RELAY_TOKEN"
-        if status == 503 and "checks" in answer:  # it fails, and says in what
+            return warning("daemon", f"the relay at {daemon.url} wants one of its tokens: --token or $RELAY_TOKEN")
+        if status == 503 and isinstance(answer, dict) and "checks" in answer:  # it fails, and says in what
             status = 200
         return dict(daemon.require("checks", status, answer))
     except ask.Unreachable as error:
-        return str(error)
+        return warning("daemon", str(error))
+    except term.Complaint as error:
+        return failed("daemon", error.message)
     except ConfigError:
-        return "the config does not say where it would answer: say --url"
+        return warning("daemon", "the config does not say where it would answer: say --url")
 
 
-def _daemon(health: dict[str, object] | str, loaded: Loaded | None) -> list[Check]:
+def _daemon(health: dict[str, object] | Check, loaded: Loaded | None) -> list[Check]:
     from relay import checkup
 
-    if isinstance(health, str):
-        return [checkup.warning("daemon", health)]
+    if not isinstance(health, dict):
+        return [health]
     return checkup.daemon(health, loaded.sha256 if loaded is not None else None)
 
 

@@ -98,6 +98,6 @@ def _health(loaded: Config, config: Path | None, url: str | None, token: str | N
     except ask.Unreachable as error:
         if url is not None:
             term.complain(str(error))
-    except SystemExit:  # why it does not tell has been said
-        pass
+    except term.Complaint as error:
+        term.complain(error.message)
     return None

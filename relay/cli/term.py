@@ -32,6 +32,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Complaint(click.ClickException):
+    """Why a verb cannot go on: it is said and ends it, unless somebody can make something of it."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def fail(message: str, code: int = FAILED) -> NoReturn:
     """Say why on standard error and exit."""
     complain(message)

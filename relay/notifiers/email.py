@@ -109,6 +109,10 @@ class Keys(NotifierConfig):
         return _parsed(getattr(self, "from"))
 
     @property
+    def host(self) -> str | None:
+        return self.smtp.host if self.smtp.host != wireschema.NOWHERE.host else None
+
+    @property
     def exposed(self) -> tuple[str, str] | None:
         if self.smtp.scheme == "smtps" or self.starttls != "never" or self.smtp.user is None:
             return None

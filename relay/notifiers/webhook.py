@@ -107,6 +107,11 @@ class Config(NotifierConfig):
         return filled
 
     @property
+    def host(self) -> str | None:
+        url = self._to().url
+        return url.host if url.host != NOWHERE.host else None
+
+    @property
     def hidden(self) -> tuple[str, ...]:
         to = self._to()
         return (*to.hidden, *(value for value in to.url.query.values() if value))

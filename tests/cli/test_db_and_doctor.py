@@ -391,6 +391,26 @@ def test_a_daemon_that_fails_or_wants_a_token_is_told_as_such(copied: Path) -> N
         assert "--token" in checks(run("doctor", "--json", "--url", admin.url, "--config", copied))["daemon"]["detail"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ((421, {"error": "misdirected_request", "detail": "this Host is none of mine"}), "this Host is none of mine"),
+        ((200, ["another", "program"]), "is not relay's admin side"),
+        ((503, None), "is not relay's admin side"),
+    ],
+)
+def test_what_answers_in_the_daemons_place_fails_and_all_else_is_looked_at(
+    copied: Path, answer: tuple[int, object], why: str
+) -> None:
+    with standing_in({"GET /health": lambda query, handler: answer}) as admin:
+        ended = run("doctor", "--json", "--url", admin.url, "--config", copied)
+    assert ended.code == 1
+    found = checks(ended)
+    assert found["daemon"]["verdict"] == "failed"
+    assert why in found["daemon"]["detail"]
+    assert found["conservation"]["verdict"] == found["clock"]["verdict"] == "ok"
+
+
 @pytest.mark.parametrize(("days", "verdict"), [(365, "ok"), (13, "warning"), (-1, "failed")])
 def test_certificates_are_looked_at_before_they_expire(tmp_path: Path, days: int, verdict: str) -> None:
     paths = write_certificate(tmp_path, "server", days)
@@ -407,6 +427,21 @@ def test_names_that_do_not_resolve_are_told_with_their_routes(tmp_path: Path) ->
     found = checks(run("doctor", "--json", "--config", write_config(tmp_path, text)))["dns"]
     assert found["verdict"] == "failed"
     assert found["detail"].startswith("nobody.invalid (route slow, route lane): ")
+
+
+def test_the_names_of_notifiers_servers_are_looked_up(tmp_path: Path) -> None:
+    notifiers = """notifiers:
+  mail: {type: email, smtp: "smtp://mail.invalid", from: a@example.com, to: b@example.com}
+  chat: {type: webhook, url: "https://chat.invalid/hook"}
+  here: {type: webhook, url: "http://127.0.0.1:9/hook"}
+  elsewhere: {type: webhook, url: "${file:/nowhere/url}"}
+"""
+    ended = run("doctor", "--json", "--config", write_config(tmp_path, notifiers + TEXT.format(*free_ports(3))))
+    said = [check["detail"] for check in ended.json["checks"] if check["name"] == "dns"]
+    assert sorted(detail.partition(": ")[0] for detail in said) == [
+        "chat.invalid (notifier chat)",
+        "mail.invalid (notifier mail)",
+    ]
 
 
 def test_a_clock_that_is_behind_the_store_is_noticed(copied: Path) -> None:
