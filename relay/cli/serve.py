@@ -21,7 +21,7 @@ def command(config: Path | None, held: bool) -> None:
     A store that was restored from a backup of 'relay db backup' starts held by itself.
 
     Exits with 78 when an operator must act and a restart would not help: a wrong config, a store that is foreign,
-    newer or corrupt.
+    newer or corrupt, an address that it has no right to listen on.
 
     \b
     Examples:
@@ -36,7 +36,7 @@ def command(config: Path | None, held: bool) -> None:
     from relay.config import find_config
     from relay.handover import BadHandOver
     from relay.store import Locked, Unavailable, Unusable
-    from relay.web.listener import CannotListen
+    from relay.web.listener import CannotListen, MayNotListen
 
     # Should the watchdog end it, the log says what each thread was at.
     if not faulthandler.is_enabled():
@@ -44,7 +44,7 @@ def command(config: Path | None, held: bool) -> None:
     ceilings.settle()
     try:
         run(daemon.run(find_config(config), held=held))
-    except (Unusable, BadHandOver) as error:
+    except (Unusable, BadHandOver, MayNotListen) as error:
         term.fail(journal.redaction.redact(str(error)), term.OPERATOR)
     except (Locked, Unavailable, CannotListen) as error:
         term.fail(journal.redaction.redact(str(error)))

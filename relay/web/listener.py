@@ -25,6 +25,10 @@ class CannotListen(Exception):
     """The address is taken, or not ours. The message names it."""
 
 
+class MayNotListen(CannotListen):
+    """Nor may relay ever, as things are: a port or a folder that is not for who it runs as."""
+
+
 class Listener:
     """A server and the sockets it listens on."""
 
@@ -69,7 +73,7 @@ async def listen(
     window: int | None = None,
 ) -> Listener:
     """Listen where the config says; sockets handed over by systemd win. Who connects may have `window` bytes on the
-    way, if that is not for the system to choose. Raises CannotListen."""
+    way, if that is not for the system to choose. Raises CannotListen or MayNotListen."""
     loop = asyncio.get_running_loop()
     handshake = _HANDSHAKE if context is not None else None
     try:
@@ -105,7 +109,9 @@ async def listen(
         host, port = bound.sockets[0].getsockname()[:2]
         return Listener(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", bound)
     except OSError as error:
-        raise CannotListen(f"cannot listen on {where}: {error.strerror or error}") from error
+        # An address that is taken becomes free, and one that is not there may come. What is forbidden remains so.
+        kind = MayNotListen if error.errno == errno.EACCES else CannotListen
+        raise kind(f"cannot listen on {where}: {error.strerror or error}") from error
 
 
 def _limit_windows(sockets: Sequence[socket.socket], size: int | None) -> None:

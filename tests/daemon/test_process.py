@@ -435,8 +435,8 @@ async def test_a_reload_that_is_asked_for_during_the_start_comes_after_it(tmp_pa
             assert events.index("started") < events.index("config_loaded")
 
 
-def serve(config: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "relay", "serve", "--config", str(config)]
+def serve(config: Path, *prefix: str) -> subprocess.CompletedProcess[str]:
+    command = [*prefix, sys.executable, "-m", "relay", "serve", "--config", str(config)]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
@@ -468,6 +468,23 @@ def test_an_address_in_use_is_named(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_an_address_on_which_it_has_no_right_to_listen_is_for_the_operator(tmp_path: Path) -> None:
+    folder = tmp_path / "not-ours"
+    folder.mkdir(mode=0o500)
+    public = f"server: {{listen: {{unix: '{folder}/public'}}}}\n"
+    config = write_config(tmp_path, public + "admin: {listen: '127.0.0.1:0'}\n")
+    ended = serve(config, "setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else serve(config)
+    assert ended.returncode == 78
+    assert f"cannot listen on unix:{folder}/public: Permission denied" in ended.stderr
+
+
+def test_an_address_that_is_none_of_this_machines_may_become_one(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "server: {listen: '192.0.2.1:8080'}\nadmin: {listen: '127.0.0.1:0'}\n")
+    ended = serve(config)
+    assert ended.returncode == 1
+    assert "cannot listen on 192.0.2.1:8080" in ended.stderr
 
 
 async def test_with_its_standard_streams_closed_it_serves_all_the_same(tmp_path: Path) -> None:
