@@ -40,6 +40,16 @@ class Redaction:
 redaction = Redaction()
 
 
+class Bugs:
+    """How often something of relay's own has gone wrong as it must not."""
+
+    def __init__(self) -> None:
+        self.met = 0
+
+
+bugs = Bugs()
+
+
 class Log:
     """Lines of a level or above, masked and bounded, for whoever writes them."""
 
@@ -246,6 +256,7 @@ def attempted(delivery: Delivery, ids: tuple[str, str], result: Result, outcome:
 
 def attempt_crashed(delivery_id: str, route: str) -> None:
     """A bug of ours: an attempt raised what it must not. With its traceback."""
+    bugs.met += 1
     _log.exception("attempt_crashed", delivery_id=delivery_id, route=route)
 
 
@@ -401,4 +412,5 @@ def manual_refused(action: str, who: str | None, status: int, detail: str | None
 
 def crashed(what: str) -> None:
     """A bug of ours, with its traceback."""
+    bugs.met += 1
     _log.exception("internal_error", what=what)

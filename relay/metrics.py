@@ -63,6 +63,7 @@ class Gauges:
     disk: Space | None
     """Where the store lies; None where that is another machine's."""
     journal_dropped: int
+    internal_errors: int
 
 
 class Metrics:
@@ -232,6 +233,9 @@ class _Gauges:
         dropped = Family("relay_journal_dropped_total", "counter", "Log lines that could not be written")
         dropped.add(now.journal_dropped)
         yield dropped
+        bugs = Family("relay_internal_errors_total", "counter", "Bugs of relay's own that were met")
+        bugs.add(now.internal_errors)
+        yield bugs
 
 
 def _by(label: str, name: str, text: str, values: Mapping[str, float]) -> Family:

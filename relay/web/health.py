@@ -242,4 +242,5 @@ class Health:
             store_size_bytes=status.size_bytes if status is not None else None,
             disk=disk,
             journal_dropped=journal.outlet.dropped,
+            internal_errors=journal.bugs.met,
         )

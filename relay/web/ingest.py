@@ -113,6 +113,7 @@ class Ingest:
             raise
         except Exception:  # noqa: BLE001 - a bug of ours: the sender should try again
             journal.crashed("ingest")
+            self._metrics.events.inc(source.name, "unavailable")
             return _answer(503, {"error": "unavailable"}, {"Retry-After": "5"})
 
     def _admit(self, request: Asked, runtime: Runtime, source: Source) -> None:

@@ -691,8 +691,9 @@ METRICS = {
     "relay_store_size_bytes", "relay_config_reloads_total", "relay_build_info", "relay_filter_errors_total",
     "relay_store_free_bytes", "relay_route_stopped", "relay_source_silent", "relay_source_last_event_timestamp_seconds",
     "relay_store_disk_bytes", "relay_not_found_total", "relay_notifications_total", "relay_journal_dropped_total",
-    "relay_event_loop_lag_seconds", "process_cpu_seconds_total", "process_max_fds", "process_open_fds",
-    "process_resident_memory_bytes", "process_start_time_seconds", "process_virtual_memory_bytes",
+    "relay_internal_errors_total", "relay_event_loop_lag_seconds", "process_cpu_seconds_total",
+    "process_max_fds", "process_open_fds", "process_resident_memory_bytes",
+    "process_start_time_seconds", "process_virtual_memory_bytes",
 }  # fmt: skip
 
 

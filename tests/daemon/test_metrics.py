@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay import journal
 from relay.metrics import NOTIFICATIONS, OUTCOMES, Metrics
+from relay.pipeline import Pipeline
 from relay.process import Process
 from tests.harness import LISTEN, Received, Relay, relay_here, sink, write_config
 from tests.several import until
@@ -172,7 +173,20 @@ async def test_counters_that_alerts_watch_are_there_before_the_first_step(tmp_pa
         assert of(found, "relay_notifications_total", notifier="hook", outcome="failed") == 0
         assert {dict(labels)["outcome"] for labels in found["relay_events_total"]} == set(OUTCOMES)
         assert of(found, "relay_journal_dropped_total") == journal.outlet.dropped
+        assert of(found, "relay_internal_errors_total") == journal.bugs.met
         assert of(found, "relay_config_reloads_total", result="rejected") == 0
+
+
+async def test_an_event_that_is_lost_to_a_bug_is_counted_as_refused_and_the_bug_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sink() as there, relay_here(tmp_path, LISTEN + config(there.url, "a")) as running:
+        before = of(await scrape(running), "relay_internal_errors_total")
+        monkeypatch.setattr(Pipeline, "accept", lambda *_: 1 // 0)
+        assert (await running.post("/in/any"))[0] == 503
+        found = await scrape(running)
+        assert of(found, "relay_events_total", source="any", outcome="unavailable") == 1
+        assert of(found, "relay_internal_errors_total") == before + 1
 
 
 async def test_a_route_that_relay_stopped_and_one_that_a_person_paused_are_told_apart(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     one = {"r": 1}
     metrics.watch(
         lambda: Gauges(
-            1, "0", True, now, one, one, {"r": 1.0}, {"r": "healthy"}, [], {"s": now}, [], True, 1, Space(1, 1, 1), 1
+            1, "0", True, now, one, one, {"r": 1.0}, {"r": "healthy"}, [], {"s": now}, [], True, 1, Space(1, 1, 1), 1, 0
         )
     )
     for metric in (metrics.duration, metrics.latency, metrics.filter_errors):
