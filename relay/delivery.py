@@ -81,6 +81,14 @@ class Unsendable(Exception):
         self.failure = failure
 
 
+class Unready(Unsendable):
+    """The request cannot be made now, through no fault of the destination's; `begun` where it may be its own."""
+
+    def __init__(self, failure: Failure, *, begun: bool) -> None:
+        super().__init__(failure)
+        self.begun = begun
+
+
 @dataclass(slots=True)
 class Delivery:
     """One event owed to one route. Lives in memory only while it is being sent or about to be."""
@@ -228,7 +236,8 @@ class Retryable:
     failure: Failure
     retry_after: datetime | None = None
     counts: bool = True
-    """False for an attempt cut off by shutdown: it does not use up one of the policy's attempts."""
+    """False for an attempt that relay itself cut off, or lacked something for: it does not use up one of the policy's
+    attempts."""
 
 
 @immutable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from yarl import URL
 
 from relay import __version__
-from relay.delivery import Code, Delivered, Delivery, Failure, Outcome, Refused, Request, Response, Retryable
+from relay.delivery import Code, Delivered, Delivery, Failure, Outcome, Refused, Request, Response, Retryable, Unready
 from relay.delivery import Unsendable as Unsendable
 from relay.event import TESTED, Change, Event
 from relay.immutable import immutable
@@ -206,6 +206,8 @@ class Destination:
             method, url, bodiless = self.aim(event)
         try:
             content = self.payload(event, event_id, delivery.collected) if not bodiless else _NOTHING
+        except Unready as error:
+            raise Unready(self.told(error.failure), begun=error.begun) from None
         except Unsendable as error:
             raise Unsendable(self.told(error.failure)) from None
         what = event.description

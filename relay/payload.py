@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import orjson
 
 from relay import jsontext, query, rendering, source
-from relay.delivery import Code, Failure, Unsendable
+from relay.delivery import Code, Failure, Unready, Unsendable
 from relay.event import Event
 from relay.proof import raw
 from relay.secret import Secret
@@ -129,6 +129,9 @@ def _apart(kind: str, text: str, names: Mapping[str, Any], typed: Callable[[byte
             return typed(rendering.render(kind, text, shown, event.body))
         except rendering.CannotRender as error:
             raise failed(f"the {kind} fails: {error}") from None
+        except rendering.NoHelper as error:
+            failure = Failure(Code.INTERRUPTED, f"the {kind} could not be rendered: {error}")
+            raise Unready(failure, begun=error.begun) from None
 
     return render
 

@@ -37,6 +37,7 @@ from relay.delivery import (
     State,
     StoredEvent,
     Trigger,
+    Unready,
 )
 from relay.destination import Destination, Outbound, Unsendable, expired
 from relay.event import Description, Event, Inbound, event_from_json
@@ -53,6 +54,8 @@ from relay.store import Store
 
 _CORRUPT = Failure(Code.CORRUPT_BODY, "the stored body no longer fits its checksum")
 _OWN_LIMIT = timedelta(seconds=2)  # until an attempt that relay itself lacked something for is made again
+_MOST_ENDED = 10
+"""Attempts whose helper was ended that do not count: the last of them a quarter of an hour after the first."""
 
 
 @immutable
@@ -196,6 +199,8 @@ class Pipeline:
             ended = clock.now()
             response = destination.masked(reply.response, outbound)
             outcome = destination.judge(response, reply.retry_after, ended)
+        except Unready as error:
+            outcome = _again(delivery, error, clock.now())
         except Unsendable as error:
             outcome = Refused(error.failure)
         except Unreachable as error:
@@ -267,6 +272,17 @@ def _test_event(route: Route, now: datetime) -> Event:
         body=body,
         sha256=sha256(body).digest(),
     )
+
+
+def _again(delivery: Delivery, error: Unready, now: datetime) -> Retryable:
+    """When what could not be made is tried anew. It does not count, and the pauses grow: unless it may be what ends
+    its helpers, and has done so often. Then the policy has its say, so that it ends."""
+    if not error.begun:
+        return Retryable(error.failure, now + _OWN_LIMIT, counts=False)
+    uncounted = delivery.attempts - delivery.tries
+    if uncounted >= _MOST_ENDED:
+        return Retryable(error.failure)
+    return Retryable(error.failure, now + _OWN_LIMIT * 2**uncounted, counts=False)
 
 
 def _decide(route: Route, delivery: Delivery, attempt: Attempt | None, outcome: Outcome, now: datetime) -> Result:

@@ -15,6 +15,7 @@ import atexit
 import json
 import os
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -41,11 +42,21 @@ _PASSED_ON = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEM
 
 
 class CannotRender(Exception):
-    """Nothing was rendered; the text says why, for the operator."""
+    """Nothing was rendered, and never will be: what was to be rendered is at fault. The text says why, for the
+    operator."""
+
+
+class NoHelper(Exception):
+    """Nothing was rendered, and that may be different a moment later."""
+
+    def __init__(self, message: str, *, begun: bool) -> None:
+        super().__init__(message)
+        self.begun = begun
+        """Whether a helper had the job: then the job may be what ended it, as far as anyone can tell."""
 
 
 class _Ended(Exception):
-    """The helper had ended by itself before it was asked."""
+    """The helper had ended before it could have begun."""
 
 
 class _Helper:
@@ -60,16 +71,15 @@ class _Helper:
         )
 
     def ask(self, head: bytes, body: bytes) -> tuple[bool, bytes]:
-        """Whether it was rendered, and what: the payload, or why not. Raises CannotRender, or _Ended."""
+        """Whether it was rendered, and what: the payload, or why not. Raises CannotRender, NoHelper, or _Ended."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(HEAD.pack(len(head), len(body)) + head + body)
             self._process.stdin.flush()
-            answer = self._read(HEAD.size)
-        except (BrokenPipeError, EOFError):
-            raise self._why() from None
-        done, size = HEAD.unpack(answer)
+        except BrokenPipeError:  # it is not begun before all of it is there
+            raise _Ended from None
         try:
+            done, size = HEAD.unpack(self._read(HEAD.size))
             return bool(done), self._read(size)
         except EOFError:
             raise self._why() from None
@@ -77,11 +87,13 @@ class _Helper:
     def _read(self, size: int) -> bytes:
         assert self._process.stdout is not None
         descriptor, deadline = self._process.stdout.fileno(), monotonic() + _PATIENCE
+        readable = select.poll()  # not select.select, which knows the first 1,024 descriptors only
+        readable.register(descriptor, select.POLLIN)
         got = bytearray()
         while len(got) < size:
             left = deadline - monotonic()
-            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
-                raise CannotRender(f"no answer within {_PATIENCE:g} s")
+            if left <= 0 or not readable.poll(left * 1000):
+                raise NoHelper(f"no answer within {_PATIENCE:g} s", begun=True)
             some = os.read(descriptor, min(size - len(got), 1 << 20))
             if not some:
                 raise EOFError
@@ -92,9 +104,11 @@ class _Helper:
         code = self._process.wait()
         if code == 0:
             return _Ended()
+        if code == -signal.SIGPROF:
+            return CannotRender(f"it takes longer than {PROCESSOR_SECONDS:g} s")
         if code < 0:
-            return CannotRender(f"it takes longer than {PROCESSOR_SECONDS:g} s, or more memory than it may")
-        return CannotRender(f"its helper failed (exit code {code})")
+            return NoHelper(f"its helper was ended by signal {-code}", begun=True)
+        return NoHelper(f"its helper failed (exit code {code})", begun=True)
 
     def end(self) -> None:
         """At once."""
@@ -122,13 +136,16 @@ class _Helpers:
                 with self._lock:
                     helper = self._idle.pop() if self._idle else None
                 fresh = helper is None
-                helper = helper or _Helper()
+                try:
+                    helper = helper or _Helper()
+                except OSError as error:
+                    raise NoHelper(f"no helper can be started: {error.strerror or error}", begun=False) from error
                 try:
                     answer = helper.ask(head, body)
                 except _Ended:
                     helper.end()
                     if fresh:
-                        raise CannotRender("its helper ends at once") from None
+                        raise NoHelper("its helper ends at once", begun=False) from None
                     continue
                 except BaseException:
                     helper.end()
@@ -150,7 +167,7 @@ atexit.register(_helpers.end)
 def render(kind: str, text: str, names: Mapping[str, Any], body: bytes) -> bytes:
     """What a template or an expression makes of an event: the payload. Blocks; call it beside the event loop.
 
-    `names` are what it sees beside `body`, which is parsed where it is needed. Raises CannotRender.
+    `names` are what it sees beside `body`, which is parsed where it is needed. Raises CannotRender or NoHelper.
     """
     # The standard library's: header values may hold halves of surrogate pairs.
     head = json.dumps({"kind": kind, "text": text, "names": names}).encode()

@@ -6,12 +6,16 @@ import contextlib
 import errno
 import os
 import resource
+import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from relay import rendering
 from relay.clock import rfc3339
 from relay.store import Store
 from relay.stores.sqlite import open_store
@@ -82,6 +86,57 @@ async def test_without_a_file_descriptor_for_a_token_an_attempt_does_not_count_e
             delivery = (await ended(relay))["delivery"]
         assert (delivery["status"], delivery["error"]["code"]) == ("pending", "auth_error")
         assert "relay itself has run out of file descriptors" in delivery["error"]["message"]
+
+
+TEMPLATE = "payload: {template: '{{ event.source }}'}, retry: none"
+
+
+async def test_without_a_file_descriptor_for_a_helper_a_payload_is_made_later(tmp_path: Path) -> None:
+    rendering._helpers.end()
+    async with sink() as destination:
+        clock = ManualClock()
+        async with relay_here(tmp_path, one_route(destination.url, route=TEMPLATE), clock) as relay:
+            await ready(relay)
+            with no_files_left():
+                delivery = (await ended(relay))["delivery"]
+            assert (delivery["status"], delivery["error"]["code"]) == ("pending", "interrupted")
+            assert delivery["error"]["message"] == (
+                "the template could not be rendered: no helper can be started: Too many open files"
+            )
+            assert delivery["next_attempt_at"] == rfc3339(clock.now() + timedelta(seconds=2))
+            [route] = (await relay.get("/health"))["routes"]
+            assert (route["state"], route["consecutive_failures"]) == ("healthy", 0)
+            await relay.ask("POST", f"/logs/{delivery['id']}/retry")
+            [received] = await destination.wait_count(1)
+            assert received.body == b"any"
+
+
+def made(attempts: int, items: list[dict[str, Any]]) -> bool:
+    return bool(items[0]["attempts"] == attempts)
+
+
+async def test_what_ends_its_helper_each_time_is_not_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "helper"
+    program.write_text("#!/bin/sh\nhead -c 8 >/dev/null; kill -KILL $$\n")
+    program.chmod(0o755)
+    rendering._helpers.end()
+    monkeypatch.setattr(sys, "executable", str(program))
+    clock = ManualClock()
+    async with relay_here(tmp_path, one_route("http://127.0.0.1:9/", route=TEMPLATE), clock) as relay:
+        delivery = (await ended(relay))["delivery"]
+        waited = []
+        for attempts in range(2, 12):
+            assert delivery["status"] == "pending"
+            waited.append(round((datetime.fromisoformat(delivery["next_attempt_at"]) - clock.now()).total_seconds()))
+            clock.advance(waited[-1])
+            [delivery] = await relay.logs_when(partial(made, attempts))
+        assert waited == [2**n for n in range(1, 11)]
+        assert (delivery["status"], delivery["error"]["code"]) == ("failed", "interrupted")
+        assert delivery["error"]["message"] == "the template could not be rendered: its helper was ended by signal 9"
+        [route] = (await relay.get("/health"))["routes"]
+        assert (route["state"], route["consecutive_failures"]) == ("healthy", 0)
 
 
 async def test_the_store_opens_at_the_start_whatever_it_needs(tmp_path: Path) -> None:
