@@ -36,7 +36,7 @@ class Daemon:
     and the file that said where to ask has mistakes."""
 
     def __init__(self, url: str, token: str | None, mistakes: ConfigError | None = None) -> None:
-        self.url = url
+        self._url = url
         self.shown = _LOGIN.sub("//***@", url)
         """The URL as it may be shown."""
         self._token = token
@@ -109,7 +109,7 @@ class Daemon:
             self._not_relay()
 
     def _target(self, path: str, query: Mapping[str, str] | None) -> str:
-        base = "" if self.url.startswith("unix:") else self._parts.path.rstrip("/")
+        base = "" if self._url.startswith("unix:") else self._parts.path.rstrip("/")
         return base + path + ("?" + urlencode(query) if query else "")
 
     def _headers(self, accept: str) -> dict[str, str | bytes]:
@@ -157,8 +157,8 @@ class Daemon:
             raise Unreachable(f"no relay answers at {self.shown} ({why}): {start}") from None
 
     def _connection(self, patience: float) -> http.client.HTTPConnection:
-        if self.url.startswith("unix:"):
-            return _UnixConnection(self.url.removeprefix("unix:"), patience)
+        if self._url.startswith("unix:"):
+            return _UnixConnection(self._url.removeprefix("unix:"), patience)
         assert self._parts.hostname is not None
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
         return kind(self._parts.hostname, self._parts.port, timeout=patience)

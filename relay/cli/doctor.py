@@ -123,7 +123,7 @@ def _health(config: Path | None, url: str | None, token: str | None) -> dict[str
         status, answer = daemon.get("/health")
         # With one address for both sides, who has no token is told what the public side says.
         if status in (401, 403) or (daemon.anonymous and answer == {"status": "ok"}):
-            return warning("daemon", f"the relay at {daemon.url} wants one of its tokens: --token or $RELAY_TOKEN")
+            return warning("daemon", f"the relay at {daemon.shown} wants one of its tokens: --token or $RELAY_TOKEN")
         if status == 503 and isinstance(answer, dict) and "checks" in answer:  # it fails, and says in what
             status = 200
         return dict(daemon.require("checks", status, answer))

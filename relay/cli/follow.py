@@ -46,7 +46,7 @@ def follow(
         try:
             with daemon.stream("/logs/stream", query, PATIENCE) as incoming:
                 if pause:
-                    term.complain(f"the relay at {daemon.url} answers again")
+                    term.complain(f"the relay at {daemon.shown} answers again")
                 pause = 0.0
                 first = not shown.connected
                 for item in _before(daemon, query, limit, shown):
@@ -58,7 +58,7 @@ def follow(
                         term.complain(f"some states were passed over: {_detail(data)}")
                     elif kind == "message" and shown.new(item := json.loads(data)):
                         lines.say(item)
-            why = f"the relay at {daemon.url} ended the stream"
+            why = f"the relay at {daemon.shown} ended the stream"
         except ask.Unreachable as error:
             if not shown.connected:
                 term.fail(str(error))
@@ -92,7 +92,7 @@ def _before(daemon: ask.Daemon, query: dict[str, str], limit: str, shown: _Shown
         return
     status, answer = daemon.get("/logs", {**query, "limit": _MISSED if again else limit})
     if status >= http.client.INTERNAL_SERVER_ERROR:
-        raise ask.Unreachable(f"the relay at {daemon.url} is not ready (HTTP {status})")
+        raise ask.Unreachable(f"the relay at {daemon.shown} is not ready (HTTP {status})")
     answer = daemon.require("items", status, answer)
     latest = shown.latest if again else ""
     for item in sorted(answer["items"], key=lambda item: (str(item["updated_at"]), str(item["id"]))):

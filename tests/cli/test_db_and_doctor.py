@@ -388,7 +388,12 @@ def test_a_daemon_that_fails_or_wants_a_token_is_told_as_such(copied: Path) -> N
         assert ended.code == 1
         assert checks(ended)["daemon"]["detail"] == "failing: store: the disk is gone: see its log"
         admin.answers["GET /health"] = lambda query, handler: (401, {"error": "unauthorized", "detail": "no"})
-        assert "--token" in checks(run("doctor", "--json", "--url", admin.url, "--config", copied))["daemon"]["detail"]
+        for url, shown in (
+            (admin.url, admin.url),
+            (admin.url.replace("//", "//ann:hush@"), admin.url.replace("//", "//***@")),
+        ):
+            said = checks(run("doctor", "--json", "--url", url, "--config", copied))["daemon"]["detail"]
+            assert said == f"the relay at {shown} wants one of its tokens: --token or $RELAY_TOKEN"
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,19 @@ async def test_it_goes_on_after_a_restart_and_lists_what_was_missed() -> None:
         assert json.loads(await verb.line())["status"] == "failed"
 
 
+async def test_a_login_in_the_address_is_never_printed() -> None:
+    async with told(log_item(ONE)) as server:
+        shown = server.url.replace("//", "//***@")
+        async with following(server.url.replace("//", "//ann:hush@")) as verb:
+            await verb.line()
+            await server.stop()
+            assert (
+                await verb.complaint() == f"relay: the relay at {shown} ended the stream: trying again until it answers"
+            )
+            await server.start(int(server.url.rpartition(":")[2]))
+            assert await verb.complaint() == f"relay: the relay at {shown} answers again"
+
+
 async def test_states_that_were_passed_over_are_told_on_standard_error() -> None:
     async with told(log_item(ONE)) as server, following(server.url) as verb:
         await verb.line()
