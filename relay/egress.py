@@ -4,7 +4,7 @@ to anything, differently each time, and addresses have many spellings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from relay.immutable import immutable
@@ -36,7 +36,7 @@ _TEREDO = ip_network("2001::/32")  # RFC 4380
 _MAPPED = ip_network("::ffff:0:0/96")
 _TRANSLATED = ip_network("::ffff:0:0:0/96")  # RFC 2765
 _COMPATIBLE = ip_network("::/96")
-_LAST = (_MAPPED, _NAT64, _NAT64_LOCAL, _TRANSLATED)
+_LAST = (_MAPPED, _NAT64, _TRANSLATED)
 """They carry an IPv4 address in their last 32 bits."""
 
 
@@ -75,8 +75,27 @@ def _forms(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address
     found: list[IPv4Address | IPv6Address] = [address]
     if any(address in network for network in _LAST) or (address in _COMPATIBLE and low > 1):
         found.append(IPv4Address(low))
+    elif address in _NAT64_LOCAL:
+        found += _translated(int(address))
     elif address in _6TO4:
         found.append(IPv4Address((int(address) >> 80) & 0xFFFFFFFF))
     elif address in _TEREDO:
         found.append(IPv4Address(low ^ 0xFFFFFFFF))
     return found
+
+
+def _translated(address: int) -> Iterator[IPv4Address]:
+    """What a network's own prefix may carry: each decides for itself how long that is. RFC 6052 section 2.2: after 96
+    bits it is at the end, after 48, 56 and 64 in two parts around the bits 64 to 71."""
+    last = address & 0xFFFFFFFF
+    if not address >> 32 & 0xFFFFFFFF:  # nothing in between
+        yield IPv4Address(last)
+        return
+    for found in (
+        (address >> 64 & 0xFFFF) << 16 | address >> 40 & 0xFFFF,
+        (address >> 64 & 0xFF) << 24 | address >> 32 & 0xFFFFFF,
+        address >> 24 & 0xFFFFFFFF,
+        last,
+    ):
+        if found >> 24:  # no translator has a way to 0.0.0.0/8
+            yield IPv4Address(found)
