@@ -87,7 +87,8 @@ def rfc3339(moment: datetime) -> str:
 @lru_cache(64)
 def _second(days: int, seconds: int) -> str:
     """A second's part of a text: most moments are of the last ones, and writing one anew takes five times as long."""
-    return (_EPOCH + timedelta(days, seconds)).strftime("%Y-%m-%dT%H:%M:%S.")
+    # Not by strftime, which does not pad years below 1000 everywhere: zero times of programs are of the year 1.
+    return f"{(_EPOCH + timedelta(days, seconds)).isoformat()[:19]}."
 
 
 def parse_rfc3339(text: object) -> datetime | None:

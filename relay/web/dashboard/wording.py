@@ -60,7 +60,7 @@ def ago(moment: datetime, now: datetime) -> str:
 
 def exact(moment: datetime) -> str:
     """`2026-11-23 20:00:00 UTC`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{moment.astimezone(UTC).isoformat(' ')[:19]} UTC"
 
 
 def iso(moment: datetime) -> str:
