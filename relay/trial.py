@@ -13,7 +13,7 @@ from relay.destination import filled
 from relay.event import Event
 from relay.fields import Unresolved
 from relay.ids import EventId
-from relay.jsontext import Malformed
+from relay.jsontext import Malformed, canonical
 from relay.pattern import Patterns, Subject
 from relay.payloadschema import Made
 from relay.routeschema import Route
@@ -25,11 +25,13 @@ _ID = "evt_00000000000000000000000000"
 
 
 class Trial:
-    """The sample that stands for each source type, as an event of the first source of that type."""
+    """The sample that stands for each source's type, as an event of that source."""
 
     def __init__(self, sources: Mapping[str, SourceConfig]) -> None:
         self._sources = sources
-        self._events: dict[str, Event | None] = {}
+        self._events: dict[str, tuple[Event, bytes] | None] = {}
+        """By source, and what they say: that is the same of all sources of a type but for those that describe it
+        otherwise, by their `map` for instance."""
 
     def failures(self, route: Route) -> Iterator[str]:
         """Why a route could not send some sample. Samples of types that `match.type` leaves out are not tried;
@@ -42,23 +44,30 @@ class Trial:
         payload = route.content()
         wanted = Patterns(route.match.type) if route.match is not None and route.match.type is not None else None
         taken = route.filter()
-        tried: set[str] = set()
+        tried: set[bytes] = set()
+        types: set[str] = set()
         for name in sorted(route.selected(self._sources)):
-            event = self._event(name)
-            if event is None or event.type in tried or (wanted is not None and not wanted.takes(event.type)):
+            made = self._event(name)
+            if made is None:
                 continue
-            tried.add(event.type)
+            event, said = made
+            if said in tried or (wanted is not None and not wanted.takes(event.type)):
+                continue
+            which = f", as {name} describes it" if event.type in types or self._sources[name].map else ""
+            tried.add(said)
+            types.add(event.type)
             if aim is not None and not taken.matches(Subject.of(event, _ID)):
                 continue
             try:
                 if aim is None or not aim(event).bodiless:
                     filled(payload(event, _ID).body, fillers)
             except Unsendable as error:
-                yield f"{error.failure.message} (tried on the sample {_sample(event.type)} of {event.type})"
+                yield f"{error.failure.message} (tried on the sample {_sample(event.type)} of {event.type}{which})"
 
-    def _event(self, name: str) -> Event | None:
+    def _event(self, name: str) -> tuple[Event, bytes] | None:
         if name not in self._events:
-            self._events[name] = self._made(name)
+            event = self._made(name)
+            self._events[name] = None if event is None else (event, canonical(event.as_json(_ID) | {"source": None}))
         return self._events[name]
 
     def _made(self, name: str) -> Event | None:
