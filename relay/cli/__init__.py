@@ -123,7 +123,11 @@ def _refuse(error: click.ClickException) -> NoReturn:
     cls=_Verbs,
     invoke_without_command=True,
     subcommand_metavar="VERB …",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "token_normalize_func": lambda name: name.replace("_", "-"),  # filters are also known by the API's names
+    },
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 78 an operator must act. 'relay VERB --help' has examples.",
 )
 @click.option("--version", is_flag=True, help="Say the version and exit.")

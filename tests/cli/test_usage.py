@@ -16,6 +16,7 @@ from relay.cli.logs import FILTERS
 from relay.logtext import COLUMNS
 from relay.web import logquery
 from tests.cli.running import TOP, complaint, free_ports, run, run_process
+from tests.cli.standin import log_item, standing_in
 
 PAGE = (TOP / "docs" / "cli.md").read_text()
 
@@ -104,6 +105,14 @@ def test_wrong_usage_is_one_line_that_says_what_is_right_and_exit_code_2(args: l
     line = complaint(run(*args), 2)
     assert said in line
     assert "hunter2" not in line
+
+
+def test_filters_have_the_names_that_the_api_gives_them() -> None:
+    with standing_in({"GET /logs": lambda query, handler: {"items": [log_item("dlv_1")], "next": None}}) as admin:
+        for way in (["--entry_id", "5", "--event_id=evt_1"], ["--entry-id", "5", "--event-id=evt_1"]):
+            assert run("logs", *way, "--url", admin.url).code == 0
+        assert admin.asked == [("GET /logs", {"entry_id": "5", "event_id": "evt_1"})] * 2
+    assert "_id" not in run("logs", "--help").out
 
 
 def test_both_ways_to_ask_say_the_version() -> None:
