@@ -55,7 +55,7 @@ def concise(event: Event, event_id: str, collected: Collected | None = None) -> 
     shorten = getattr(source.types().get(event.type), "concise", None)
     body = document(event)
     if shorten is None or not isinstance(body, dict):
-        return normalized(event, event_id)
+        return normalized(event, event_id, collected)
     return Content(_json(shorten(body)), JSON)
 
 

@@ -16,6 +16,7 @@ from relay.delivery import Code, Unsendable
 from relay.event import Description, Event, Inbound
 from relay.payload import Content
 from relay.secret import Secret
+from relay.window import Collected
 from tests.test_destination import event
 
 
@@ -65,6 +66,22 @@ def test_concise_hygraph_is_operation_type_id_and_stage() -> None:
 def test_concise_is_the_description_for_all_others(kind: str) -> None:
     sent = of_sample(kind, source.types()[kind].SAMPLE)
     assert payload.concise(sent, "evt_1") == payload.normalized(sent, "evt_1")
+
+
+def test_concise_of_a_debounce_window_tells_of_all_its_events_where_it_is_the_description() -> None:
+    first, last = of_sample("strapi", "entry.create"), of_sample("strapi", "entry.publish")
+    window = Collected("debounce", (first, last), ("evt_1", "evt_2"))
+    made = payload.concise(last, "evt_2", window)
+    assert made == payload.normalized(last, "evt_2", window)
+    assert [of["id"] for of in body_of(made)["events"]] == ["evt_1", "evt_2"]
+
+
+def test_concise_of_a_batch_is_what_it_is_of_each_event() -> None:
+    events = of_sample("hygraph", "publish"), of_sample("strapi", "entry.publish")
+    made = payload.concise(events[-1], "evt_2", Collected("batch", events, ("evt_1", "evt_2")))
+    assert body_of(made) == [
+        body_of(payload.concise(of, id_text)) for of, id_text in zip(events, ("evt_1", "evt_2"), strict=True)
+    ]
 
 
 def test_concise_parses_a_body_that_was_read_back_from_the_store() -> None:
