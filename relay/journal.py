@@ -179,7 +179,7 @@ def _say(line: dict[str, Any], now: datetime | None = None) -> None:
 # -- events ----------------------------------------------------------------------------------------------------------
 
 
-def accepted(event: Event, event_id: str, routes: Sequence[str], now: datetime) -> None:
+def accepted(event: Event, event_id: str, routes: Sequence[str], client: str, now: datetime) -> None:
     """An event is on disk and answered for."""
     what = event.description
     common = what.common
@@ -194,6 +194,7 @@ def accepted(event: Event, event_id: str, routes: Sequence[str], now: datetime) 
             "entry_id": common.entry_id,
             "routes": list(routes),
             "bytes": len(event.body),
+            "client": client,
             "event": "event_accepted",
         },
         now,

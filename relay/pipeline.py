@@ -93,8 +93,9 @@ class Pipeline:
         self._rendering = asyncio.Semaphore(rendering.HELPERS)
         self._turns: dict[str, asyncio.Semaphore] = {}
 
-    async def accept(self, source: Source, routing: Routing, inbound: Inbound) -> Accepted:
-        """Take an event in. Raises Rejected, Malformed, RateLimited or Unavailable, and then nothing was promised."""
+    async def accept(self, source: Source, routing: Routing, inbound: Inbound, client: str) -> Accepted:
+        """Take an event in from `client`. Raises Rejected, Malformed, RateLimited or Unavailable, and then nothing was
+        promised."""
         moment = self._clock.now_ms()
         now = from_ms(moment)
         source.verify(inbound, now)
@@ -116,7 +117,7 @@ class Pipeline:
         if added.duplicate:
             journal.duplicate(source.name, event_id)
         else:
-            journal.accepted(event, event_id, added.routes, ended)
+            journal.accepted(event, event_id, added.routes, client, ended)
             self._metrics.pace.accepted(now)
         if added.full:
             self._say_full(added, routing)

@@ -34,7 +34,18 @@ def test_the_client_is_the_first_from_the_right_that_is_no_trusted_proxy(
     trusted: TrustedProxies, peer: str, forwarded: list[str], client: str
 ) -> None:
     headers = CIMultiDict([("X-Forwarded-For", value) for value in forwarded])
-    assert client_address(peer, headers, trusted) == client
+    for _ in range(2):  # also as it is remembered
+        assert client_address(peer, headers, trusted) == client
+
+
+def test_what_is_remembered_of_proxies_is_bounded() -> None:
+    trusted = TrustedProxies((ip_network("127.0.0.1/32"),))
+    for number in range(1, 2000):
+        sender = f"2001:db8::{number:x}"
+        for said in (sender, f"{'9' * 300}, {sender}"):
+            assert client_address("127.0.0.1", CIMultiDict({"X-Forwarded-For": said}), trusted) == sender
+    assert 0 < len(trusted.known) <= 256
+    assert max(len(said) for _, said in trusted.known) < 20
 
 
 def test_a_unix_peer_is_trusted_only_by_name() -> None:

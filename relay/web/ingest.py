@@ -100,7 +100,8 @@ class Ingest:
                     self._admit(request, runtime, source)
                     if len(body) > runtime.config.server.max_body:
                         raise too_large(runtime.config.server.max_body)
-                accepted = await self._pipeline.accept(source, runtime.routing, Inbound(request.headers, body))
+                client = _client(request, runtime)
+                accepted = await self._pipeline.accept(source, runtime.routing, Inbound(request.headers, body), client)
             finally:
                 self._budget.give_back(held)
             return self._taken_in(source, accepted)
@@ -201,7 +202,7 @@ class Ingest:
 
 
 def _client(request: Asked, runtime: Runtime) -> str:
-    """Who sends it: of most requests nobody asks."""
+    """Who sends it."""
     return client_address(request.remote, request.headers, runtime.trusted_proxies)
 
 

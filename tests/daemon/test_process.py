@@ -615,7 +615,7 @@ async def test_the_log_has_one_line_for_each_event_and_each_attempt(tmp_path: Pa
             lines = list(relay.lines())
             accepted = [line for line in lines if line["event"] == "event_accepted"]
             attempts = [line for line in lines if line["event"] == "attempt"]
-            assert len(accepted) == 1
+            assert [(line["source"], line["bytes"], line["client"]) for line in accepted] == [("any", 8, "127.0.0.1")]
             assert [(line["n"], line["status"], line["state"]) for line in attempts] == [
                 (1, 503, "pending"),
                 (2, 200, "delivered"),
