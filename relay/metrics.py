@@ -34,7 +34,9 @@ REFUSALS = (
     "unsupported_encoding",
 )
 """What senders are answered when it is not a yes, as `outcome` of `relay_events_total`."""
-OUTCOMES = ("accepted", "duplicate", "ignored", *REFUSALS)
+GENUINE = ("accepted", "duplicate", "ignored")
+"""What becomes of all others, likewise."""
+OUTCOMES = (*GENUINE, *REFUSALS)
 ENDED = (State.DELIVERED, State.FAILED, State.CANCELLED)
 ROUTE_STATES = ("healthy", "unhealthy", "paused", "disabled")
 NOTIFICATIONS = ("sent", "failed")

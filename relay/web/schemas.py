@@ -270,6 +270,9 @@ COMPONENTS: Mapping[str, Schema] = {
             "verify": told(array(TEXT), "The proofs that it wants."),
             "last_event_at": nullable(MOMENT),
             "silent_since": nullable(MOMENT),
+            "accepted": told(COUNT, "Events, since relay was started."),
+            "duplicate": told(COUNT, "Requests that repeated one, since then."),
+            "ignored": told(COUNT, "Events that the source's config leaves out, since then."),
             "rejected": told(
                 {"type": "object", "additionalProperties": COUNT}, "How many by reason, since relay was started."
             ),

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from relay.fields import Section
+from relay.metrics import GENUINE
 from relay.proof import labels
 from relay.runtime import Runtime
 from relay.source import Source, SourceConfig
@@ -51,6 +52,7 @@ class Sources:
             "verify": list(config.proofs()),
             "last_event_at": shape.when(health.last_event_at),
             "silent_since": shape.when(health.silent_since),
+            **{outcome: self._desk.metrics.events.labels(source.name, outcome).value for outcome in GENUINE},
             "rejected": dict(sorted(tally.rejected.items(), key=lambda counted: -counted[1])),
             "secrets": [{"proof": name, "last_used_at": shape.when(tally.used.get(name))} for name in proofs(config)],
         }

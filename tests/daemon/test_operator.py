@@ -681,14 +681,14 @@ async def test_a_source_says_what_came_what_was_refused_and_which_secret_is_stil
         assert (await running.get("/sources"))["sources"] == [
             {
                 "name": "hub", "type": "github", "path": "/hub", "verify": ["secret"], "last_event_at": None,
-                "silent_since": None, "rejected": {},
+                "silent_since": None, "accepted": 0, "duplicate": 0, "ignored": 0, "rejected": {},
                 "secrets": [
                     {"proof": "secret[0]", "last_used_at": None}, {"proof": "secret[1]", "last_used_at": None}
                 ],
             },
             {
                 "name": "any", "type": "generic", "path": "/in/any", "verify": [], "last_event_at": None,
-                "silent_since": None, "rejected": {}, "secrets": [],
+                "silent_since": None, "accepted": 0, "duplicate": 0, "ignored": 0, "rejected": {}, "secrets": [],
             },
         ]  # fmt: skip
         await running.post("/hub", headers=signed(KEYS[1]))
@@ -716,6 +716,24 @@ async def test_a_source_says_what_came_what_was_refused_and_which_secret_is_stil
         assert [secret["last_used_at"] for secret in again["secrets"]] == [None, None]
         assert (again["rejected"], again["last_event_at"]) == (hub["rejected"], hub["last_event_at"])
         assert (await running.ask("GET", "/sources?name=hub"))[0] == 400
+
+
+async def test_a_source_says_how_many_were_accepted_repeats_or_ignored(tmp_path: Path) -> None:
+    config = (
+        "sources: {a: {type: strapi, verify: none}, b: {type: strapi, verify: none}}\n"
+        "routes: [{name: r, to: {url: 'http://127.0.0.1:9/'}}]\n"
+    )
+    async with relay_here(tmp_path, config) as running:
+        for uid, times in (("api::a.a", 2), ("api::b.b", 3), ("plugin::users-permissions.user", 4)):
+            for _ in range(times):
+                body = {"event": "entry.publish", "uid": uid, "model": "m", "entry": {"id": 1}}
+                assert (await running.post("/in/a", json.dumps(body).encode()))[0] == 200
+        await post(running, "/reload")
+        counted = [
+            (each["name"], each["accepted"], each["duplicate"], each["ignored"], each["rejected"])
+            for each in (await running.get("/sources"))["sources"]
+        ]
+        assert counted == [("a", 2, 3, 4, {}), ("b", 0, 0, 0, {})]
 
 
 async def test_the_reasons_for_refusals_are_bounded(tmp_path: Path) -> None:
