@@ -80,6 +80,8 @@ class Tolerance:
 
     unhealthy_after: int = 5
     disable_after: int | None = None
+    any_answer: bool = False
+    """Whether every answer that is no success counts for `disable_after`, also one that makes no route unhealthy."""
 
 
 @dataclass(slots=True)
@@ -142,8 +144,9 @@ class RouteHealth:
                         self._probe_in(self.probe_wait, now)
                     return None
                 turn = None
-                if _unwell(failure.code, status):
-                    turn = self._unwell(failure, now, tolerance)
+                unwell = _unwell(failure.code, status)
+                if unwell or (tolerance.any_answer and failure.code is Code.HTTP_STATUS):
+                    turn = self._failed(failure, now, tolerance, unwell)
                 if probed:
                     self._probe_failed(asked, now)
                 return turn
@@ -170,7 +173,7 @@ class RouteHealth:
             return Turn.RECOVERED
         return None
 
-    def _unwell(self, failure: Failure, now: datetime, tolerance: Tolerance) -> Turn | None:
+    def _failed(self, failure: Failure, now: datetime, tolerance: Tolerance, unwell: bool) -> Turn | None:
         self.consecutive_failures += 1
         if self.ramp is not None:
             self.ramp = max(1, self.ramp // 2)
@@ -180,7 +183,7 @@ class RouteHealth:
         if most is not None and self.consecutive_failures >= most:
             reason = f"{self.consecutive_failures} failures in a row (disable_after), the last one: {failure.message}"
             return self._pause(PausedBy.FAILURES, reason, now)
-        if self.state is RouteState.HEALTHY and self.consecutive_failures >= tolerance.unhealthy_after:
+        if unwell and self.state is RouteState.HEALTHY and self.consecutive_failures >= tolerance.unhealthy_after:
             self.state, self.since = RouteState.UNHEALTHY, now
             self.reason = f"{self.consecutive_failures} failures in a row, the last one: {failure.message}"
             self.probe_wait = FIRST_PROBE

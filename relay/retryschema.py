@@ -78,6 +78,8 @@ class RetrySection(Section):
     """What counts as delivered where neither the route nor the defaults say."""
     disable_after: ClassVar[int | None] = None
     """How many failures in a row pause the route, likewise."""
+    any_answer: ClassVar[bool] = False
+    """Whether every answer that is no success is one of them."""
 
     policy: str
     give_up_on: GiveUpOn = _REFUSALS
@@ -144,6 +146,7 @@ class Prismic(Fixed):
 
     success: ClassVar[Statuses | None] = statuses([200])
     disable_after: ClassVar[int | None] = 5
+    any_answer: ClassVar[bool] = True
 
 
 def _schedule(*delays: timedelta, jitter: float) -> Schedule:

@@ -45,6 +45,8 @@ class Route:
     max_pending: int = 1_000_000
     unhealthy_after: int = 5
     disable_after: int | None = None
+    any_answer: bool = False
+    """See Tolerance."""
     notify: tuple[str, ...] = ()
     """Names of notifiers."""
     fingerprint: str = ""
@@ -78,7 +80,7 @@ class Route:
     @property
     def tolerance(self) -> Tolerance:
         """How many failures in a row it bears."""
-        return Tolerance(self.unhealthy_after, self.disable_after)
+        return Tolerance(self.unhealthy_after, self.disable_after, self.any_answer)
 
 
 class Routing:

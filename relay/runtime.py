@@ -133,6 +133,7 @@ def _route(section: RouteSection, config: Config, redact: Redactor, wires: _Wire
         max_pending=section.max_pending,
         unhealthy_after=section.unhealthy_after,
         disable_after=section.disable_after,
+        any_answer=section.retry.any_answer,
         notify=section.notify,
         fingerprint=_fingerprint(section, config),
     )

@@ -95,6 +95,23 @@ def test_a_destination_that_says_when_to_come_back_is_not_probed_before() -> Non
     assert health.probe_due(NOON) == NOON + 5 * MINUTE
 
 
+@pytest.mark.parametrize("status", [201, 204, 302, 400, 503])
+def test_where_any_answer_counts_the_route_is_paused_by_it(status: int) -> None:
+    health = RouteHealth()
+    prismic = Tolerance(unhealthy_after=5, disable_after=5, any_answer=True)
+    turns = [tell(health, down(Code.HTTP_STATUS), status=status, tolerance=prismic) for _ in range(5)]
+    assert turns == [None] * 4 + [Turn.PAUSED]
+
+
+def test_where_any_answer_counts_it_is_still_no_outage() -> None:
+    health = RouteHealth()
+    tolerant = Tolerance(unhealthy_after=2, disable_after=None, any_answer=True)
+    for outcome in (*[down(Code.HTTP_STATUS)] * 3, down(Code.INTERRUPTED)):
+        assert tell(health, outcome, status=400, tolerance=tolerant) is None
+    assert (health.state, health.consecutive_failures) == (RouteState.HEALTHY, 3)
+    assert tell(health, down(Code.HTTP_STATUS), status=500, tolerance=tolerant) is Turn.UNHEALTHY
+
+
 def test_a_clock_that_is_set_back_puts_no_probe_off() -> None:
     health = unwell()
     yesterday = NOON - timedelta(days=1)

@@ -145,7 +145,11 @@ async def test_what_a_destination_never_takes_is_not_all_that_it_is_probed_with(
 
 @pytest.mark.parametrize(
     ("answers", "policy", "reason"),
-    [(410, "retry: none", "410"), (500, "retry: none, unhealthy_after: 9, disable_after: 3", "disable_after")],
+    [
+        (410, "retry: none", "410"),
+        (500, "retry: none, unhealthy_after: 9, disable_after: 3", "disable_after"),
+        (204, "retry: prismic, disable_after: 3", "disable_after"),
+    ],
 )
 async def test_a_route_pauses_itself_and_another_destination_gets_another_try(
     tmp_path: Path, answers: int, policy: str, reason: str
