@@ -18,6 +18,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay import ceilings, journal
 from relay.web.answer import answer
+from relay.web.heads import Bounded
 from relay.web.swift import Answer, Plain, plain
 
 _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
@@ -37,7 +38,7 @@ _quiet.propagate = False
 _quiet.setLevel(logging.CRITICAL)
 
 
-class _Connection(RequestHandler):
+class _Connection(Bounded):
     """aiohttp's connection, closed when a request's head is not complete in time, or an answer is not taken: only idle
     ones may wait long, and only after a first request."""
 
@@ -55,7 +56,7 @@ class _Connection(RequestHandler):
     @property
     def _parts(self) -> bool:
         """Whether the answer that is being made is the last one: none of what has come waits for another."""
-        return self._server.parting and not self._messages
+        return (self._server.parting or self.enough) and not self._messages
 
     async def start(self) -> None:
         """aiohttp's own loop, which begins where the plain requests end."""
@@ -293,7 +294,7 @@ class _AdminConnection(_Connection):
 
     def refusal(self, status: int) -> web.Response:
         if status == 400:
-            what = "it is not HTTP as it should be, or a line of its head is longer than 8190 bytes"
+            what = "it is not HTTP as it should be, or its head is too large: 64 KiB, 8190 bytes in a line, are allowed"
             return answer(400, {"error": "malformed_request", "detail": what})
         return answer(status, {"error": "internal_error", "detail": "see the log"})
 

@@ -1,0 +1,97 @@
+"""What strangers hold on to: heads without end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.harness import PATIENCE, Relay, relay_here
+from tests.torture.wire import exchange, post
+
+PATIENT = 'server: {listen: "127.0.0.1:0", read_timeout: 10m}\nadmin: {listen: "127.0.0.1:0"}\n'
+OPEN = "sources: {open: {type: generic, verify: none}}\n"
+
+
+# -- heads -----------------------------------------------------------------------------------------------------------
+
+FIRST = b"POST /in/open HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+CHUNKED = b"POST /in/open HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+def headers(count: int, size: int = 10_000) -> bytes:
+    return b"".join(b"X-%d: %s\r\n" % (n, b"x" * size) for n in range(count))
+
+
+def large(count: int, size: int = 10_000, path: bytes = b"/in/open") -> bytes:
+    """A request with so many such headers."""
+    return b"POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: 2\r\n\r\n{}" % (path, headers(count, size))
+
+
+async def in_pieces(relay: Relay, data: bytes, size: int) -> bytes:
+    """What comes back until the other side closes, as far as it can be had when it does so while more is sent."""
+    address = urlsplit(relay.public)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    came = b""
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            for at in range(0, len(data), size):
+                writer.write(data[at : at + size])
+                await writer.drain()
+                await asyncio.sleep(0)  # relay runs in this loop
+            while piece := await reader.read(1 << 16):
+                came += piece
+    return came
+
+
+async def taken(relay: Relay) -> int:
+    """How many events were."""
+    return len((await relay.get("/logs?status=unmatched"))["items"])
+
+
+AT_ONCE, SLOWLY = 1 << 20, 7000
+TOO_MUCH = {
+    "a head": large(8),
+    "a head of small headers": large(110, 700),
+    "a head of a quarter of a MiB": large(25),
+    "the head of a later request": FIRST + large(8),
+    "a head without end": large(15)[:-6],
+    "trailers": CHUNKED + b"0\r\n" + headers(25) + b"\r\n",
+    "the line of a chunk": CHUNKED + b"2;" + b"x" * 200_000,
+}
+
+
+@pytest.mark.parametrize("size", [AT_ONCE, SLOWLY])
+@pytest.mark.parametrize("data", TOO_MUCH.values(), ids=TOO_MUCH.keys())
+async def test_what_comes_beside_bodies_has_a_bound_as_a_whole(tmp_path: Path, data: bytes, size: int) -> None:
+    async with relay_here(tmp_path, PATIENT + OPEN) as relay:
+        came = await in_pieces(relay, data, size)
+        assert await taken(relay) == (1 if data.startswith(FIRST) else 0)
+        assert came.count(b" 200 OK") <= 1
+        assert b" 400 " in came or not came
+
+
+@pytest.mark.parametrize("size", [AT_ONCE, SLOWLY])
+async def test_a_head_of_unusual_size_is_heard_and_is_the_last_one(tmp_path: Path, size: int) -> None:
+    async with relay_here(tmp_path, PATIENT + OPEN) as relay:
+        came = await in_pieces(relay, FIRST + large(4), size)
+        first, last = came.split(b"HTTP/1.1 200 OK")[1:]
+        assert b"Connection: close" not in first
+        assert b"Connection: close" in last, "it would be held for as long as the connection is idle"
+
+
+CHUNK = b"64\r\n%s\r\n" % (b"x" * 100)
+BODIES = {
+    "20 kB": post("/in/open", b"x" * 20_000),
+    "900 kB": post("/in/open", b"x" * 900_000),
+    "200 kB in chunks": CHUNKED + CHUNK * 2000 + b"0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", BODIES.values(), ids=BODIES.keys())
+async def test_a_large_body_is_not_taken_for_a_head(tmp_path: Path, request_: bytes) -> None:
+    async with relay_here(tmp_path, PATIENT + OPEN) as relay:
+        assert (await exchange(relay.public, request_ * 3)).statuses == (200, 200, 200)
