@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -271,7 +272,8 @@ class Result:
 
 @immutable
 class Rejection:
-    """A request that was refused, kept for the operator: without body, headers masked, never fsynced for."""
+    """A request that was refused, kept for the operator: without body, headers masked, and those of `kept`, never
+    fsynced for."""
 
     id: int
     source: str
@@ -280,6 +282,26 @@ class Rejection:
     reason: str
     client: str
     headers: tuple[tuple[str, str], ...]
+
+
+MOST_KEPT = 16 << 10
+"""Characters of headers that are kept of a stranger's message."""
+
+
+def kept(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """As many of these headers as are kept, and how many others there were. Each whole or not at all: of half a value
+    nobody could say whether it is a secret's."""
+    found, left_out, room = [], 0, MOST_KEPT
+    for name, value in headers:
+        size = len(name) + len(value)
+        if size <= room:
+            found.append((name, value))
+            room -= size
+        else:
+            left_out += 1
+    if left_out:
+        found.append(("…", f"and {left_out} more, which would have made more than {MOST_KEPT >> 10} KiB"))
+    return tuple(found)
 
 
 @immutable

@@ -15,7 +15,7 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from relay import journal
 from relay.clock import Clock, to_ms
-from relay.delivery import Added, Rejection
+from relay.delivery import Added, Rejection, kept
 from relay.event import Inbound
 from relay.ids import REJECTION
 from relay.jsontext import Malformed
@@ -175,6 +175,7 @@ class Ingest:
             source.tally.refused(refusal.reason)  # a stranger must not fill disk and log
         elif refusal.reason is not None:
             now = self._clock.now()
+            shown = source.shown_headers(request.headers)
             rejection = Rejection(
                 id=self._store.ids.draw(to_ms(now)),
                 source=source.name,
@@ -183,7 +184,7 @@ class Ingest:
                 reason=runtime.redact(refusal.reason),
                 client=client,
                 # A sender that was given the address of another source shows that one's secrets here.
-                headers=tuple((name, runtime.redact(value)) for name, value in source.shown_headers(request.headers)),
+                headers=tuple([(name, runtime.redact(value)) for name, value in kept(shown)]),
             )
             self._store.reject(rejection)
             source.tally.refused(rejection.reason)

@@ -448,6 +448,32 @@ async def test_a_rejected_request_is_kept(desk: Desk) -> None:
     assert [(item.status, item.code, item.route) for item in page.items] == [("rejected", 401, None)]
 
 
+async def test_of_rejections_that_wait_so_many_are_written_as_fit(desk: Desk) -> None:
+    large = [replace(rejected(desk), headers=(("X-Long", "x" * 15_000),)) for _ in range(600)]
+    for each in large:
+        desk.store.reject(each)
+    await desk.add("www")
+    page = await desk.store.search(LogQuery(status=("rejected",), limit=1000))
+    assert 200 < len(page.items) < 300
+    assert await desk.store.rejection(large[0].id) is None
+    assert await desk.store.rejection(large[-1].id) == large[-1], "the newest are"
+
+
+async def test_of_an_answer_so_many_headers_are_kept(desk: Desk) -> None:
+    [delivery] = await desk.add("www")
+    taken = await desk.take(delivery)
+    assert taken is not None
+    result = delivered(taken)
+    assert result.attempt is not None
+    assert result.attempt.response is not None
+    answer = replace(result.attempt.response, headers=tuple((f"X-{n}", "x" * 8000) for n in range(100)))
+    await desk.store.record(replace(result, attempt=replace(result.attempt, response=answer)))
+    [made] = (await desk.detail(delivery)).attempts
+    assert made.response is not None
+    assert made.response.headers[:-1] == answer.headers[:2]
+    assert made.response.headers[-1] == ("…", "and 98 more, which would have made more than 16 KiB")
+
+
 async def test_the_last_thousand_rejections_of_each_source_are_kept(desk: Desk) -> None:
     for _ in range(2):
         for _ in range(700):

@@ -9,11 +9,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from relay.delivery import MOST_KEPT
 from tests.harness import PATIENCE, Relay, relay_here
 from tests.torture.wire import exchange, post
 
 PATIENT = 'server: {listen: "127.0.0.1:0", read_timeout: 10m}\nadmin: {listen: "127.0.0.1:0"}\n'
 OPEN = "sources: {open: {type: generic, verify: none}}\n"
+SHUT = "sources: {shut: {type: github, secret: 0123456789abcdef}}\n"
 
 
 # -- heads -----------------------------------------------------------------------------------------------------------
@@ -95,3 +97,13 @@ BODIES = {
 async def test_a_large_body_is_not_taken_for_a_head(tmp_path: Path, request_: bytes) -> None:
     async with relay_here(tmp_path, PATIENT + OPEN) as relay:
         assert (await exchange(relay.public, request_ * 3)).statuses == (200, 200, 200)
+
+
+async def test_of_a_refused_request_so_many_headers_are_kept_and_the_others_counted(tmp_path: Path) -> None:
+    async with relay_here(tmp_path, PATIENT + SHUT) as relay:
+        assert (await exchange(relay.public, large(5, path=b"/in/shut"))).statuses == (401,)
+        [item] = await relay.logs_when(len, "?status=rejected")
+        kept = (await relay.get(f"/logs/{item['id']}"))["headers"]
+        assert [name for name, _ in kept] == ["Host", "X-0", "Content-Length", "…"]
+        assert kept[-1][1].startswith("and 4 more")
+        assert sum(len(name) + len(value) for name, value in kept[:-1]) <= MOST_KEPT

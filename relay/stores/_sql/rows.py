@@ -11,6 +11,7 @@ import orjson
 
 from relay.clock import from_ms, to_ms
 from relay.delivery import (
+    MOST_KEPT,
     Attempt,
     Code,
     Delivery,
@@ -24,6 +25,7 @@ from relay.delivery import (
     State,
     StoredEvent,
     Trigger,
+    kept,
 )
 from relay.event import Change, Description, Event
 from relay.ids import DELIVERY, EVENT, REJECTION, DeliveryId, EventId, Ids, moment_ms
@@ -64,6 +66,12 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _dump_kept(headers: tuple[tuple[str, str], ...]) -> str:
+    """Those headers of a stranger's message that are kept: nearly always all."""
+    text = dump(headers)
+    return text if len(text) <= MOST_KEPT else dump(kept(headers))
 
 
 def _pairs(text: str) -> tuple[tuple[str, str], ...]:
@@ -257,7 +265,7 @@ def attempt_row(delivery: DeliveryId, attempt: Attempt) -> Row:
         *(
             (None, None, None, None)
             if response is None
-            else (response.status, dump(response.headers), response.body, int(response.truncated))
+            else (response.status, _dump_kept(response.headers), response.body, int(response.truncated))
         ),
         *((None, None) if error is None else (error.code._value_, whole(error.message))),
     )
@@ -282,7 +290,8 @@ def _failure(code: str | None, message: str | None) -> Failure | None:
 
 # -- rejections ------------------------------------------------------------------------------------------------------
 
-REJECTION_COLUMNS = "id, source, at, status, reason, client, headers"
+REJECTED_COLUMNS = "id, source, at, status, reason, client"
+REJECTION_COLUMNS = f"{REJECTED_COLUMNS}, headers"
 
 
 def rejection_row(rejection: Rejection) -> Row:
@@ -384,7 +393,7 @@ def to_unmatched_item(row: Sequence[Any], ids: Ids, entries: tuple[str, ...] = (
 
 
 def to_rejected_item(row: Sequence[Any], ids: Ids) -> LogItem:
-    """The log item of a rejected request, a `REJECTION_COLUMNS` row: its code is what the sender was answered."""
+    """The log item of a rejected request, a `REJECTED_COLUMNS` row: its code is what the sender was answered."""
     created = from_ms(row[2])
     return LogItem(
         id=ids.text(REJECTION, row[0]),

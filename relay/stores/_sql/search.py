@@ -355,11 +355,11 @@ async def unmatched(query: LogQuery, ask: Ask, walk: Walk) -> list[Any]:
 
 
 async def rejected(query: LogQuery, ask: Ask) -> list[Any]:
-    """Up to `limit` + 1 rows of `REJECTION_COLUMNS`, in the order of the query."""
+    """Up to `limit` + 1 rows of `REJECTED_COLUMNS`, in the order of the query."""
     clauses = [*in_range(query, "id"), any_of(query, "source", "source")]
     if query.code:
         clauses.append(with_code("status", query))
     if query.q is not None:
         reason = Clause("reason LIKE ? ESCAPE '\\'", (pattern(query.q),))
         clauses.append(either(with_id("id", query.q, REJECTION), reason))
-    return await ask(*selecting(f"SELECT {rows.REJECTION_COLUMNS} FROM rejection", clauses, query, "id"))  # noqa: S608
+    return await ask(*selecting(f"SELECT {rows.REJECTED_COLUMNS} FROM rejection", clauses, query, "id"))  # noqa: S608

@@ -39,7 +39,7 @@ is later; told what waits."""
 
 MOST_JOBS = 10_000
 MOST_BYTES = 256 << 20
-_REJECTIONS_WAITING = 2000
+_REJECTIONS_WAITING, _REJECTED_CHARACTERS = 2000, 4 << 20
 _REJECTIONS_DELAY = 1.0  # seconds until refused requests are written without anything else to write
 
 
@@ -57,7 +57,9 @@ class Writer:
         self.on_change: Callable[[Changed], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._waiting = Batch()
-        self._rejections: deque[Row] = deque(maxlen=_REJECTIONS_WAITING)
+        self._rejections: deque[Row] = deque()
+        self._rejected = 0
+        """How many characters of headers those have."""
         self._bytes = 0
         self._busy = False
         self.tidying = False
@@ -140,8 +142,12 @@ class Writer:
             raise
 
     def reject(self, rejection: Rejection) -> None:
-        """Write a refused request along with the next commit."""
-        self._rejections.append(rows.rejection_row(rejection))
+        """Write a refused request along with the next commit; of too many that wait the newest are written."""
+        row = rows.rejection_row(rejection)
+        self._rejections.append(row)
+        self._rejected += len(row[-1])
+        while len(self._rejections) > _REJECTIONS_WAITING or self._rejected > _REJECTED_CHARACTERS:
+            self._rejected -= len(self._rejections.popleft()[-1])
         if self._rejection_timer is None and self._closing is None:
             self._rejection_timer = self._loop.call_later(_REJECTIONS_DELAY, self._reject_now)
 
@@ -187,6 +193,7 @@ class Writer:
         if not (batch or batch.last):
             return
         self._rejections.clear()
+        self._rejected = 0
         self._waiting, self._bytes, self._busy = Batch(), 0, True
         self.begun += 1
         self._thread.prepare(batch)

@@ -358,7 +358,7 @@ _DELIVERIES = (
     " WHERE d.id = ANY($1) ORDER BY d.id"
 )
 _UNMATCHED = f"SELECT {rows.UNMATCHED_COLUMNS}, {_ENTRIES} FROM event e WHERE e.id = ANY($1) ORDER BY e.id"  # noqa: S608
-_REJECTED = f"SELECT {rows.REJECTION_COLUMNS} FROM rejection WHERE id = ANY($1) ORDER BY id"  # noqa: S608
+_REJECTED = f"SELECT {rows.REJECTED_COLUMNS} FROM rejection WHERE id = ANY($1) ORDER BY id"  # noqa: S608
 CHANGED = (_DELIVERIES, _UNMATCHED, _REJECTED)
 """What became of rows with these ids."""
 

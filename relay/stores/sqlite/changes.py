@@ -44,7 +44,7 @@ _UNMATCHED = (
     f" ORDER BY e.id LIMIT {MOST}"
 )
 _REJECTED = (
-    f"SELECT {rows.REJECTION_COLUMNS} FROM rejection WHERE id IN (SELECT id FROM temp.changed)"  # noqa: S608
+    f"SELECT {rows.REJECTED_COLUMNS} FROM rejection WHERE id IN (SELECT id FROM temp.changed)"  # noqa: S608
     f" ORDER BY id LIMIT {MOST}"
 )
 
