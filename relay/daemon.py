@@ -253,7 +253,8 @@ async def running(
         )
         runner, admin_server = await application_server(admin.application())
         stack.push_async_callback(runner.cleanup)
-        public_server = ingest_server(ingest.handle, ingest.answer, config.server.read_timeout.total_seconds())
+        read_timeout = config.server.read_timeout.total_seconds()
+        public_server = ingest_server(ingest.handle, ingest.answer, read_timeout, first.tls is not None)
         admin_side: Listener | None = None
         if handed_over.names or not same_address(config.admin.listen, config.server.listen):
             admin_side = await listen(admin_server, config.admin.listen, handed_over.admin, window=window)

@@ -89,6 +89,30 @@ async def test_memory_is_set_aside_for_helpers_where_a_route_needs_them(
         assert asked == [helpers]
 
 
+CONNECTED = """
+import json, os, resource
+from pathlib import Path
+from relay import ceilings
+resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+found = [ceilings.connections()]
+for more in (4096 << 20, 512 << 20, 0):
+    resource.setrlimit(resource.RLIMIT_AS, (size + more, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    found += [ceilings.connections(), ceilings.connections(secure=True)]
+print(json.dumps(found))
+"""
+
+
+def test_so_many_senders_may_be_connected_as_have_room() -> None:
+    done = subprocess.run([sys.executable, "-c", CONNECTED], capture_output=True, text=True, check=True)
+    usual, much, much_secure, some, some_secure, none, none_secure = json.loads(done.stdout)
+    assert usual == much == 20_000 - 512, "descriptors are what is scarce"
+    assert 3000 < some <= 4096
+    assert 375 < some_secure <= 512
+    assert 3000 < much_secure <= 4096
+    assert none == none_secure == 64
+
+
 async def test_with_little_memory_bodies_as_large_as_allowed_are_taken_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

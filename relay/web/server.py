@@ -333,8 +333,10 @@ def ingest_server(
     handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
     handle_plain: Callable[[Plain], Awaitable[Answer]],
     head_timeout: float,
+    secure: bool = False,
 ) -> Server:
-    """The public side's server: bodies as they come, heads within `head_timeout` seconds, no access log."""
+    """The public side's server, over TLS or not: bodies as they come, heads within `head_timeout` seconds, no access
+    log."""
     server = Server(
         handle,
         auto_decompress=False,
@@ -347,7 +349,7 @@ def ingest_server(
     )
     server.plain = handle_plain
     server.head_timeout = head_timeout
-    server.most = ceilings.connections()
+    server.most = ceilings.connections(secure)
     return server
 
 

@@ -45,7 +45,7 @@ async def test_a_connection_that_says_nothing_is_closed_like_one_that_says_it_sl
 async def test_who_connects_and_says_nothing_makes_room_for_who_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ceilings, "connections", lambda: 3)
+    monkeypatch.setattr(ceilings, "connections", lambda secure: 3)
     async with relay_here(tmp_path, OPEN) as relay:
         silent = [await _connect(relay) for _ in range(3)]
         assert (await exchange(relay.public, post("/in/open", b"{}"))).statuses == (200,)
@@ -59,7 +59,7 @@ async def test_who_connects_and_says_nothing_makes_room_for_who_does(
 async def test_who_was_heard_last_is_not_the_one_who_makes_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ceilings, "connections", lambda: 2)
+    monkeypatch.setattr(ceilings, "connections", lambda secure: 2)
     request = b"POST /in/open HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
     async with relay_here(tmp_path, OPEN) as relay, asyncio.timeout(PATIENCE):
         sender, silent = await _connect(relay), await _connect(relay)
