@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
@@ -25,6 +25,7 @@ _IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close fir
 _MOST_HEADER = 16 << 10
 _IN_A_ROW = 16  # answers to one connection before the others have their turn
 _UNTAKEN = 30.0  # seconds in which somebody reads some of an answer
+_LEAVING = 10.0  # seconds for the rest of what was to be sent, when a connection has been closed
 _AFTER_ALL = 0.1  # seconds for what has had its time
 _MALFORMED = b'{"error":"malformed_body"}'
 _INTERNAL = b'{"error":"internal_error"}'
@@ -38,6 +39,26 @@ _quiet.propagate = False
 _quiet.setLevel(logging.CRITICAL)
 
 
+class Connected(Protocol):
+    """Who is connected, from the first moment on: a connection, or a handshake that will be one."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered here."""
+        ...
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has been closed, and waits until its last words are taken."""
+        ...
+
+    def close(self) -> None:
+        """End it, after its answer where one is being made."""
+
+    def abort(self) -> None:
+        """End it at once, whatever is still to be written."""
+
+
 class _Connection(Bounded):
     """aiohttp's connection, closed when a request's head is not complete in time, or an answer is not taken: only idle
     ones may wait long, and only after a first request."""
@@ -47,10 +68,16 @@ class _Connection(Bounded):
         self._server = server
         self._head_timer: asyncio.TimerHandle | None = None
         self._untaken_timer: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.Transport | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """See Connected."""
+        return self._leaving is not None
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being answered here."""
+        """See Connected."""
         return self._waiter is not None and not self._waiter.done()
 
     @property
@@ -63,6 +90,8 @@ class _Connection(Bounded):
         handle = self._server.plain
         if handle is None or await self._answer_plain(handle):
             await super().start()
+        if self.transport is not None:  # either loop has closed it
+            self._see_off(self.transport)
 
     async def _answer_plain(self, handle: Callable[[Plain], Awaitable[Answer]]) -> bool:
         """Answer one plain request after another, as aiohttp's loop would; True when another kind is next.
@@ -154,7 +183,8 @@ class _Connection(Bounded):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._cancel_untaken()
+        if not self.leaving:
+            self._cancel_untaken()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """aiohttp asks for it after each piece that is read, and would have its parser look for more each time."""
@@ -174,10 +204,11 @@ class _Connection(Bounded):
             self._head_timer = self._loop.call_later(self._server.head_timeout, self._too_slow)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
         self._server.left(self)
         self._cancel_head()
         self._cancel_untaken()
-        super().connection_lost(exc)
+        self._leaving = None
 
     def handle_error(
         self,
@@ -205,10 +236,26 @@ class _Connection(Bounded):
         else:
             super().close()
 
+    def force_close(self) -> None:
+        """Close it; aiohttp forgets it then."""
+        transport = self.transport
+        super().force_close()
+        if transport is not None:
+            self._see_off(transport)
+
     def abort(self) -> None:
         """End it at once, whatever is still to be written."""
-        if self.transport is not None:
-            self.transport.abort()
+        transport = self.transport or self._leaving
+        if transport is not None:
+            transport.abort()
+
+    def _see_off(self, transport: asyncio.Transport) -> None:
+        """What is closed stays until all is sent that was to be: where a peer reads nothing, as long as that peer
+        lives. It has some seconds for that, or less where its place is needed."""
+        self._cancel_untaken()
+        self._untaken_timer = self._loop.call_later(_LEAVING, self._untaken)
+        self._leaving = transport
+        self._server.leaves(self)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Where aiohttp's own loop has come to grief over a request, nobody would ever close the connection."""
@@ -245,7 +292,7 @@ class Server(web.Server):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.open: OrderedDict[_Connection, None] = OrderedDict()  # who was heard last is last
+        self.open: OrderedDict[Connected, None] = OrderedDict()  # who was heard last is last
         self.is_plain: Callable[[RawRequestMessage, StreamReader], bool] = plain
         """Which requests go that way."""
         self.parting = False
@@ -255,17 +302,22 @@ class Server(web.Server):
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
 
-    def make_room(self, newcomer: _Connection) -> None:
+    def make_room(self, newcomer: Connected) -> None:
         """Descriptors are one pool: who holds many connections must take them neither from the store and the
         destinations, nor from other senders. So the one that has been silent for longest goes; the newcomer where all
         are being answered."""
         self.open[newcomer] = None
         if len(self.open) > self.most:
-            leaving = next((one for one in self.open if one.idle), newcomer)
-            del self.open[leaving]
-            leaving.abort()
+            ousted = next((one for one in self.open if one.leaving or one.idle), newcomer)
+            del self.open[ousted]
+            ousted.abort()
 
-    def left(self, connection: _Connection) -> None:
+    def leaves(self, connection: Connected) -> None:
+        """A connection is closed, and the first to make room: it may have more to send than its peer will ever take."""
+        if connection in self.open:
+            self.open.move_to_end(connection, last=False)
+
+    def left(self, connection: Connected) -> None:
         """A connection is gone."""
         self.open.pop(connection, None)
         if self._emptied is not None and not (self.open or self._emptied.done()):

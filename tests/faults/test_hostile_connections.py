@@ -1,15 +1,19 @@
-"""What strangers hold on to: heads without end."""
+"""What strangers hold on to: heads without end, answers that they do not read."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from relay import ceilings
 from relay.delivery import MOST_KEPT
+from relay.web import server
 from tests.harness import PATIENCE, Relay, relay_here
 from tests.torture.wire import exchange, post
 
@@ -107,3 +111,61 @@ async def test_of_a_refused_request_so_many_headers_are_kept_and_the_others_coun
         assert [name for name, _ in kept] == ["Host", "X-0", "Content-Length", "…"]
         assert kept[-1][1].startswith("and 4 more")
         assert sum(len(name) + len(value) for name, value in kept[:-1]) <= MOST_KEPT
+
+
+# -- answers that nobody reads ---------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def unread(relay: Relay) -> AsyncIterator[server.Connected]:
+    """A connection whose answers nobody reads: fewer than it takes until no more may be written, but more than the
+    system holds."""
+    assert relay.running is not None
+    listener = relay.running.public
+    for each in listener._servers[0].sockets:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stranger.setblocking(False)
+        address = urlsplit(relay.public)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(stranger, (address.hostname, address.port))
+        answers = relay.running.ingest._metrics.not_found
+        await loop.sock_sendall(stranger, b"POST /nowhere HTTP/1.1\r\nHost: relay\r\n\r\n" * 250)
+        async with asyncio.timeout(PATIENCE):
+            while answers.value < 250:
+                await asyncio.sleep(0)
+        [connection] = listener._handler.open
+        assert isinstance(connection, server._Connection)
+        assert connection.transport is not None
+        assert connection.transport.get_write_buffer_size() > 0
+        assert not connection.writing_paused
+        yield connection
+
+
+async def test_a_sender_that_reads_nothing_does_not_keep_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_IDLE", 0.05)
+    monkeypatch.setattr(server, "_LEAVING", 0.05)
+    async with relay_here(tmp_path, PATIENT + OPEN) as relay, unread(relay):
+        assert relay.running is not None
+        everyone = relay.running.public._handler.open
+        async with asyncio.timeout(PATIENCE):
+            while everyone:
+                await asyncio.sleep(0.01)
+
+
+async def test_who_was_closed_and_reads_nothing_is_the_first_to_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ceilings, "connections", lambda secure: 2)
+    async with relay_here(tmp_path, PATIENT + OPEN) as relay, unread(relay) as connection:
+        assert relay.running is not None
+        connection.close()
+        everyone = relay.running.public._handler.open
+        assert list(everyone) == [connection], "it waits until all is sent"
+        async with relay.begun("/in/open", b"{}") as go_on:
+            assert (await exchange(relay.public, FIRST)).statuses == (200,)
+            assert connection not in everyone
+            assert await go_on() == 200
