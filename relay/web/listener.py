@@ -9,16 +9,17 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from relay.handover import bound_to
 from relay.schema import TcpAddress, UnixAddress, is_loopback
+from relay.web.handshake import Handshake
 from relay.web.server import Server
 
 _BACKLOG = 1024
-_HANDSHAKE = 10.0  # seconds that TLS may take to begin
 
 
 class CannotListen(Exception):
@@ -75,36 +76,21 @@ async def listen(
     """Listen where the config says; sockets handed over by systemd win. Who connects may have `window` bytes on the
     way, if that is not for the system to choose. Raises CannotListen or MayNotListen."""
     loop = asyncio.get_running_loop()
-    handshake = _HANDSHAKE if context is not None else None
+    factory: Callable[[], asyncio.BaseProtocol] = server if context is None else partial(Handshake, server, context)
     try:
         if handed_over:
             address = " and ".join(map(bound_to, handed_over))
-            taken = [
-                await loop.create_server(
-                    server, sock=each, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake
-                )
-                for each in handed_over
-            ]
+            taken = [await loop.create_server(factory, sock=each, backlog=_BACKLOG) for each in handed_over]
             _limit_windows(handed_over, window)
             return Listener(server, f"{address} (by systemd)", *taken)
         if isinstance(where, UnixAddress):
             path = Path(where.unix)
             _remove_stale(path)
             with _umask(0o177):
-                unix = await loop.create_unix_server(
-                    server, path, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake
-                )
+                unix = await loop.create_unix_server(factory, path, backlog=_BACKLOG)
             os.chmod(path, where.mode)
             return Listener(server, f"unix:{path}", unix)
-        bound = await loop.create_server(
-            server,
-            where.host,
-            where.port,
-            backlog=_BACKLOG,
-            ssl=context,
-            ssl_handshake_timeout=handshake,
-            reuse_address=True,
-        )
+        bound = await loop.create_server(factory, where.host, where.port, backlog=_BACKLOG, reuse_address=True)
         _limit_windows(bound.sockets, window)
         host, port = bound.sockets[0].getsockname()[:2]
         return Listener(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", bound)

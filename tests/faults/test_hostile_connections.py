@@ -1,10 +1,11 @@
-"""What strangers hold on to: heads without end, answers that they do not read."""
+"""What strangers hold on to: heads without end, answers that they do not read, handshakes that they do not begin."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,8 +14,9 @@ import pytest
 
 from relay import ceilings
 from relay.delivery import MOST_KEPT
-from relay.web import server
-from tests.harness import PATIENCE, Relay, relay_here
+from relay.web import handshake, server
+from tests.certificates import write_certificate
+from tests.harness import PATIENCE, Relay, RelayProcess, relay_here, relay_process
 from tests.torture.wire import exchange, post
 
 PATIENT = 'server: {listen: "127.0.0.1:0", read_timeout: 10m}\nadmin: {listen: "127.0.0.1:0"}\n'
@@ -169,3 +171,59 @@ async def test_who_was_closed_and_reads_nothing_is_the_first_to_make_room(
             assert (await exchange(relay.public, FIRST)).statuses == (200,)
             assert connection not in everyone
             assert await go_on() == 200
+
+
+# -- handshakes ------------------------------------------------------------------------------------------------------
+
+
+def over_tls(folder: Path) -> str:
+    cert, key = write_certificate(folder, "relay")
+    return PATIENT.replace('127.0.0.1:0"', f'127.0.0.1:0", tls: {{cert: {cert}, key: {key}}}', 1) + OPEN
+
+
+async def answers_over_tls(relay: Relay | RelayProcess) -> bytes:
+    """The first line of the answer to one event."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = urlsplit(relay.public)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port, ssl=context)
+    writer.write(FIRST)
+    line = await reader.readline()
+    writer.close()
+    return line
+
+
+async def test_who_begins_no_handshake_counts_and_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "connections", lambda secure: 3)
+    monkeypatch.setattr(handshake, "_LONGEST", 600.0)
+    async with relay_here(tmp_path, over_tls(tmp_path)) as relay, asyncio.timeout(PATIENCE):
+        address = urlsplit(relay.public)
+        silent = [await asyncio.open_connection(address.hostname, address.port) for _ in range(3)]
+        assert await answers_over_tls(relay) == b"HTTP/1.1 200 OK\r\n"
+        with contextlib.suppress(ConnectionError):
+            assert await silent[0][0].read() == b"", "the one that has been silent for longest goes"
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_what_is_no_handshake_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with relay_here(tmp_path, over_tls(tmp_path)) as relay, asyncio.timeout(PATIENCE):
+        assert relay.running is not None
+        address = urlsplit(relay.public)
+        for said in (b"", b"\x16\x03\x01", FIRST, b"\x00" * 300_000):
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            with contextlib.suppress(ConnectionError):
+                writer.write(said)
+                writer.write_eof()
+                await reader.read()
+            writer.close()
+        assert await answers_over_tls(relay) == b"HTTP/1.1 200 OK\r\n"
+        everyone = relay.running.public._handler.open
+        while everyone:
+            await asyncio.sleep(0.01)
+
+
+async def test_many_senders_come_over_tls_at_once(tmp_path: Path) -> None:
+    async with relay_process(tmp_path, over_tls(tmp_path)) as relay, asyncio.timeout(PATIENCE):
+        lines = await asyncio.gather(*[answers_over_tls(relay) for _ in range(50)])
+        assert set(lines) == {b"HTTP/1.1 200 OK\r\n"}
