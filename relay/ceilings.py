@@ -63,7 +63,7 @@ def window(most: int) -> int | None:
     return _SMALL_WINDOW if most < _SCARCE else None
 
 
-def _left(helpers: int) -> Iterator[int]:
+def _left(helpers: int = 0) -> Iterator[int]:
     """How many bytes more this process may have, by each limit that it is under. Its helpers are in its groups; what
     `ulimit -v` limits each process has for itself."""
     pages = os.sysconf("SC_PAGE_SIZE")
