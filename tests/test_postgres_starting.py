@@ -14,7 +14,7 @@ from relay.stores.postgresql.connection import connect, refusal
 from tests.fakes import ManualClock
 from tests.harness import PATIENCE
 from tests.pooler import pooler
-from tests.postgres import Database
+from tests.postgres import ROLE, SUPERUSER, Database
 
 
 def rest(url: str) -> str:
@@ -68,6 +68,18 @@ async def test_what_the_url_says_of_a_session_holds_before_what_relay_does(datab
     with connect(database.url, "writer") as connection:
         assert connection.execute(said.encode()).fetchone() == ("1min", "0", "relay")
         assert connection.execute("SHOW enable_seqscan").fetchone() == ("off",)
+
+
+async def test_a_schema_that_was_made_for_relay_is_enough(database: Database) -> None:
+    """In a database that is another one's, where relay may make none."""
+    database.sql(f'ALTER DATABASE "{database.name}" OWNER TO {SUPERUSER}')
+    with pytest.raises(Unusable, match="may not create a schema"):
+        await open_url(rest(database.url), ManualClock())
+    database.sql(f"CREATE SCHEMA relay AUTHORIZATION {ROLE}")
+    store = await open_url(rest(database.url), ManualClock())
+    await store.save_states("route", {"www": {"n": 1}})
+    assert await store.states("route") == {"www": {"n": 1}}
+    await store.close()
 
 
 async def test_a_pooler_that_gives_each_connection_a_session_is_as_good_as_none(

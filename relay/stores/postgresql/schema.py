@@ -274,6 +274,9 @@ def migrate(connection: Connection, on_migrate: Callable[[int, int], None] | Non
 
 
 def _make_schema(connection: Connection) -> None:
+    # Where somebody has made it for this user, who may make none: IF NOT EXISTS asks for that right first.
+    if connection.execute("SELECT to_regnamespace($1) IS NOT NULL", [SCHEMA]).fetchone() == (True,):
+        return
     try:
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     except psycopg.errors.InsufficientPrivilege:
