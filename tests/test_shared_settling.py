@@ -17,6 +17,7 @@ from relay.health import RouteHealth, RouteState
 from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.runtime import build
+from relay.store import Unavailable
 from relay.stores.postgresql.membership import CHANNEL
 from tests.contract.desk import Desk
 from tests.postgres import Database
@@ -60,10 +61,27 @@ def between(desk: Desk, meanwhile: Callable[[], Awaitable[object]]) -> Iterator[
         yield calls
 
 
-async def test_two_that_want_the_contrary_of_a_route_both_end(desks: tuple[Desk, Desk], database: Database) -> None:
+def takes_too_long(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How many of a route are held is more than can be counted. Returns of which that was asked."""
+    asked = list[str]()
+
+    async def late(route: str) -> dict[str, int]:
+        asked.append(route)
+        raise Unavailable("the query took longer than 5 s: narrow it down")
+
+    monkeypatch.setattr(desk.store._logs, "held", late)  # type: ignore[attr-defined]
+    return asked
+
+
+@pytest.mark.parametrize("countable", [True, False])
+async def test_two_that_want_the_contrary_of_a_route_both_end(
+    desks: tuple[Desk, Desk], database: Database, monkeypatch: pytest.MonkeyPatch, countable: bool
+) -> None:
     """Nothing in the store says who is right: nobody has saved a state of that route."""
     one, other = desks
     await many(one)
+    if not countable:
+        takes_too_long(one, monkeypatch)
 
     async def release() -> None:
         await other.store.settle(["www"], {})
@@ -127,6 +145,19 @@ async def test_a_settling_that_finds_nothing_wakes_nobody(desks: tuple[Desk, Des
             if heard[-1] == "over":
                 break
     assert heard == ["over"]
+
+
+async def test_what_takes_too_long_to_be_counted_is_settled_all_the_same_and_counted_once(
+    desks: tuple[Desk, Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = desks
+    await many(one)
+    asked = takes_too_long(one, monkeypatch)
+    assert (await one.store.settle([], OFF)).held == {"www": MANY}
+    assert len(asked) == 1
+    await many(other, 3)
+    assert (await one.store.settle(["www"], {})).released == {"www": MANY}
+    assert len(asked) == 2
 
 
 async def test_what_one_relay_has_disabled_no_other_one_releases(desks: tuple[Desk, Desk], database: Database) -> None:

@@ -13,6 +13,7 @@ from relay.event import Change, Description
 from relay.ids import DELIVERY, DeliveryId
 from relay.lane import Order
 from relay.store import LogQuery, Moved, Retried, WrongState
+from relay.stores._sql import reader
 from tests.contract.desk import SECOND, Desk, again, delivered, expired, failed
 
 KEEPING = [Order.ENTRY, Order.LATEST, Order.ROUTE]
@@ -43,6 +44,26 @@ async def test_under_order_route_everything_waits_for_the_one_before(desk: Desk)
     one = await desk.tell(desk.about("7"))
     await desk.tell(desk.about("8", source="shop"))
     assert await desk.claimed() == [one.id]
+
+
+async def test_what_waits_is_put_in_order_by_whatever_number_of_reads(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_AT_ONCE", 3)
+    told = [await desk.tell(desk.about(str(number % 3))) for number in range(14)]
+    await desk.store.record(again(told[0], desk.clock.now() + SECOND))
+    for number in (1, 2, 5, 6):
+        await desk.store.cancel(told[number].id, desk.clock.now())
+    await desk.pause()
+    desk.paused.clear()
+    later = [await desk.tell(desk.about(str(number % 3))) for number in range(7)]
+    assert desk.counts() == {"www": (7, 10)}
+    waiting = [each for number, each in enumerate([*told, *later]) if number not in (1, 2, 5, 6)]
+    assert await desk.store._logs.unfinished("www") == [each.id for each in waiting]  # type: ignore[attr-defined]
+    await desk.settle("www")
+    await desk.follow(www=Order.ENTRY)
+    first = [each.id for each in waiting if (await desk.detail(each)).behind is None]
+    assert first == [told[0].id, told[4].id, told[8].id]
 
 
 WHAT = Description("entry.save", (Change("page", "draft", "update", "7"),), None, "live", "main", "en")

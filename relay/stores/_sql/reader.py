@@ -79,9 +79,7 @@ _WINDOWS = (
 )
 _MERGED_INTO_WINDOWS = f"SELECT merged_into, event_id FROM delivery WHERE merged_into IN ({_OPEN}) ORDER BY id"  # noqa: S608
 # Told by the indexes alone.
-_PENDING_OF = "SELECT id FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND route = ?"
 _PENDING_NUMBER = "SELECT count(*) FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND route = ?"
-_HELD_OF = "SELECT id FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND route = ?"
 _HELD_BY_REASON = (
     "SELECT held_reason, count(*) FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND route = ?"
     " GROUP BY held_reason"
@@ -89,6 +87,17 @@ _HELD_BY_REASON = (
 _HELD_BY_ROUTE = (
     "SELECT route, count(*) FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND held_reason <> 'hand'"
     " GROUP BY route"
+)
+_AT_ONCE = 20_000
+# So many at once: all of a million take longer than a query may, and than the loop may stand still for them. As the
+# indexes have them, after the last one.
+_PENDING_OF = (
+    "SELECT blocked, retried, due, id FROM delivery INDEXED BY delivery_pending WHERE state = 'pending' AND route = ?1"
+    " AND (blocked, retried, due, id) > (?2, ?3, ?4, ?5) ORDER BY blocked, retried, due, id LIMIT ?6"
+)
+_HELD_OF = (
+    "SELECT held_reason, id FROM delivery INDEXED BY delivery_held WHERE state = 'held' AND route = ?1"
+    " AND (held_reason, id) > (?2, ?3) ORDER BY held_reason, id LIMIT ?4"
 )
 _COUNTED = 50_000
 _EVENTS_BY_MINUTE = f"""
@@ -166,8 +175,15 @@ class Reader(ABC):
 
     async def unfinished(self, route: str) -> list[int]:
         """What of a route is pending or held, oldest first."""
+        found: list[int] = []
         async with self._snapshot():
-            return sorted([row[0] for state in (_PENDING_OF, _HELD_OF) for row in await self._ask(state, (route,))])
+            for query, first in ((_PENDING_OF, (-1, 0, 0, 0)), (_HELD_OF, ("", 0))):
+                last: Sequence[Any] | None = first
+                while last is not None:
+                    some = await self._ask(query, (route, *last, _AT_ONCE))
+                    found += [row[-1] for row in some]
+                    last = some[-1] if len(some) == _AT_ONCE else None
+        return sorted(found)
 
     async def windows(self) -> list[Window]:
         """See Store.windows."""
