@@ -263,8 +263,8 @@ class Store(LogReader, Protocol):
         ...
 
     async def owe(self, event: EventId, owed: Sequence[Owed]) -> Added:
-        """New deliveries of a stored event, in the orders that their routes keep by now. Raises KeyError for an unknown
-        one, Unavailable."""
+        """New deliveries of a stored event, held or pending as their routes were settled last, and in the orders that
+        these keep by now. Raises KeyError for an unknown one, Unavailable."""
         ...
 
     def reject(self, rejection: Rejection) -> None:

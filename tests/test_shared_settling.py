@@ -14,6 +14,7 @@ from relay.config import load
 from relay.delivery import HeldReason
 from relay.dispatcher import Dispatcher
 from relay.health import RouteHealth, RouteState
+from relay.lane import Order
 from relay.notify import Notices
 from relay.oversight import Oversight
 from relay.runtime import build
@@ -158,6 +159,26 @@ async def test_what_takes_too_long_to_be_counted_is_settled_all_the_same_and_cou
     await many(other, 3)
     assert (await one.store.settle(["www"], {})).released == {"www": MANY}
     assert len(asked) == 2
+
+
+async def test_what_is_taken_in_behind_another_relay_while_its_route_is_resumed_waits_for_nobody(
+    desks: tuple[Desk, Desk],
+) -> None:
+    """It is stored under a later id than it came with, and after what was held has been looked for."""
+    one, other = desks
+    for desk in desks:
+        await desk.follow(www=Order.ENTRY)
+    await one.pause()
+    event = one.about()
+    one.wait(1)
+    first = await other.tell()
+    owed = one.owed(event)
+    assert owed.paused
+    async with asyncio.TaskGroup() as group:
+        group.create_task(one.resume())
+        await one.store.add(event, [owed])
+    assert owed.delivery.id > first.id
+    assert await one.states(first, owed.delivery) == ["pending", "pending"]
 
 
 async def test_what_one_relay_has_disabled_no_other_one_releases(desks: tuple[Desk, Desk], database: Database) -> None:

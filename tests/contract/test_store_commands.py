@@ -285,6 +285,27 @@ async def test_an_unknown_event_is_owed_to_nobody(desk: Desk) -> None:
     assert desk.counts() == {}
 
 
+@pytest.mark.parametrize("paused", [False, True])
+async def test_what_is_owed_again_while_its_route_is_turned_is_as_the_others_of_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, paused: bool
+) -> None:
+    """Nothing may come after that that looks for it."""
+    first = await desk.tell()
+    turns = [desk.resume, desk.pause] if paused else [desk.pause, desk.resume]
+    await turns[0]()
+    logs = desk.store._logs  # type: ignore[attr-defined]
+    read = logs.event
+
+    async def slowly(event: EventId) -> object:
+        found = await read(event)
+        await turns[1]()
+        return found
+
+    monkeypatch.setattr(logs, "event", slowly)
+    replayed = await desk.replay(first.event)
+    assert await desk.states(first, replayed) == ["held" if paused else "pending"] * 2
+
+
 # -- moved -----------------------------------------------------------------------------------------------------------
 
 

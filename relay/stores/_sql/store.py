@@ -76,7 +76,15 @@ class SqlStore:
         for each in owed:
             # Newer ones may have been stored while it was read; who pages on from those must meet these too.
             each.delivery.id = DeliveryId(self.ids.draw(to_ms(self._clock.now())))
-        return await self._writer.owe(event, size, [self._in_order(each) for each in owed])
+        return await self._writer.owe(event, size, [self._in_order(self._as_kept(each)) for each in owed])
+
+    def _as_kept(self, owed: Owed) -> Owed:
+        """Held or pending as its route was settled last. What was owed before that, and is stored after it, a settling
+        has not met, and the next one may be far away."""
+        route, wish = owed.delivery.route, self._wish
+        paused = wish.kept.get(route) is HeldReason.PAUSED
+        known = route in wish.active or route in wish.kept
+        return replace(owed, paused=paused) if known and paused is not owed.paused else owed
 
     def _in_order(self, owed: Owed) -> Owed:
         """As the order that its route keeps now has it: that may have changed since it was owed."""

@@ -107,6 +107,7 @@ class PostgresStore(SqlStore):
                 event = replace(event, id=EventId(self.ids.draw(now)))
                 for each in owed:
                     each.delivery.id, each.delivery.event = DeliveryId(self.ids.draw(now)), event
+                owed = [self._as_kept(each) for each in owed]
 
     async def settle(self, active: Collection[str], kept: Mapping[str, HeldReason]) -> Settled:
         self._member.routes = sorted(
