@@ -77,6 +77,9 @@ class Peers:
         journal.peer_ended(name)
         self._dispatcher.settle()
 
+    def missed(self) -> None:
+        self._dispatcher.settle()
+
     async def _errand(self, name: str) -> bool:
         try:
             return await self._shared.errand(name, _TELLING)

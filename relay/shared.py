@@ -55,6 +55,10 @@ class Told(Protocol):
         """A process has ended, or was found dead: what it had in hand is taken over."""
         ...
 
+    def missed(self) -> None:
+        """Processes have come and gone that were never seen here: what they held may be to be released."""
+        ...
+
 
 class Shared(Protocol):
     """What a store has beside its verbs that several processes share."""

@@ -76,6 +76,9 @@ class Heard:
     def ended(self, name: str) -> None:
         self.gone.append(name)
 
+    def missed(self) -> None:
+        """Nobody asks for it."""
+
 
 class Relay(Desk):
     """A store of its own on the database that all share."""
@@ -776,7 +779,7 @@ async def test_what_was_read_before_it_was_written_over_is_not_told(start: Start
     heard, member = Heard(), first.shared_store._member
     await first.store.save_states("route", {"www": {"state": "paused"}})
     saved = member.saved["route", "www"]
-    member._tell(heard, (), (), {("route", "www"): ('{"state":"healthy"}', saved - 1)})
+    member._tell(heard, (), (), False, {("route", "www"): ('{"state":"healthy"}', saved - 1)})
     assert heard.saved == {}
 
 

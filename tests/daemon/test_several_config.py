@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
+import pytest
+
+from tests.fakes import until as until_seen
 from tests.harness import LISTEN, Relay, relay_here, sink
 from tests.postgres import Database
 from tests.several import several_here, until
@@ -83,4 +87,32 @@ async def test_what_a_relay_had_disabled_is_sent_by_others_when_it_has_ended(
                 status, answer = await stays.ask("POST", "/routes/first/resume")
                 assert (status, answer["changed"], answer["released"]) == (200, True, 0)
                 assert states(database) == {"held disabled": POSTED}
+            await delivered(stays)
+
+
+async def test_what_was_disabled_by_a_relay_that_nobody_saw_is_sent_when_it_has_ended(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came and went while the connection was away on which another one sees who lives."""
+    async with sink() as destination:
+        text = routes(destination.url)
+        async with several_here(tmp_path, database.url, text, count=1) as [stays]:
+            assert (await stays.ask("POST", "/routes/first/pause"))[0] == 200
+            await post([stays])
+            assert stays.running is not None
+            member = stays.running.store._member  # type: ignore[attr-defined]
+            looks = list[object]()
+
+            def lost(connection: object) -> None:
+                looks.append(connection)
+                raise psycopg.OperationalError("the connection was lost")
+
+            off = text.replace("name: first", "enabled: false, name: first")
+            (tmp_path / "other").mkdir()
+            with monkeypatch.context() as away:
+                away.setattr(member, "_look", lost)
+                await until_seen(lambda: len(looks) >= 2)
+                async with relay_here(tmp_path / "other", f"{LISTEN}store: {{url: '{database.url}'}}\n{off}"):
+                    assert (await stays.ask("POST", "/routes/first/resume"))[0] == 200
+                    assert states(database) == {"held disabled": POSTED}
             await delivered(stays)

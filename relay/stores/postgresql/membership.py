@@ -165,6 +165,8 @@ class Membership:
         """When each row was to end when it was last seen, and since when it has stood still."""
         self._ended: list[str] = []
         """Whose end nobody was told of yet."""
+        self._missed = False
+        """Whether others have come and gone between two looks, of which nobody was told yet."""
         self._looked: float | None = None
         self._asked = False
         """Whether somebody said that there is something to see."""
@@ -315,9 +317,9 @@ class Membership:
             return
         due = {row[0] for row in connection.execute(translated(_DUE), self._due_values()).fetchall()}
         states = self._changed(connection)
-        if due or self._ended or states:
-            self._call(self._tell, told, due, self._ended, states)
-            self._ended = []
+        if due or self._ended or self._missed or states:
+            self._call(self._tell, told, due, self._ended, self._missed, states)
+            self._ended, self._missed = [], False
 
     def _due_values(self) -> list[Any]:
         own = self.mine if self._asked else ()
@@ -342,7 +344,11 @@ class Membership:
             for row in living
         )
         self.followed = any(row[7] for row in living if row[1] != self.id)
+        before = self.living.upto
         self.living = Living(rows[0][0] if rows else 0, tuple(row[1] for row in living))
+        if self._looked is not None:
+            there = {*self.living.ids, *self._seen, *self.mine}
+            self._missed |= any(each not in there for each in range(before + 1, self.living.upto + 1))
         left = self._seen.keys() - {row[1] for row in living}
         if left or buried or self._looked is None:
             connection.execute(_LET_GO, [self.living.upto, list(self.living.ids)])
@@ -379,10 +385,13 @@ class Membership:
         told: Told,
         due: Collection[str],
         ended: Sequence[str],
+        missed: bool,
         states: Mapping[tuple[str, str], tuple[str, int]],
     ) -> None:
         for name in ended:
             told.ended(name)
+        if missed:
+            told.missed()
         changed: dict[str, dict[str, Any]] = {}
         for (kind, name), (data, at) in states.items():
             if at < self.saved.get((kind, name), 0):
