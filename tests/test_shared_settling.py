@@ -20,7 +20,7 @@ from relay.oversight import Oversight
 from relay.runtime import build
 from relay.store import Unavailable
 from relay.stores.postgresql.membership import CHANNEL
-from tests.contract.desk import Desk
+from tests.contract.desk import Desk, delivered
 from tests.postgres import Database
 from tests.test_postgres_sharing import CONFIG, Relay, two
 from tests.test_postgres_sharing import start as start  # a fixture
@@ -179,6 +179,33 @@ async def test_what_is_taken_in_behind_another_relay_while_its_route_is_resumed_
         await one.store.add(event, [owed])
     assert owed.delivery.id > first.id
     assert await one.states(first, owed.delivery) == ["pending", "pending"]
+
+
+@pytest.mark.parametrize("place", [10, 25, 40, 55])
+async def test_a_settling_and_the_results_of_another_relay_do_not_wait_for_each_other(
+    desks: tuple[Desk, Desk], database: Database, place: int
+) -> None:
+    """Neither has locked what the other one needs next where they meet: here where a stranger stops both."""
+    one, other = desks
+    for desk in desks:
+        await desk.store.settle(["www"], {})
+    for _ in range(60):
+        await other.add("www")
+    taken = await other.claim()
+    assert len(taken) == 60
+    with psycopg.connect(database.url, options="-c search_path=relay") as stranger:
+        stranger.execute("SELECT id FROM delivery ORDER BY id OFFSET %s LIMIT 1 FOR UPDATE", [place])
+        async with asyncio.TaskGroup() as group:
+            group.create_task(one.store.settle([], OFF))
+            await wait_for(database, WAITING, 1)
+            done = asyncio.gather(*(other.store.record(delivered(each)) for each in reversed(taken)))
+            await wait_for(database, WAITING, 2)
+            stranger.rollback()
+            await done
+    for desk in desks:
+        await desk.store.close()
+    assert waiting(database) == {"delivered": 60}
+    assert database.sql(f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{database.name}'") == [(0,)]
 
 
 async def test_what_one_relay_has_disabled_no_other_one_releases(desks: tuple[Desk, Desk], database: Database) -> None:

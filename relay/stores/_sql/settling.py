@@ -16,7 +16,7 @@ from typing import TypeAlias
 from relay.clock import Clock, to_ms
 from relay.delivery import HeldReason
 from relay.immutable import immutable
-from relay.stores._sql.connection import Connection
+from relay.stores._sql.connection import LOCK, Connection
 from relay.stores._sql.deltas import Deltas, shift
 
 AT_ONCE = 500  # deliveries held or released in one transaction: milliseconds, also when each lies on a page of its own
@@ -46,31 +46,41 @@ _HELD = f"""
     ) IS NOT NULL
 """  # noqa: S608 - our own words
 _NEWEST = "SELECT max(id) FROM delivery"
-# As the index has them: PostgreSQL might look for any of them in all that there is. And what has changed while the
-# statement waited for its row is left as it is: the state is asked of the row too, which is looked at again then; in
-# words for which no index is looked through. What a clock that was ahead has set later than now stays marked so: it
-# is yet to be moved (`commands.SetBack`).
-_HOLD = """
+
+
+def _some(which: str, order: str) -> str:
+    """The ids of some of those, in an order that an index has: PostgreSQL might look for any of them in all that there
+    is. Their rows are locked in the order of the ids, as whoever records results locks them: two that lock the same
+    rows in different orders may wait for each other."""
+    return f"""
+        WITH chosen AS MATERIALIZED (SELECT id FROM delivery WHERE {which} ORDER BY {order} LIMIT ?5)
+        SELECT id FROM delivery WHERE id IN (SELECT id FROM chosen) ORDER BY id {LOCK}
+    """  # noqa: S608
+
+
+_PENDING_SOME = _some("state = 'pending' AND route = ?3 AND id <= ?4", "blocked, retried, due, id")
+_HELD_SOME = _some("state = 'held' AND route = ?2 AND held_reason = ?3 AND id <= ?4", "id")
+# What has changed while the statement waited for its row is left as it is: the state is asked of the row too, which is
+# looked at again then; in words for which no index is looked through. What a clock that was ahead has set later than
+# now stays marked so: it is yet to be moved (`commands.SetBack`).
+_HOLD = f"""
     UPDATE delivery SET state = 'held', held_reason = ?1, held_at = ?2,
-        updated_at = CASE WHEN updated_at > ?2 THEN updated_at ELSE ?2 END WHERE id IN
-        (SELECT id FROM delivery WHERE state = 'pending' AND route = ?3 AND id <= ?4
-            ORDER BY blocked, retried, due, id LIMIT ?5) AND CASE state WHEN 'pending' THEN TRUE ELSE FALSE END
-"""
-_RENAME = """
-    UPDATE delivery SET held_reason = ?1 WHERE id IN
-        (SELECT id FROM delivery WHERE state = 'held' AND route = ?2 AND held_reason = ?3 AND id <= ?4
-            ORDER BY id LIMIT ?5) AND CASE state WHEN 'held' THEN held_reason = ?3 ELSE FALSE END
-"""
+        updated_at = CASE WHEN updated_at > ?2 THEN updated_at ELSE ?2 END WHERE id IN ({_PENDING_SOME})
+        AND CASE state WHEN 'pending' THEN TRUE ELSE FALSE END
+"""  # noqa: S608
+_RENAME = f"""
+    UPDATE delivery SET held_reason = ?1 WHERE id IN ({_HELD_SOME})
+        AND CASE state WHEN 'held' THEN held_reason = ?3 ELSE FALSE END
+"""  # noqa: S608
 # `max_age` stood still while they were held. What was paused and is due goes on as `resume`.
-_RELEASE = """
+_RELEASE = f"""
     UPDATE delivery SET state = 'pending', first_due = CASE WHEN ?1 <= held_at OR ?1 <= first_due
         THEN first_due WHEN held_at > first_due THEN first_due + (?1 - held_at) ELSE ?1 END,
         "trigger" = CASE WHEN held_reason = 'paused' AND due <= ?1 THEN 'resume' ELSE "trigger" END,
         held_reason = NULL, held_at = NULL,
-        updated_at = CASE WHEN updated_at > ?1 THEN updated_at ELSE ?1 END WHERE id IN
-        (SELECT id FROM delivery WHERE state = 'held' AND route = ?2 AND held_reason = ?3 AND id <= ?4
-            ORDER BY id LIMIT ?5) AND CASE state WHEN 'held' THEN held_reason = ?3 ELSE FALSE END
-"""
+        updated_at = CASE WHEN updated_at > ?1 THEN updated_at ELSE ?1 END WHERE id IN ({_HELD_SOME})
+        AND CASE state WHEN 'held' THEN held_reason = ?3 ELSE FALSE END
+"""  # noqa: S608
 
 
 @immutable

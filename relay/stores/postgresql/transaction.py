@@ -149,7 +149,10 @@ def record(
 
     The lanes that are `locked` are all, where it is None. Raises Relaned for a delivery that is in another one.
     """
-    plain = [record for record in records if record.update is not None]
+    # In the order of their ids, as others lock them: see `settling`.
+    plain = sorted(
+        [record for record in records if record.update is not None], key=lambda record: record.result.delivery.id
+    )
     done: dict[int, str | None] = {}
     if plain:
         updates = columns([record.update for record in plain if record.update is not None], _UPDATE_TYPES)
