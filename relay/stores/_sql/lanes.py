@@ -24,17 +24,19 @@ Begun = Callable[[Connection, Collection[int]], Collection[int]]
 
 _UNFINISHED = f"FROM delivery WHERE route = ?1 AND lane = ?2 AND {UNFINISHED_LANE}"
 _HAS_UNFINISHED = f"SELECT EXISTS (SELECT 1 {_UNFINISHED})"
+# Not by `min`: see `tables.routes_with`.
+_FIRST_BLOCKED = f"(SELECT id {_UNFINISHED} AND blocked = 1 ORDER BY id LIMIT 1)"
 # Nobody may be let past the one that is being sent. Two looks into the index, however many wait.
 _NONE_GOES_ON = f"NOT EXISTS (SELECT 1 {_UNFINISHED} AND blocked = 0)"
 _RELEASE = f"""
-    UPDATE delivery SET blocked = 0 WHERE id = (SELECT min(id) {_UNFINISHED} AND blocked = 1) AND {_NONE_GOES_ON}
+    UPDATE delivery SET blocked = 0 WHERE id = {_FIRST_BLOCKED} AND {_NONE_GOES_ON}
 """  # noqa: S608
 _ADMIT = f"UPDATE delivery SET blocked = 0 WHERE id = ?3 AND {_NONE_GOES_ON}"  # noqa: S608
 # Of what goes on, that which came after something that waits, and has not begun; or was asked for anew and is held.
 _AHEAD = f"""
     SELECT id {_UNFINISHED} AND blocked = 0 AND taken = 0 AND state IN ('held', ?3)
         AND (attempts = 0 OR (?3 = 'held' AND retried = 0))
-        AND id > (SELECT min(id) {_UNFINISHED} AND blocked = 1)
+        AND id > {_FIRST_BLOCKED}
 """
 _UNFINISHED_OF = f"""
     SELECT d.id, d.lane, d.blocked, {rows.event_columns("e")} FROM delivery d JOIN event e ON e.id = d.event_id

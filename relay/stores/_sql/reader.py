@@ -21,7 +21,7 @@ from relay.ids import DELIVERY, EVENT, DeliveryId, EventId, Ids, moment_ms
 from relay.pace import Minute
 from relay.store import Counts, DeliveryDetail, LogQuery, Page, Pruned
 from relay.stores._sql import clauses, prunable, rows, search
-from relay.stores._sql.tables import UNFINISHED_LANE
+from relay.stores._sql.tables import UNFINISHED_LANE, routes_with
 from relay.window import MOST_DEBOUNCED, Collected, kind_of, opened_at
 
 QUERY_SECONDS = 5.0
@@ -34,20 +34,15 @@ _NEXT_DUE = (
     " WHERE state = 'pending' AND blocked = 0 AND route = ? AND retried = ? AND due > ? ORDER BY due LIMIT 1"
 )
 # Two looks into the index for each route, however many deliveries wait.
-_FIRST_DUE = """
-    WITH RECURSIVE waiting(route) AS (
-        SELECT min(route) FROM delivery WHERE state = 'pending'
-        UNION ALL
-        SELECT (SELECT min(route) FROM delivery WHERE state = 'pending' AND route > waiting.route)
-        FROM waiting WHERE waiting.route IS NOT NULL
-    )
+_FIRST_DUE = f"""
+    WITH RECURSIVE {routes_with("pending")}
     SELECT route,
-        (SELECT min(due) FROM delivery
-            WHERE state = 'pending' AND route = waiting.route AND blocked = 0 AND retried = 0),
-        (SELECT min(due) FROM delivery
-            WHERE state = 'pending' AND route = waiting.route AND blocked = 0 AND retried = 1)
-    FROM waiting WHERE waiting.route IS NOT NULL
-"""
+        (SELECT due FROM delivery
+            WHERE state = 'pending' AND route = found.route AND blocked = 0 AND retried = 0 ORDER BY due LIMIT 1),
+        (SELECT due FROM delivery
+            WHERE state = 'pending' AND route = found.route AND blocked = 0 AND retried = 1 ORDER BY due LIMIT 1)
+    FROM found WHERE route IS NOT NULL
+"""  # noqa: S608
 # The sum: see the next one.
 _BEFORE = f"""
     SELECT min(+id) FROM delivery WHERE route = (SELECT route FROM delivery WHERE id = ?1 AND blocked = 1)

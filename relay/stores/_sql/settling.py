@@ -18,6 +18,7 @@ from relay.delivery import HeldReason
 from relay.immutable import immutable
 from relay.stores._sql.connection import LOCK, Connection
 from relay.stores._sql.deltas import Deltas, shift
+from relay.stores._sql.tables import routes_with
 
 AT_ONCE = 500  # deliveries held or released in one transaction: milliseconds, also when each lies on a page of its own
 
@@ -27,20 +28,11 @@ FOR_ITS_ROUTE = (HeldReason.REMOVED, HeldReason.DISABLED, HeldReason.PAUSED)
 Verdict: TypeAlias = HeldReason | None
 """Why what waits of a route is to be held; None where it is to be sent."""
 
-# One look into a partial index for each route, however many deliveries it has.
-_ROUTES = """
-    RECURSIVE found(route) AS (
-        SELECT min(route) FROM delivery WHERE state = '{state}'
-        UNION ALL
-        SELECT (SELECT min(route) FROM delivery WHERE state = '{state}' AND route > found.route)
-        FROM found WHERE found.route IS NOT NULL
-    )
-"""
-_PENDING = f"WITH {_ROUTES.format(state='pending')} SELECT route FROM found WHERE route IS NOT NULL"  # noqa: S608
+_PENDING = f"WITH RECURSIVE {routes_with('pending')} SELECT route FROM found WHERE route IS NOT NULL"  # noqa: S608
 _REASONS = ", ".join(f"('{reason}')" for reason in FOR_ITS_ROUTE)
 # Not EXISTS: PostgreSQL might read all that is held for it.
 _HELD = f"""
-    WITH {_ROUTES.format(state="held")}, reason(why) AS (VALUES {_REASONS})
+    WITH RECURSIVE {routes_with("held")}, reason(why) AS (VALUES {_REASONS})
     SELECT route, why FROM found CROSS JOIN reason WHERE route IS NOT NULL AND (
         SELECT d.id FROM delivery d WHERE d.state = 'held' AND d.route = found.route AND d.held_reason = why LIMIT 1
     ) IS NOT NULL

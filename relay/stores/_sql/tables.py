@@ -23,6 +23,21 @@ NAMES = frozenset({"meta", "event", "body", "delivery", "attempt", "rejection", 
 UNFINISHED_LANE = "lane IS NOT NULL AND (state = 'pending' OR state = 'held')"
 """What the index of lanes holds: queries must say it in these words to use it."""
 
+
+def routes_with(state: str) -> str:
+    """A recursive table `found` of the routes that have anything in a state that waits, and of NULL: one look into the
+    index for each, however many deliveries it has. Not by `min`: for that PostgreSQL reads all of the index where it
+    believes that hardly anything waits, as hardly anything did when it last looked at the table as a whole."""
+    return f"""
+        found(route) AS (
+            SELECT (SELECT route FROM delivery WHERE state = '{state}' ORDER BY route LIMIT 1)
+            UNION ALL
+            SELECT (SELECT route FROM delivery WHERE state = '{state}' AND route > found.route ORDER BY route LIMIT 1)
+            FROM found WHERE found.route IS NOT NULL
+        )
+    """  # noqa: S608 - our own words
+
+
 ASIDE = "state = 'failed' OR state = 'cancelled' OR state = 'merged'"
 """What the index of those that were not delivered holds."""
 

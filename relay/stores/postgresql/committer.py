@@ -310,7 +310,7 @@ class Committer(committing.Committer):
             newest = max(first.get(key, 0) for key in keys)
             unknown = [key for key in keys if key not in first]
             if unknown:
-                newest = max(newest, transaction.newest(session, lanes, windows))
+                newest = max(newest, transaction.newest(session, lanes, windows, add.adding.id))
             if newest >= add.adding.id or not behind.isdisjoint(keys):
                 ahead[id(add)] = Outrun(newest)
                 behind.update(keys)

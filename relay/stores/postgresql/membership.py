@@ -39,6 +39,7 @@ from relay.store import Unavailable
 from relay.stores._sql.connection import Connection as Shared
 from relay.stores._sql.deltas import Deltas
 from relay.stores._sql.rows import load
+from relay.stores._sql.tables import routes_with
 from relay.stores.postgresql.burying import bury
 from relay.stores.postgresql.connection import Connection, Session, connect, explain
 from relay.stores.postgresql.dialect import translated
@@ -79,20 +80,18 @@ _LOOK = """
 _LET_GO = "UPDATE delivery SET taken = 0 WHERE taken = 1 AND owner <= $1 AND owner <> ALL($2)"
 _JOIN = "UPDATE meta SET value = (value::bigint + 1)::text WHERE key = 'members' RETURNING value::bigint"
 # Two looks into the index for each route that has anything pending, but for what its owners have in hand. What this
-# process has in hand it knows, unless somebody changed it by hand elsewhere: then it looks too.
-_DUE = """
-    WITH RECURSIVE waiting(route) AS (
-        SELECT min(route) FROM delivery WHERE state = 'pending'
-        UNION ALL
-        SELECT (SELECT min(route) FROM delivery WHERE state = 'pending' AND route > waiting.route)
-        FROM waiting WHERE waiting.route IS NOT NULL
-    )
-    SELECT route FROM waiting WHERE route IS NOT NULL AND (
-        EXISTS (SELECT 1 FROM delivery WHERE state = 'pending' AND route = waiting.route AND blocked = 0 AND retried = 0
-            AND due <= ?1 AND (owner IS NULL OR owner = ANY(?4) OR (owner <= ?2 AND owner <> ALL(?3))))
-        OR EXISTS (SELECT 1 FROM delivery WHERE state = 'pending' AND route = waiting.route AND blocked = 0
-            AND retried = 1 AND due <= ?1 AND (owner IS NULL OR owner = ANY(?4) OR (owner <= ?2 AND owner <> ALL(?3)))))
+# process has in hand it knows, unless somebody changed it by hand elsewhere: then it looks too. Not EXISTS, for which
+# PostgreSQL may read the whole table: it does not know that what is due comes first in the index.
+_DUE_OF = """
+    SELECT id FROM delivery WHERE state = 'pending' AND route = found.route AND blocked = 0 AND retried = {retried}
+        AND due <= ?1 AND (owner IS NULL OR owner = ANY(?4) OR (owner <= ?2 AND owner <> ALL(?3)))
+    ORDER BY due LIMIT 1
 """
+_DUE = f"""
+    WITH RECURSIVE {routes_with("pending")}
+    SELECT route FROM found WHERE route IS NOT NULL
+        AND coalesce(({_DUE_OF.format(retried=0)}), ({_DUE_OF.format(retried=1)})) IS NOT NULL
+"""  # noqa: S608
 # The clock may have been put back since.
 _STATES = """
     SELECT kind, name, data, at FROM known

@@ -28,13 +28,14 @@ _PASS = f"SELECT pg_advisory_xact_lock_shared({_GATE}, 0)"
 # In the order of the array.
 _LOCK = "SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k"
 
-# What came into being last of these lanes, or of these open windows with all that is merged into them.
+# What came into being last of these lanes, or of these open windows with all that is merged into them. Of lanes only
+# what is as new as that: a lane may be all that waits or was delivered of a route.
 _NEWEST_OF_LANES = """
     SELECT max(greatest(
         (SELECT max(id) FROM delivery d WHERE d.route = k.route AND d.lane = k.lane AND d.lane IS NOT NULL
-            AND (d.state = 'pending' OR d.state = 'held')),
+            AND (d.state = 'pending' OR d.state = 'held') AND d.id >= $3),
         (SELECT max(id) FROM delivery d WHERE d.route = k.route AND d.lane = k.lane AND d.lane IS NOT NULL
-            AND d.state = 'delivered')
+            AND d.state = 'delivered' AND d.id >= $3)
     )) FROM unnest($1::text[], $2::text[]) AS k(route, lane)
 """
 _NEWEST_OF_WINDOWS = """
@@ -131,13 +132,13 @@ def lanes_of(owed: Iterable[Owed]) -> tuple[set[tuple[str, str]], set[tuple[str,
     return touched, windows
 
 
-def newest(session: Session, touched: Lanes, windows: Lanes) -> int:
-    """The latest id of what is in these lanes and windows; 0 where nothing is."""
+def newest(session: Session, touched: Lanes, windows: Lanes, since: int) -> int:
+    """The latest id of what is in these lanes and windows; 0 where nothing is, or nothing from `since` on."""
     found = 0
-    for keys, query in ((touched, _NEWEST_OF_LANES), (windows, _NEWEST_OF_WINDOWS)):
+    for keys, query, values in ((touched, _NEWEST_OF_LANES, [since]), (windows, _NEWEST_OF_WINDOWS, [])):
         if keys:
             table = list(keys)
-            row = session.bulk(query, [[route for route, _ in table], [name for _, name in table]])
+            row = session.bulk(query, [[route for route, _ in table], [name for _, name in table], *values])
             found = max(found, row[0][0] or 0)
     return found
 
