@@ -54,7 +54,7 @@ _PENDING_SOME = _some("state = 'pending' AND route = ?3 AND id <= ?4", "blocked,
 _HELD_SOME = _some("state = 'held' AND route = ?2 AND held_reason = ?3 AND id <= ?4", "id")
 # What has changed while the statement waited for its row is left as it is: the state is asked of the row too, which is
 # looked at again then; in words for which no index is looked through. What a clock that was ahead has set later than
-# now stays marked so: it is yet to be moved (`commands.SetBack`).
+# now stays marked so: it is yet to be moved (`setback`).
 _HOLD = f"""
     UPDATE delivery SET state = 'held', held_reason = ?1, held_at = ?2,
         updated_at = CASE WHEN updated_at > ?2 THEN updated_at ELSE ?2 END WHERE id IN ({_PENDING_SOME})
