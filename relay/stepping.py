@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 
 from relay import journal
 from relay.clock import Clock
 from relay.steps import KNOWN, Steps
 from relay.store import Store, Unavailable
 from relay.trouble import Trouble
+
+_NONE = timedelta()
 
 
 class Stepping:
@@ -22,6 +25,8 @@ class Stepping:
         self._steps = steps
         self._trouble = trouble
         self._needed = asyncio.Event()
+        self._begun = False
+        """Whether there was a try to move what waits that has not ended well."""
 
     def look(self) -> None:
         """Compare the clocks; to be done every few seconds. What the store could not do is tried once more then."""
@@ -57,7 +62,10 @@ class Stepping:
 
     async def _set_back(self, moved: Callable[[], None]) -> None:
         if (by := self._steps.back) is not None:
-            number = await self._store.set_back()
+            begun, self._begun = self._begun, True
+            # What a try that failed has moved may not be moved by all of it once more, should it go back again.
+            number = await self._store.set_back(_NONE if begun else by)
+            self._begun = False
             self._steps.seen_to(by)
             journal.clock_set_back(by.total_seconds(), number)
             moved()

@@ -321,10 +321,11 @@ class Store(LogReader, Protocol):
         """How many deliveries of each of these routes are held for its sake, asked of the store. Raises Unavailable."""
         ...
 
-    async def set_back(self) -> int:
+    async def set_back(self, by: timedelta = timedelta()) -> int:
         """The clock was set back, now or before this process began: what was set when it said more than it says now is
-        taken to have been set now, so that nothing waits for longer than it was to wait in the first place. Repeats
-        are moved likewise, once. Windows opened then take no more events: how long they have been open shows no longer.
+        taken to have been set now, so that nothing waits for longer than it was to wait in the first place; or as much
+        earlier as it is known to have gone back (`by`), where no other process's clock has a say. Repeats are moved
+        likewise, once. Windows opened then take no more events: how long they have been open shows no longer.
 
         It may be called again and again, and by all of several processes: what was moved is left as it is. Returns how
         many deliveries are due earlier. Raises Unavailable; called again then it goes on."""

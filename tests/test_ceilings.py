@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,8 @@ def test_bodies_have_a_share_of_the_memory_that_is_left() -> None:
 
 
 def test_what_helpers_take_of_the_same_group_is_not_left_for_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ceilings, "_cgroup_limits", lambda: iter([512 * MIB]))
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(ceilings, "_cgroup_limits", lambda: iter([resident + 256 * MIB]))
     less = ceilings.bodies() - ceilings.bodies(rendering.USUAL_MEMORY)
     assert less == pytest.approx(rendering.USUAL_MEMORY / 8, rel=0.1)
 

@@ -173,6 +173,22 @@ async def test_a_long_known_repeat_is_moved_once_however_often_relay_starts(desk
     assert not await repeated()
 
 
+async def test_time_that_has_passed_before_the_clock_was_set_back_has_passed(desk: Desk) -> None:
+    [delivery] = await desk.add("www")
+    await desk.store.record(again(delivery, NOON + HOUR))
+    desk.wait(40 * 60)
+    desk.clock.step(-DAY)
+    assert await desk.store.set_back(DAY) == 1
+    due = await desk.store.next_due("www", desk.clock.now())
+    assert due is not None
+    left = due - desk.clock.now()
+    # Where there may be several relays, each with a clock of its own, it waits anew.
+    assert left == (HOUR - SECOND if desk.store.shared is not None else 20 * 60 * SECOND)
+    for _ in range(2):
+        assert await desk.store.set_back(DAY) == 0
+    assert await desk.store.next_due("www", desk.clock.now()) == due
+
+
 class Failing:
     """A store that fails in one of the steps in which it moves things, before or after it was done."""
 
@@ -239,14 +255,14 @@ async def test_what_is_set_by_the_clock_as_it_is_now_is_left_as_it_is_while_othe
     real = desk.store._set_back  # type: ignore[attr-defined]
     walked = list[object]()
 
-    async def walk(part: setback.Walk) -> int:
+    async def walk(part: setback.Walk, by: timedelta) -> int:
         if not walked:
             desk.wait(20)
             desk.paused.clear()
             await desk.settle("www", "zzz")
             await desk.store.record(replace(again(waits, desk.clock.now() + 30 * SECOND, 2), at=desk.clock.now()))
         walked.append(part)
-        return cast(int, await real(part))
+        return cast(int, await real(part, by))
 
     monkeypatch.setattr(desk.store, "_set_back", walk)
     await desk.store.set_back()
@@ -265,11 +281,11 @@ async def test_what_is_held_where_the_walk_has_been_is_moved_as_well(
     real = desk.store._set_back  # type: ignore[attr-defined]
     walked = list[object]()
 
-    async def walk(part: setback.Walk) -> int:
+    async def walk(part: setback.Walk, by: timedelta) -> int:
         if len(walked) == 1:  # what is pending was looked at
             await desk.resume()
         walked.append(part)
-        return cast(int, await real(part))
+        return cast(int, await real(part, by))
 
     monkeypatch.setattr(desk.store, "_set_back", walk)
     assert await desk.store.set_back() == 1

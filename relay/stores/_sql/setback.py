@@ -1,10 +1,10 @@
 """What waits, and what repeats are known by, where the clock was set back: what was set when it said more than it says
-now is taken to have been set now.
+now is taken to have been set now, or earlier where it is known how far the clock went.
 
-So each row tells by itself whether it is to be moved and how far, and whoever has moved it leaves it as one that was
-set now: it can be begun anew after a crash, and by each of several processes. What was set by the clock as it is now is
-left as it is. Of what repeats are known by only the event says when it came, which stays as it is: how far they were
-moved is kept beside them.
+So each row tells by itself whether it is to be moved, and whoever has moved it leaves it as one that was set by the
+clock as it is now, which is left as it is: it can be begun anew after a crash, and by each of several processes. Of
+what repeats are known by only the event says when it came, which stays as it is: how far they were moved is kept beside
+them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ _HELD = """
     SELECT due, updated_at, id FROM delivery WHERE state = 'held' AND route = ? AND held_reason = ?
         AND id > ? ORDER BY id LIMIT ?
 """
-_MOVE = """
-    UPDATE delivery SET "open" = 0, updated_at = ?1,
-        due = CASE WHEN due > ?1 THEN due - (updated_at - ?1) ELSE due END,
-        first_due = CASE WHEN first_due > ?1 THEN first_due - (updated_at - ?1) ELSE first_due END,
-        held_at = CASE WHEN held_at > ?1 THEN held_at - (updated_at - ?1) ELSE held_at END
+_BY = "CASE WHEN updated_at - ?1 > ?3 THEN updated_at - ?1 ELSE ?3 END"
+_MOVE = f"""
+    UPDATE delivery SET "open" = 0, updated_at = updated_at - {_BY},
+        due = CASE WHEN due > ?1 THEN due - {_BY} ELSE due END,
+        first_due = CASE WHEN first_due > ?1 THEN first_due - {_BY} ELSE first_due END,
+        held_at = CASE WHEN held_at > ?1 THEN held_at - {_BY} ELSE held_at END
     WHERE id = ?2 AND updated_at > ?1 AND state IN ('pending', 'held')
-"""
+"""  # noqa: S608 - our own words
 
 _BEGIN = "INSERT INTO meta (key, value) VALUES (?, '{}') ON CONFLICT (key) DO NOTHING"
 _KNOWN = f"SELECT value FROM meta WHERE key = ? {LOCK}"  # noqa: S608
@@ -71,13 +72,14 @@ def walks(route: str) -> list[Walk]:
 
 
 def set_back(
-    connection: Connection, deltas: Deltas, walk: Walk, after: tuple[int, ...], clock: Clock
+    connection: Connection, deltas: Deltas, walk: Walk, after: tuple[int, ...], clock: Clock, by: int
 ) -> tuple[int, tuple[int, ...] | None]:
-    """Some of a walk, from there on. How many are due earlier, and from where it goes on; None where it has ended."""
+    """Some of a walk, from there on, by so many milliseconds at least. How many are due earlier, and from where it goes
+    on; None where it has ended."""
     rows = connection.execute(walk.query, (*walk.values, *after, AT_ONCE)).fetchall()
     now = to_ms(clock.now())
     ahead = [row for row in rows if row[1] > now]
-    connection.executemany(_MOVE, [(now, row[-1]) for row in ahead])
+    connection.executemany(_MOVE, [(now, row[-1], by) for row in ahead])
     return sum(row[0] > now for row in ahead), tuple(rows[-1][2:]) if rows else None
 
 

@@ -163,21 +163,22 @@ class SqlStore:
         found = await self._logs.held_for(routes)
         return {route: found.get(route, 0) for route in routes}
 
-    async def set_back(self) -> int:
+    async def set_back(self, by: timedelta = timedelta()) -> int:
         moved, upto = 0, self.ids.newest
         for _ in range(2):  # what is held or released meanwhile may be passed by in one
             for route in list(self.counts()):
-                moved += sum([await self._set_back(walk) for walk in setback.walks(route)])
+                moved += sum([await self._set_back(walk, by) for walk in setback.walks(route)])
         while await self._between(partial(setback.move_repeats, clock=self._clock, upto=upto), about=()):
             pass
         return moved
 
-    async def _set_back(self, walk: setback.Walk) -> int:
+    async def _set_back(self, walk: setback.Walk, by: timedelta) -> int:
         """How many of these deliveries are due earlier."""
-        moved = 0
+        moved, least = 0, round(by.total_seconds() * 1000)
         after: tuple[int, ...] | None = walk.first
         while after is not None:
-            some, after = await self._between(partial(setback.set_back, walk=walk, after=after, clock=self._clock))
+            step = partial(setback.set_back, walk=walk, after=after, clock=self._clock, by=least)
+            some, after = await self._between(step)
             moved += some
         return moved
 

@@ -137,8 +137,9 @@ class PostgresStore(SqlStore):
         values = [list(deliveries), list(mine), living.upto, list(living.ids)]
         return [row[0] for row in connection.bulk(_IN_OTHER_HANDS, values)]
 
-    async def set_back(self) -> int:
+    async def set_back(self, by: timedelta = timedelta()) -> int:
         # Each of them may notice it of its own clock, at its own time: what one has moved, another one leaves as it is.
+        # And how far that of another one went nobody knows here.
         if await self._alone_behind(self._clock.now()):
             return 0
         [(newest,)] = await self._logs.ask(LAST_ID, [])
