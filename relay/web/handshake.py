@@ -15,7 +15,7 @@ from typing import Any, cast
 from relay.web.server import Server
 
 _LONGEST = 10.0  # seconds that it may take
-_FAREWELL = 5.0  # seconds for the other side to say that it closes as well
+_FAREWELL = 30.0  # seconds for the rest of an answer, and for the other side to say that it closes as well
 
 # Where there is no uvloop: asyncio keeps 256 KiB ready for each connection, from the start.
 SSLProtocol.max_size = 64 << 10
@@ -29,6 +29,7 @@ class Handshake(asyncio.Protocol):
 
     idle = True
     leaving = False
+    waiting = False
 
     def __init__(self, server: Server, context: ssl.SSLContext) -> None:
         self._server = server

@@ -34,7 +34,7 @@ class Bounded(RequestHandler):
         self._deaf = False
 
     def data_received(self, data: bytes) -> None:
-        if self._body is not None or self._beside + len(data) > _USUAL:
+        if self._body is not None or self._beside + len(data) > _USUAL or not data:
             self._take_much(data)
             return
         known = self._request_count
@@ -48,7 +48,8 @@ class Bounded(RequestHandler):
                 self._body = body
 
     def _take_much(self, data: bytes) -> None:
-        """Take it in pieces, so that what is too much is found before all of it lies in the parser."""
+        """Take it in pieces, so that what is too much is found before all of it lies in the parser. Where it is
+        nothing the parser is to go on with what it has held back: nobody knows how much that is."""
         at = 0
         while not self._deaf:
             piece = data[at : at + MOST]
@@ -56,8 +57,10 @@ class Bounded(RequestHandler):
                 self._take_head(piece)
             else:
                 self._take_body(self._body, piece)
-            # A head may have begun a piece later than is counted. Once it is complete it is weighed.
-            if self._beside > (2 * MOST if self._body is None else MOST + self._body.total_bytes // _SHARE):
+            # A head may have begun a piece later than is counted. Once it is complete it is weighed. And while reading
+            # is paused the parser may hold back some of a body, which is counted when it goes on.
+            most = 2 * MOST if self._body is None else MOST + self._body.total_bytes // _SHARE
+            if self._beside > most and not self._reading_paused:
                 self._refuse()
             at += MOST
             if at >= len(data):
@@ -67,7 +70,7 @@ class Bounded(RequestHandler):
         known = self._request_count
         super().data_received(piece)
         new = self._request_count - known
-        self._beside += len(piece)
+        self._beside = self._beside + len(piece) if piece else max(self._beside, _USUAL + 1)
         if new:
             if self._beside > _USUAL:
                 self._weigh(new)
@@ -78,7 +81,7 @@ class Bounded(RequestHandler):
         super().data_received(piece)
         # That may be more than has come: some of it may have been held back, and the admin side decodes it.
         self._beside = max(0, self._beside + len(piece) - (body.total_bytes - had))
-        self.enough |= self._beside > _USUAL
+        self.enough |= self._beside > _USUAL and not self._reading_paused
         if self._request_count != known:
             self._go_on(self._messages[-1][1], piece)
         elif body.is_eof():
@@ -89,7 +92,7 @@ class Bounded(RequestHandler):
         if self._deaf:
             return
         if body.is_eof():
-            self._body, self._beside = None, len(piece)
+            self._body, self._beside = None, len(piece) or _USUAL + 1
             if self.enough:
                 self._hear_no_more()
         else:

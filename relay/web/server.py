@@ -52,6 +52,11 @@ class Connected(Protocol):
         """Whether it has been closed, and waits until its last words are taken."""
         ...
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the body of its request is still to come."""
+        ...
+
     def close(self) -> None:
         """End it, after its answer where one is being made."""
 
@@ -69,11 +74,17 @@ class _Connection(Bounded):
         self._head_timer: asyncio.TimerHandle | None = None
         self._untaken_timer: asyncio.TimerHandle | None = None
         self._leaving: asyncio.Transport | None = None
+        self._unsent = 0  # bytes, when that was looked at last
 
     @property
     def leaving(self) -> bool:
         """See Connected."""
         return self._leaving is not None
+
+    @property
+    def waiting(self) -> bool:
+        """See Connected."""
+        return self._body is not None
 
     @property
     def idle(self) -> bool:
@@ -247,12 +258,14 @@ class _Connection(Bounded):
         """End it at once, whatever is still to be written."""
         transport = self.transport or self._leaving
         if transport is not None:
-            transport.abort()
+            with contextlib.suppress(AttributeError):  # asyncio's own TLS, of one that was closed twice
+                transport.abort()
 
     def _see_off(self, transport: asyncio.Transport) -> None:
         """What is closed stays until all is sent that was to be: where a peer reads nothing, as long as that peer
-        lives. It has some seconds for that, or less where its place is needed."""
+        lives. It has some seconds for half of it, or less where its place is needed."""
         self._cancel_untaken()
+        self._unsent = _unsent(transport)
         self._untaken_timer = self._loop.call_later(_LEAVING, self._untaken)
         self._leaving = transport
         self._server.leaves(self)
@@ -274,12 +287,23 @@ class _Connection(Bounded):
     def _untaken(self) -> None:
         """What nobody reads takes up memory for as long as it waits."""
         self._untaken_timer = None
-        self.abort()
+        if self._leaving is not None and 0 < 2 * (left := _unsent(self._leaving)) <= self._unsent:
+            self._unsent = left
+            self._untaken_timer = self._loop.call_later(_LEAVING, self._untaken)
+        else:
+            self.abort()
 
     def _cancel_untaken(self) -> None:
         if self._untaken_timer is not None:
             self._untaken_timer.cancel()
             self._untaken_timer = None
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """How many bytes it has still to send; asyncio's own TLS does not know that of one that was closed."""
+    with contextlib.suppress(AttributeError):
+        return transport.get_write_buffer_size()
+    return 0
 
 
 class Server(web.Server):
@@ -304,11 +328,13 @@ class Server(web.Server):
 
     def make_room(self, newcomer: Connected) -> None:
         """Descriptors are one pool: who holds many connections must take them neither from the store and the
-        destinations, nor from other senders. So the one that has been silent for longest goes; the newcomer where all
-        are being answered."""
+        destinations, nor from other senders. So the one that has been silent for longest goes; where all are being
+        answered, one that has been silent in the midst of its body; the newcomer where there is none."""
         self.open[newcomer] = None
         if len(self.open) > self.most:
-            ousted = next((one for one in self.open if one.leaving or one.idle), newcomer)
+            ousted = next((one for one in self.open if one.leaving or one.idle), None)
+            if ousted is None:
+                ousted = next((one for one in self.open if one.waiting), newcomer)
             del self.open[ousted]
             ousted.abort()
 

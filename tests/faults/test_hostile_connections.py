@@ -16,6 +16,7 @@ from relay import ceilings
 from relay.delivery import MOST_KEPT
 from relay.web import handshake, server
 from tests.certificates import write_certificate
+from tests.fakes import until
 from tests.harness import PATIENCE, Relay, RelayProcess, relay_here, relay_process
 from tests.torture.wire import exchange, post
 
@@ -27,6 +28,7 @@ SHUT = "sources: {shut: {type: github, secret: 0123456789abcdef}}\n"
 # -- heads -----------------------------------------------------------------------------------------------------------
 
 FIRST = b"POST /in/open HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+SMALL = b"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 CHUNKED = b"POST /in/open HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
 
 
@@ -67,6 +69,8 @@ TOO_MUCH = {
     "a head of a quarter of a MiB": large(25),
     "the head of a later request": FIRST + large(8),
     "a head without end": large(15)[:-6],
+    "a head behind many requests": SMALL * 49 + large(8),
+    "a head behind many requests and a body": SMALL * 33 + post("/nope", b"x" * 9000) + SMALL * 33 + large(8),
     "trailers": CHUNKED + b"0\r\n" + headers(25) + b"\r\n",
     "the line of a chunk": CHUNKED + b"2;" + b"x" * 200_000,
 }
@@ -96,6 +100,7 @@ BODIES = {
     "20 kB": post("/in/open", b"x" * 20_000),
     "900 kB": post("/in/open", b"x" * 900_000),
     "200 kB in chunks": CHUNKED + CHUNK * 2000 + b"0\r\n\r\n",
+    "900 kB in chunks of 4 KiB": CHUNKED + (b"1000\r\n%s\r\n" % (b"x" * 4096)) * 220 + b"0\r\n\r\n",
 }
 
 
@@ -171,6 +176,25 @@ async def test_who_was_closed_and_reads_nothing_is_the_first_to_make_room(
             assert (await exchange(relay.public, FIRST)).statuses == (200,)
             assert connection not in everyone
             assert await go_on() == 200
+
+
+async def test_who_has_not_sent_its_body_makes_room_for_who_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ceilings, "connections", lambda secure: 3)
+    async with relay_here(tmp_path, PATIENT + OPEN) as relay, asyncio.timeout(PATIENCE):
+        assert relay.running is not None
+        everyone = relay.running.public._handler.open
+        address = urlsplit(relay.public)
+        begun = [await asyncio.open_connection(address.hostname, address.port) for _ in range(3)]
+        for _, writer in begun:
+            writer.write(b"POST /in/open HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        await until(lambda: [each.waiting for each in everyone] == [True] * 3)
+        assert (await exchange(relay.public, FIRST)).statuses == (200,)
+        with contextlib.suppress(ConnectionError):
+            assert await begun[0][0].read() == b"", "the one that has been silent for longest goes"
+        for _, writer in begun:
+            writer.close()
 
 
 # -- handshakes ------------------------------------------------------------------------------------------------------
