@@ -51,11 +51,10 @@ from relay.routing import Route, Routing
 from relay.source import Ignored, Source
 from relay.steps import BEHIND, Steps
 from relay.store import Store
+from relay.unready import Rounds
 
 _CORRUPT = Failure(Code.CORRUPT_BODY, "the stored body no longer fits its checksum")
 _OWN_LIMIT = timedelta(seconds=2)  # until an attempt that relay itself lacked something for is made again
-_MOST_ENDED = 10
-"""Attempts whose helper was ended that do not count: the last of them a quarter of an hour after the first."""
 
 
 @immutable
@@ -92,6 +91,7 @@ class Pipeline:
         self._oversight = oversight
         self._rendering = asyncio.Semaphore(rendering.HELPERS)
         self._turns: dict[str, asyncio.Semaphore] = {}
+        self._rounds = Rounds()
 
     async def accept(self, source: Source, routing: Routing, inbound: Inbound, client: str) -> Accepted:
         """Take an event in from `client`. Raises Rejected, Malformed, RateLimited or Unavailable, and then nothing was
@@ -201,7 +201,7 @@ class Pipeline:
             response = destination.masked(reply.response, outbound)
             outcome = destination.judge(response, reply.retry_after, ended)
         except Unready as error:
-            outcome = _again(delivery, error, clock.now())
+            outcome = self._rounds.again(delivery, error, clock.now())
         except Unsendable as error:
             outcome = Refused(error.failure)
         except Unreachable as error:
@@ -228,7 +228,9 @@ class Pipeline:
         """The request, where it may take long: rendered by a helper, so that all else goes on. Raises Unsendable."""
         # One of each route at most: what takes long for one of them leaves room for the others.
         async with self._turns.setdefault(delivery.route, asyncio.Semaphore(1)), self._rendering:
-            return await asyncio.to_thread(destination.render, delivery, *ids, now)
+            outbound = await asyncio.to_thread(destination.render, delivery, *ids, now)
+        self._rounds.over(delivery)
+        return outbound
 
     def _event(self, source: Source, inbound: Inbound, description: Description, now: datetime, moment: int) -> Event:
         # By position: it costs half as much as by name, and 4 thousand instructions less.
@@ -273,17 +275,6 @@ def _test_event(route: Route, now: datetime) -> Event:
         body=body,
         sha256=sha256(body).digest(),
     )
-
-
-def _again(delivery: Delivery, error: Unready, now: datetime) -> Retryable:
-    """When what could not be made is tried anew. It does not count, and the pauses grow: unless it may be what ends
-    its helpers, and has done so often. Then the policy has its say, so that it ends."""
-    if not error.begun:
-        return Retryable(error.failure, now + _OWN_LIMIT, counts=False)
-    uncounted = delivery.attempts - delivery.tries
-    if uncounted >= _MOST_ENDED:
-        return Retryable(error.failure)
-    return Retryable(error.failure, now + _OWN_LIMIT * 2**uncounted, counts=False)
 
 
 def _decide(route: Route, delivery: Delivery, attempt: Attempt | None, outcome: Outcome, now: datetime) -> Result:

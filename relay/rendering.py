@@ -171,6 +171,8 @@ def render(kind: str, text: str, names: Mapping[str, Any], body: bytes) -> bytes
     """
     # The standard library's: header values may hold halves of surrogate pairs.
     head = json.dumps({"kind": kind, "text": text, "names": names}).encode()
+    if len(head) + len(body) > MEMORY // 2:  # a helper would be ended by it before it could say so
+        raise CannotRender("it needs more memory than it may")
     done, answer = _helpers.ask(head, body)
     if not done:
         raise CannotRender(answer.decode())

@@ -61,7 +61,7 @@ def _rendered(job: dict[str, Any], body: bytes) -> bytes:
 
 
 def _be_first_to_go() -> None:
-    """Where memory runs out, the kernel is to end this, not relay: the delivery fails, and all else goes on."""
+    """Where memory runs out, the kernel is to end this, not relay: all else goes on."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")  # to raise it needs no right

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -270,6 +271,46 @@ async def test_what_is_set_by_the_clock_as_it_is_now_is_left_as_it_is_while_othe
     [found] = await desk.claim()
     assert (found.id, desk.clock.now() - found.first_due <= 60 * SECOND) == (held.id, True)
     assert await desk.store.next_due("zzz", desk.clock.now()) == desk.clock.now() + 30 * SECOND
+
+
+async def test_a_set_back_ends_whatever_comes_meanwhile(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setback, "AT_ONCE", 10)
+    [first] = await desk.add("www")
+    desk.clock.step(-DAY)
+    real, steps = desk.store._writer.call, list[object]()  # type: ignore[attr-defined]
+
+    async def call(command: Any, **options: Any) -> Any:
+        if getattr(command, "func", None) is setback.set_back:
+            steps.append(command)
+            assert len(steps) < 50, "it follows what comes"
+            await desk.add("www")
+        return await real(command, **options)
+
+    monkeypatch.setattr(desk.store._writer, "call", call)  # type: ignore[attr-defined]
+    await desk.store.set_back()
+    assert first.id in await desk.claimed()
+
+
+async def test_what_repeats_were_moved_by_one_walk_is_known_to_an_older_one_too(desk: Desk) -> None:
+    """Two relays: one has begun before, and knows of fewer events."""
+
+    async def walk(upto: int) -> None:
+        step = partial(setback.move_repeats, clock=desk.clock, upto=upto)
+        while await desk.store._writer.call(step):  # type: ignore[attr-defined]
+            pass
+
+    older = desk.store.ids.newest
+    event = desk.about()
+    await desk.store.add(event, [desk.owed(event)], MARK)
+    desk.clock.step(-30 * SECOND)
+    await walk(desk.store.ids.newest)
+    desk.clock.step(-SECOND)  # its own clock is a little behind the other's
+    await walk(older)
+    await walk(desk.store.ids.newest)
+    for seconds, known in ((59, True), (1, False)):
+        desk.wait(seconds)
+        event = desk.about()
+        assert (await desk.store.add(event, [desk.owed(event)], MARK)).duplicate is known
 
 
 async def test_what_is_held_where_the_walk_has_been_is_moved_as_well(

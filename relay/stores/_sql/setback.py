@@ -79,8 +79,10 @@ def set_back(
     rows = connection.execute(walk.query, (*walk.values, *after, AT_ONCE)).fetchall()
     now = to_ms(clock.now())
     ahead = [row for row in rows if row[1] > now]
-    connection.executemany(_MOVE, [(now, row[-1], by) for row in ahead])
-    return sum(row[0] > now for row in ahead), tuple(rows[-1][2:]) if rows else None
+    # In the order of their ids, as others lock them: see `settling`.
+    connection.executemany(_MOVE, [(now, number, by) for number in sorted([row[-1] for row in ahead])])
+    # What comes meanwhile lies at the end: it is not to be followed.
+    return sum(row[0] > now for row in ahead), tuple(rows[-1][2:]) if len(rows) == AT_ONCE else None
 
 
 def move_repeats(connection: Connection, deltas: Deltas, clock: Clock, upto: int) -> bool:
@@ -95,7 +97,7 @@ def move_repeats(connection: Connection, deltas: Deltas, clock: Clock, upto: int
         now = to_ms(clock.now())
         if done[0] >= upto and done[1] <= now:
             return False
-        doing = (upto, now, "")
+        doing = (max(upto, done[0]), now, "")
     last, now, after = doing[0], doing[1], bytes.fromhex(doing[2])
     keys = [row[0] for row in connection.execute(_KEYS, (after, AT_ONCE)).fetchall()]
     if keys:
