@@ -44,6 +44,9 @@ class _Sender(Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._senders.answered(self, bytes(data))
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self._closing
 
