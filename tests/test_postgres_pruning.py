@@ -53,6 +53,24 @@ async def prune(desk: Desk) -> Pruned:
     return await desk.store.prune(desk.clock.now(), DAY, DAY)
 
 
+async def test_a_pruning_that_is_cancelled_twice_leaves_no_connection(
+    desk: Desk, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await connect_async(database.url, "pruning")
+
+    async def cancelled(sql: str) -> None:
+        raise asyncio.CancelledError
+
+    async def connected(url: str, role: str) -> object:
+        monkeypatch.setattr(made, "execute", cancelled)
+        return made
+
+    monkeypatch.setattr(pruning, "connect_async", connected)
+    with pytest.raises(asyncio.CancelledError):
+        await prune(desk)
+    assert made.closed
+
+
 async def test_one_relay_at_a_time_prunes(desk: Desk, other: psycopg.Connection[tuple[object, ...]]) -> None:
     await ended(desk, "www")
     desk.wait(2 * DAY.total_seconds())

@@ -123,11 +123,13 @@ async def prune(
                 return Pruned()
             return await _Pruning(connection, told, haste).run(now, retention, bodies)
         finally:
-            with suppress(psycopg.Error):
-                # To close it unlocks as well, but in the server's own time: whoever prunes next would find it locked.
-                await connection.execute("SELECT pg_advisory_unlock_all()")
-            with suppress(psycopg.Error):
-                await connection.close()
+            try:
+                with suppress(psycopg.Error):
+                    # To close it unlocks as well, but in the server's own time: who prunes next would find it locked.
+                    await connection.execute("SELECT pg_advisory_unlock_all()")
+            finally:  # also when it is cancelled once more
+                with suppress(psycopg.Error):
+                    await connection.close()
     except psycopg.Error as error:
         raise Unavailable(explain(error)) from error
 

@@ -108,6 +108,8 @@ class Reader(reader.Reader):
         """Raises Unavailable where it takes too long, psycopg.Error otherwise."""
         left = deadline - monotonic()
         if left <= 0:
+            if self._closed and self._inside is None:
+                await self._let_go()
             raise Unavailable(_late())
         cut = asyncio.get_running_loop().call_later(left + _GRACE, _cut, connection)
         try:
