@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import psycopg
@@ -73,17 +75,29 @@ async def test_what_one_relay_has_disabled_is_held_until_the_last_one_has_it_ena
             assert sum(one.path == "/first" for one in destination.received) == POSTED
 
 
+@asynccontextmanager
+async def held_here(tmp_path: Path, url: str, text: str) -> AsyncIterator[Relay]:
+    """A relay with events that wait for its first route, which is paused."""
+    async with several_here(tmp_path, url, text, count=1) as [stays]:
+        assert (await stays.ask("POST", "/routes/first/pause"))[0] == 200
+        await post([stays])
+        yield stays
+
+
+def disabled_there(tmp_path: Path, url: str, text: str) -> AbstractAsyncContextManager[Relay]:
+    """Another relay, which has that route disabled."""
+    (tmp_path / "other").mkdir()
+    off = text.replace("name: first", "enabled: false, name: first")
+    return relay_here(tmp_path / "other", f"{LISTEN}store: {{url: '{url}'}}\n{off}")
+
+
 async def test_what_a_relay_had_disabled_is_sent_by_others_when_it_has_ended(
     tmp_path: Path, database: Database
 ) -> None:
     async with sink() as destination:
         text = routes(destination.url)
-        async with several_here(tmp_path, database.url, text, count=1) as [stays]:
-            assert (await stays.ask("POST", "/routes/first/pause"))[0] == 200
-            await post([stays])
-            off = text.replace("name: first", "enabled: false, name: first")
-            (tmp_path / "other").mkdir()
-            async with relay_here(tmp_path / "other", f"{LISTEN}store: {{url: '{database.url}'}}\n{off}"):
+        async with held_here(tmp_path, database.url, text) as stays:
+            async with disabled_there(tmp_path, database.url, text):
                 status, answer = await stays.ask("POST", "/routes/first/resume")
                 assert (status, answer["changed"], answer["released"]) == (200, True, 0)
                 assert states(database) == {"held disabled": POSTED}
@@ -94,25 +108,20 @@ async def test_what_was_disabled_by_a_relay_that_nobody_saw_is_sent_when_it_has_
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It came and went while the connection was away on which another one sees who lives."""
+    looks = list[object]()
+
+    def lost(connection: object) -> None:
+        looks.append(connection)
+        raise psycopg.OperationalError("the connection was lost")
+
     async with sink() as destination:
         text = routes(destination.url)
-        async with several_here(tmp_path, database.url, text, count=1) as [stays]:
-            assert (await stays.ask("POST", "/routes/first/pause"))[0] == 200
-            await post([stays])
+        async with held_here(tmp_path, database.url, text) as stays:
             assert stays.running is not None
-            member = stays.running.store._member  # type: ignore[attr-defined]
-            looks = list[object]()
-
-            def lost(connection: object) -> None:
-                looks.append(connection)
-                raise psycopg.OperationalError("the connection was lost")
-
-            off = text.replace("name: first", "enabled: false, name: first")
-            (tmp_path / "other").mkdir()
             with monkeypatch.context() as away:
-                away.setattr(member, "_look", lost)
+                away.setattr(stays.running.store._member, "_look", lost)  # type: ignore[attr-defined]
                 await until_seen(lambda: len(looks) >= 2)
-                async with relay_here(tmp_path / "other", f"{LISTEN}store: {{url: '{database.url}'}}\n{off}"):
+                async with disabled_there(tmp_path, database.url, text):
                     assert (await stays.ask("POST", "/routes/first/resume"))[0] == 200
                     assert states(database) == {"held disabled": POSTED}
             await delivered(stays)
