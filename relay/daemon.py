@@ -45,12 +45,13 @@ from relay.stores import open_store
 from relay.trouble import Trouble
 from relay.web import stream
 from relay.web.admin import Admin
+from relay.web.adminserver import application_server
 from relay.web.desk import Desk
 from relay.web.health import Health
 from relay.web.ingest import Ingest
 from relay.web.listener import Listener, listen
 from relay.web.oneaddress import join
-from relay.web.server import application_server, ingest_server
+from relay.web.server import ingest_server
 
 _ANSWERS = 5.0  # seconds for answers that are being written when relay stops
 _SWITCH_INTERVAL = 0.0002  # seconds for which one thread may keep Python's lock from another

@@ -14,14 +14,12 @@ from typing import Any, Protocol
 from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay import ceilings, journal
-from relay.web.answer import answer
 from relay.web.heads import Bounded
 from relay.web.swift import Answer, Plain, plain
 
-_IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
+IDLE = 75.0  # seconds; longer than proxies keep theirs, so that they close first
 _MOST_HEADER = 16 << 10
 _IN_A_ROW = 16  # answers to one connection before the others have their turn
 _UNTAKEN = 30.0  # seconds in which somebody reads some of an answer
@@ -29,14 +27,12 @@ _LEAVING = 10.0  # seconds for the rest of what was to be sent, when a connectio
 _AFTER_ALL = 0.1  # seconds for what has had its time
 _MALFORMED = b'{"error":"malformed_body"}'
 _INTERNAL = b'{"error":"internal_error"}'
-MOST_ADMIN_CONNECTIONS = 256
-"""At once; more are closed as they come. 100 of them may follow the log."""
 
 # aiohttp logs each request that is not HTTP as an error with its traceback: an invitation to fill the disk.
-_quiet = logging.getLogger("relay.http")
-_quiet.addHandler(logging.NullHandler())
-_quiet.propagate = False
-_quiet.setLevel(logging.CRITICAL)
+quiet = logging.getLogger("relay.http")
+quiet.addHandler(logging.NullHandler())
+quiet.propagate = False
+quiet.setLevel(logging.CRITICAL)
 
 
 class Connected(Protocol):
@@ -64,7 +60,7 @@ class Connected(Protocol):
         """End it at once, whatever is still to be written."""
 
 
-class _Connection(Bounded):
+class Connection(Bounded):
     """aiohttp's connection, closed when a request's head is not complete in time, or an answer is not taken: only idle
     ones may wait long, and only after a first request."""
 
@@ -324,7 +320,7 @@ class Server(web.Server):
         self._emptied: asyncio.Future[None] | None = None
 
     def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, loop=self._loop, **self._kwargs)
 
     def make_room(self, newcomer: Connected) -> None:
         """Descriptors are one pool: who holds many connections must take them neither from the store and the
@@ -367,46 +363,6 @@ class Server(web.Server):
         await super().shutdown(timeout)
 
 
-class _AdminConnection(_Connection):
-    """Such a connection, which answers what is not HTTP, or too long, in the admin side's own way."""
-
-    def refusal(self, status: int) -> web.Response:
-        if status == 400:
-            what = "it is not HTTP as it should be, or its head is too large: 64 KiB, 8190 bytes in a line, are allowed"
-            return answer(400, {"error": "malformed_request", "detail": what})
-        return answer(status, {"error": "internal_error", "detail": "see the log"})
-
-
-class _AdminServer(Server):
-    """Makes such connections."""
-
-    def __call__(self) -> RequestHandler:
-        return _AdminConnection(self, loop=self._loop, **self._kwargs)
-
-
-class _AdminRunner(web.AppRunner):
-    """Runs the application on such a server."""
-
-    __slots__ = ()
-
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        make_request = made.request_factory
-
-        def without_expect(message: RawRequestMessage, *others: Any) -> web.BaseRequest:
-            # aiohttp would answer an odd `Expect` before the guard is asked, with the header's own words. No request's
-            # body is waited for here, so none needs to be called for.
-            if "Expect" in message.headers:
-                headers = CIMultiDict(message.headers)
-                headers.popall("Expect")
-                message = message._replace(headers=CIMultiDictProxy(headers))
-            return make_request(message, *others)
-
-        server = _AdminServer(made.request_handler, request_factory=without_expect, loop=made._loop, **made._kwargs)
-        server.most = MOST_ADMIN_CONNECTIONS
-        return server
-
-
 def ingest_server(
     handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
     handle_plain: Callable[[Plain], Awaitable[Answer]],
@@ -419,8 +375,8 @@ def ingest_server(
         handle,
         auto_decompress=False,
         access_log=None,
-        logger=_quiet,
-        keepalive_timeout=_IDLE,
+        logger=quiet,
+        keepalive_timeout=IDLE,
         lingering_time=2.0,
         max_line_size=8190,
         max_field_size=_MOST_HEADER,
@@ -429,12 +385,3 @@ def ingest_server(
     server.head_timeout = head_timeout
     server.most = ceilings.connections(secure)
     return server
-
-
-async def application_server(application: web.Application) -> tuple[web.AppRunner, Server]:
-    """The admin side's server."""
-    runner = _AdminRunner(application, access_log=None, logger=_quiet, keepalive_timeout=_IDLE, lingering_time=2.0)
-    await runner.setup()
-    server = runner.server
-    assert isinstance(server, Server)
-    return runner, server

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.web import server
+from relay.web import adminserver, server
 from relay.web.dashboard import navigation
 from tests.daemon.test_admin import OPERATE, READ, TOKENS, bearer
 from tests.daemon.test_openapi import ENDLESS, ENTRIES, GUARDED, reading
@@ -199,7 +199,7 @@ async def test_half_a_request_is_not_waited_for(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_so_many_connections_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MOST_ADMIN_CONNECTIONS", 3)
+    monkeypatch.setattr(adminserver, "MOST_CONNECTIONS", 3)
     async with relay_here(tmp_path, "sources: {open: {type: generic, verify: none}}\n") as running:
         host, _, port = running.admin.rpartition("/")[2].partition(":")
         held = [await asyncio.open_connection(host, int(port)) for _ in range(3)]

@@ -143,7 +143,7 @@ async def unread(relay: Relay) -> AsyncIterator[server.Connected]:
             while answers.value < 250:
                 await asyncio.sleep(0)
         [connection] = listener._handler.open
-        assert isinstance(connection, server._Connection)
+        assert isinstance(connection, server.Connection)
         assert connection.transport is not None
         assert connection.transport.get_write_buffer_size() > 0
         assert not connection.writing_paused
@@ -153,7 +153,7 @@ async def unread(relay: Relay) -> AsyncIterator[server.Connected]:
 async def test_a_sender_that_reads_nothing_does_not_keep_its_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_IDLE", 0.05)
+    monkeypatch.setattr(server, "IDLE", 0.05)
     monkeypatch.setattr(server, "_LEAVING", 0.05)
     async with relay_here(tmp_path, PATIENT + OPEN) as relay, unread(relay):
         assert relay.running is not None
